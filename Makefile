@@ -1,0 +1,63 @@
+# Everything runs in a virtual environment of the clone. Needs python3 (3.11 or newer), make and pip, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev,train
+GOLDEN ?= $(or $(SCALEWISE_SHARED),../shared)/golden
+
+PY := $(VENV)/bin/python
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+comma := ,
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+.PHONY: help demo test slow parity docs wheel clean
+help:
+	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
+	@echo "make test     lint, types and tests (EXTRAS=dev,train,app adds the tests that need an extra)"
+	@echo "make slow     the tests that take minutes"
+	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"
+	@echo "make docs     build the documentation site into site/"
+	@echo "make wheel    build the wheel into dist/"
+	@echo "make clean    remove everything that make made, the virtual environment included"
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(PY)
+	$(INSTALL) -e .
+	@touch $@
+
+# After this one the plain installation is satisfied too.
+$(DEV): pyproject.toml constraints.txt | $(PY)
+	$(INSTALL) -e ".[$(EXTRAS)]"
+	@touch $@ $(RUNTIME)
+
+demo: $(RUNTIME)
+	@mkdir -p demo
+	$(VENV)/bin/scalewise upscale examples/photo.jpg -s 3.7 --budget 50% -o demo/photo_x3.7.png \
+		--effort-map demo/effort.png --overwrite
+	@echo "The picture:         $(CURDIR)/demo/photo_x3.7.png"
+	@echo "Where the work went: $(CURDIR)/demo/effort.png"
+
+test: $(DEV)
+	$(PY) -m ruff check .
+	$(PY) -m pyright --pythonpath $(PY)
+	$(PY) -m pytest
+
+slow: $(DEV)
+	$(PY) -m pytest -m slow
+
+parity: $(DEV)
+	$(PY) tests/parity/run.py $(GOLDEN)
+
+docs: $(DEV)
+	$(PY) -m mkdocs build --quiet --clean --site-dir site
+	@echo "The site: $(CURDIR)/site/index.html"
+
+wheel: | $(PY)
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:
+	rm -rf $(VENV) demo site dist .pytest_cache .ruff_cache .hypothesis
+	find src tests docs -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""scalewise enlarges images by any factor and spends computation only where the picture needs it.
+
+    import scalewise
+    result = scalewise.upscale("photo.jpg", scale=3.7, budget=0.5)
+    result.save("photo_x3.7.png")
+
+The names below load what they need when they are first used: `import scalewise` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scalewise.effort import Budget
+    from scalewise.errors import Cancelled, ScalewiseError
+    from scalewise.pipeline import Upscaled, upscale
+    from scalewise.zoo import load
+
+__version__ = "0.1.0"
+__all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "upscale"]
+
+_HOMES = {
+    "Budget": "effort",
+    "Cancelled": "errors",
+    "ScalewiseError": "errors",
+    "Upscaled": "pipeline",
+    "load": "zoo",
+    "upscale": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'scalewise' has no attribute {name!r}")
+    return getattr(import_module(f"scalewise.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,29 @@
+"""ELAN's training script: {"epoch", "model_state_dict", …}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scalewise.compat.files import Content
+from scalewise.compat.layouts import (
+    DIRECT_ELAN,
+    ELAN_KEYS,
+    Choices,
+    Network,
+    Translated,
+    from_mean_shift,
+    translate,
+)
+
+TITLE = "ELAN"
+NETWORKS = (Network("ELAN", ELAN_KEYS, DIRECT_ELAN, from_mean_shift),)
+
+
+def accepts(content: Content) -> bool:
+    return isinstance(content.data, Mapping) and isinstance(content.data.get("model_state_dict"), Mapping)
+
+
+def read(content: Content, overrides: Mapping[str, Any]) -> Translated:
+    state = {str(key).removeprefix("module."): value for key, value in content.data["model_state_dict"].items()}
+    return translate(content.path, state, NETWORKS, Choices(overrides))

@@ -1,0 +1,118 @@
+"""Parity mode: small subclasses that repeat what the published code does where our rule differs; see docs/quirks.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from scalewise.compat.build import ENCODERS, UPSAMPLERS, Constructors, super_resolver
+from scalewise.contracts import Sampled
+from scalewise.effort import Effort
+from scalewise.encoders.nlsa import NLSA, bucket_count
+from scalewise.grid import Frame, Query
+from scalewise.model import SuperResolver, pad_to_grid
+from scalewise.upsamplers.corners import Axis, Geometry, gather
+from scalewise.upsamplers.fixed import FixedTail
+from scalewise.upsamplers.liif import LIIF
+from scalewise.upsamplers.lte import LTE
+from scalewise.upsamplers.metasr import MetaSR, apply_filters
+
+
+class RandomRotations(NLSA):
+    """NLSN draws its hash directions anew at every call, from torch's global generator."""
+
+    def rotations(self, lr: Tensor) -> Sequence[Tensor]:
+        tokens = lr.shape[-2] * lr.shape[-1]
+        half = bucket_count(tokens, min(self.chunk, tokens)) // 2
+        return [torch.randn(1, self.features, self.hashes, half).to(lr) for _ in self.attentions]
+
+
+class JointAreas(Geometry):
+    """LIIF and LTE weigh corners by |area| + 1e-9 and divide by the sum of the four.
+
+    On the image's first and last row or column, at its pixels' centres, all areas are 0 and the 1e-9 decide.
+    """
+
+    def area_weights(self, rows: Axis, columns: Axis) -> Tensor:
+        areas = [(rows.rel[v] * columns.rel[u]).abs() + 1e-9 for v, u in product((0, 1), (0, 1))]
+        return torch.stack(areas[::-1]) / sum(areas)
+
+
+class OfficialLIIF(LIIF):
+    geometry = JointAreas()
+
+
+class OfficialLTE(LTE):
+    geometry = JointAreas()
+
+
+class OfficialMetaSR(MetaSR):
+    """Takes any pair of factors and uses the vertical one for both axes."""
+
+    def check(self, *_: object) -> None:
+        return
+
+
+class UncroppedResolver(SuperResolver):
+    """Windowed fixed-scale networks crop the picture, not the features: their tail sees the padding."""
+
+    def forward(
+        self, lr: Tensor, query: Query, scale: Tensor, effort: Effort | None = None, frame: Frame | None = None
+    ) -> Sampled:
+        if not isinstance(self.upsampler, FixedTail):
+            return super().forward(lr, query, scale, effort, frame)
+        padded = pad_to_grid(lr, self.grid)
+        frame = frame or Frame((padded.shape[-2], padded.shape[-1]))
+        return super().forward(padded, query, scale, effort, frame)
+
+
+OFFICIAL_ENCODERS: Constructors = {**ENCODERS, "nlsa": RandomRotations}
+OFFICIAL_UPSAMPLERS: Constructors = {**UPSAMPLERS, "liif": OfficialLIIF, "lte": OfficialLTE, "metasr": OfficialMetaSR}
+
+official_resolver = partial(
+    super_resolver, encoders=OFFICIAL_ENCODERS, upsamplers=OFFICIAL_UPSAMPLERS, resolver=UncroppedResolver
+)
+
+
+def meta_sr(model: SuperResolver, rgb: Tensor, scale: float) -> dict[str, Tensor]:
+    """The original Meta-SR's forward, RGB in 0..255: ceil(scale)² slots for every LR pixel, of which a mask keeps some.
+
+    Positions count in steps of 1 / scale, and the size is int(scale · n); ours is rounded, with the factor it gives.
+    """
+    upsampler = model.upsampler
+    assert isinstance(upsampler, MetaSR)
+    height, width = rgb.shape[-2:]
+    slots = math.ceil(scale)
+    rows, columns = slot_offsets(height, scale), slot_offsets(width, scale)
+    offset_y, offset_x = torch.broadcast_tensors(rows[0].view(-1, 1), columns[0].view(1, -1))
+    mask = rows[1].view(-1, 1) & columns[1].view(1, -1)
+    inverse = torch.full_like(offset_y, 1.0 / scale)
+    normal = (rgb / 255 - model.mean) / model.std
+    field = upsampler.prepare(model.encoder(normal), normal, Frame((height, width)))  # type: ignore[operator]
+    hidden = upsampler.mlp.hidden(torch.stack((offset_y, offset_x, inverse), -1))
+    y = torch.arange(height * slots).view(1, -1, 1) // slots
+    x = torch.arange(width * slots).view(1, 1, -1) // slots
+    filtered = gather(field.filtered, y, x, width)
+    full = apply_filters(filtered, hidden.unsqueeze(0)).permute(0, 3, 1, 2)
+    full = (full * model.std + model.mean) * 255
+    out = full[..., mask].unflatten(-1, (int(scale * height), int(scale * width)))
+    positions = torch.stack((inverse, offset_y, offset_x), -1).view(1, -1, 3)
+    return {"pos_mat": positions, "mask": mask, "sr_full": full, "out": out}
+
+
+def slot_offsets(length: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Of each slot of one axis: how far into its LR pixel it lies (1 if unused), and whether it is used."""
+    slots = math.ceil(scale)
+    position = torch.arange(int(scale * length), dtype=torch.float32) * (1.0 / scale)
+    pixel = position.floor().long()
+    first = torch.searchsorted(pixel, pixel)  # the first output pixel of the same LR pixel
+    slot = pixel * slots + torch.arange(len(pixel)) - first
+    offset, used = torch.ones(length * slots), torch.zeros(length * slots, dtype=torch.bool)
+    offset[slot] = position - pixel
+    used[slot] = True
+    return offset, used

@@ -1,0 +1,165 @@
+"""What fits the sockets: Encoder, Upsampler, MultiExit. An encoder or upsampler is any object that fits; no registration.
+
+Tensors are NCHW float; images are RGB in the model's own value range (`SuperResolver` normalises). A class fits by its
+methods; `PlainEncoder` spares encoders that route nothing the empty ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from scalewise.cost import Macs
+from scalewise.effort import Effort
+from scalewise.grid import Frame, Query, Size
+from scalewise.route import Decision, Route
+
+Scale = tuple[float, float]  # rows, columns
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`features` (b, channels, h, w), and the decisions taken on the way."""
+
+    features: Tensor
+    route: Route = ()
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """`rgb` (b, 3, hq, wq) for a rectangle or (b, q, 3) for points; `route` if output pixels were routed."""
+
+    rgb: Tensor
+    route: Route = ()
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """LR image → features at LR resolution.
+
+    `grid`: sides and tile origins are multiples of it (padding is `model.py`'s). `context`: LR pixels beyond a tile
+    that can change its features; None: the whole image.
+    """
+
+    channels: int
+    grid: int
+    context: int | None
+
+    def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
+        """Decisions that are known before the trunk runs, on the whole image; scale (b, 2) rows, columns."""
+        ...
+
+    def encode(self, lr: Tensor, frame: Frame, scale: Tensor, effort: Effort, plan: Route) -> Encoded:
+        """lr (b, 3, h, w) with h, w multiples of `grid` → features (b, channels, h, w)."""
+        ...
+
+    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
+        """The cost of one image of `size` (a multiple of `grid`)."""
+        ...
+
+
+@runtime_checkable
+class Upsampler(Protocol):
+    """Features → RGB at any points. `context`: LR pixels of features beyond a tile that can change its output."""
+
+    context: int | None
+
+    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Any:
+        """What is computed once per tile; the value is the upsampler's own (its Field)."""
+        ...
+
+    def sample(self, field: Any, query: Query, effort: Effort) -> Sampled:
+        """RGB at the query's points."""
+        ...
+
+    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+        """The cost of one image: `prepare` on LR `size` and `sample` of a rectangle of `out` pixels."""
+        ...
+
+
+class PlainEncoder(nn.Module):
+    """Base of encoders that route nothing: they give `forward(lr) -> features` and `macs`."""
+
+    channels: int
+    grid: int = 1
+    context: int | None
+
+    def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
+        return ()
+
+    def encode(self, lr: Tensor, frame: Frame, scale: Tensor, effort: Effort, plan: Route) -> Encoded:
+        return Encoded(self(lr))
+
+    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
+        raise NotImplementedError
+
+
+class MultiExit(Protocol):
+    """Exits over one trunk of blocks, cheapest first; exit 0 is the bicubic base alone and costs nothing.
+
+    Blocks are valid (unpadded) convolutions that need `block_margin` pixels on every side of what they return.
+    `model.PatchRouted` pads, gathers, scatters and selects; the network computes on what it is given. The cost
+    functions take ints, or tensors of patch sides.
+    """
+
+    exits: int  # exits beyond exit 0
+    depth: int  # blocks
+    exit_after: tuple[int, ...]  # blocks that exit k (1-based) has behind it
+    stem_margin: int
+    block_margin: int  # also the margin that `coefficients` takes
+    context: int
+
+    def level(self, block: int) -> int:
+        """The first exit that needs block `block` (1-based)."""
+        ...
+
+    def enter(self, lr: Tensor) -> Tensor:
+        """lr (b, 3, h + 2m, w + 2m) in [0, 1], m = stem_margin → features (b, c, h, w)."""
+        ...
+
+    def block(self, index: int, features: Tensor) -> Tensor:
+        """Block `index` (1-based): (b, c, h + 2m, w + 2m) → (b, c, h, w), m = block_margin."""
+        ...
+
+    def coefficients(self, level: int, features: Tensor) -> Tensor:
+        """Exit `level` (1-based): features with margin → coefficients (b, k, h + 2, w + 2), a ring of one pixel."""
+        ...
+
+    def table(self, level: int, first: int, last: int, n: int, out: int, start: int, count: int) -> Tensor:
+        """Kernels of one axis for output pixels first..last-1 over LR pixels start..start+count-1: (last - first, ·)."""
+        ...
+
+    def render(self, level: int, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Residual RGB (b, 3, hq, wq) from coefficients and the tables of both axes, (b, hq, ·) and (b, wq, ·)."""
+        ...
+
+    def stem_macs(self, height: int, width: int) -> Macs: ...
+
+    def block_macs(self, height: Any, width: Any) -> Macs: ...
+
+    def lean_block_macs(self, height: Any, width: Any) -> Macs:
+        """A block without the ring that its first layers compute for the last."""
+        ...
+
+    def head_macs(self, level: int, height: Any, width: Any) -> Macs: ...
+
+    def lean_head_macs(self, level: int, height: Any, width: Any) -> Macs: ...
+
+    def render_macs(self, level: int, size: Any, out: Any) -> Macs: ...
+
+    def table_macs(self, level: int, positions: int) -> Macs: ...
+
+
+__all__ = [
+    "Decision",
+    "Encoded",
+    "Encoder",
+    "MultiExit",
+    "PlainEncoder",
+    "Route",
+    "Sampled",
+    "Scale",
+    "Upsampler",
+]

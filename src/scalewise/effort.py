@@ -1,0 +1,144 @@
+"""From what a user asks for to what a model does: Budget, Effort, and the solver for decisions known before."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scalewise.errors import BudgetInfeasible
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a user asks for: a share of the full model's MACs in (0, 1], or MACs."""
+
+    kind: Literal["fraction", "macs"]
+    value: float
+
+    @classmethod
+    def full(cls) -> Budget:
+        return cls("fraction", 1.0)
+
+    @classmethod
+    def fraction(cls, value: float) -> Budget:
+        if not (math.isfinite(value) and 0 < value <= 1):
+            raise BudgetInfeasible(f"budget {value:g} is out of range: a share is above 0 and at most 1 (100%)")
+        return cls("fraction", value)
+
+    @classmethod
+    def macs(cls, value: float) -> Budget:
+        if not (math.isfinite(value) and value > 0):
+            raise BudgetInfeasible(f"budget of {value:g} MACs is out of range: it must be above 0")
+        return cls("macs", value)
+
+    @classmethod
+    def parse(cls, text: str | float | Budget | None) -> Budget:
+        """`50%`, `0.5`, `2e12macs`; None is the full model. Raises BudgetInfeasible."""
+        if text is None:
+            return cls.full()
+        if isinstance(text, Budget):
+            return text
+        match = re.fullmatch(r"\s*([-+0-9.eE]+|nan|[-+]?inf)\s*(%|macs)?\s*", str(text))
+        try:
+            value, unit = float(match[1]), match[2]  # type: ignore[index]
+        except (TypeError, ValueError):
+            raise BudgetInfeasible(f"budget {text!r} is not a budget: write 50%, 0.5 or 2e12macs") from None
+        if unit == "macs":
+            return cls.macs(value)
+        return cls.fraction(value / 100 if unit == "%" else value)
+
+    def allowed(self, full: int) -> float:
+        """The MACs that this budget grants a model that costs `full` with everything on."""
+        return self.value * full if self.kind == "fraction" else min(self.value, float(full))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a budget became, and what repeats the picture exactly when it is asked for again.
+
+    `share` of the full model's MACs, for decisions known before the run; `price` the gain that a MAC had to bring;
+    `keep` the share of units kept per layer, for decisions made layer by layer; `native` the paper's own dial.
+    """
+
+    share: float = 1.0
+    price: float | None = None
+    keep: float = 1.0
+    native: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        return {"share": self.share, "price": self.price, "keep": self.keep, "native": dict(self.native)}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """`choice` (units,) int64, what it `cost`s, and the `price`: gain per MAC of the dearest step refused."""
+
+    choice: Tensor
+    cost: float
+    price: float
+
+
+def solve(gain: Tensor, cost: Tensor, allowed: float) -> Solution:
+    """Choose one option per unit so that the summed gain is greatest within `allowed` cost.
+
+    `gain`, `cost` (units, options): cost rises along the options; gain of option 0 is the reference. Options below the
+    upper concave envelope of a unit are never taken. Steps along the envelopes are taken in order of gain per cost
+    (ties: by unit), which is the Lagrangian rule argmax gain - price·cost at every price; then the remainder is filled
+    with the steps that still fit (spec adaptive §7). Raises BudgetInfeasible if the cheapest options exceed `allowed`.
+    """
+    units, options = cost.shape
+    gain, cost = gain.double().cpu(), cost.double().cpu()
+    floor = float(cost[:, 0].sum())
+    if floor > allowed:
+        raise BudgetInfeasible(f"{allowed:g} MACs are below the floor of {floor:g}")
+    unit, target, slope, price = _envelope_steps(gain, cost)
+    order = torch.argsort(slope, descending=True, stable=True)
+    unit, target, price = unit[order], target[order], price[order]
+    running = torch.cumsum(price, 0)
+    left = allowed - floor
+    fits = int(torch.searchsorted(running, torch.tensor([left], dtype=torch.float64), right=True)[0])
+    choice = torch.zeros(units, dtype=torch.int64)
+    choice.scatter_reduce_(0, unit[:fits], target[:fits], "amax")
+    left -= float(running[fits - 1]) if fits else 0.0
+    last_price = float(slope[order][fits]) if fits < len(order) else 0.0
+    blocked: set[int] = set()  # a unit whose next step did not fit may not take a later one
+    for u, t, p in zip(unit[fits:].tolist(), target[fits:].tolist(), price[fits:].tolist(), strict=True):
+        if u in blocked:
+            continue
+        if p <= left:
+            choice[u] = t
+            left -= p
+        else:
+            blocked.add(u)
+    return Solution(choice, allowed - left, last_price)
+
+
+def _envelope_steps(gain: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Steps of every unit's upper concave envelope: (unit, option reached, gain per cost, cost of the step)."""
+    units, options = cost.shape
+    rows = torch.arange(units)
+    here = torch.zeros(units, dtype=torch.int64)
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for _ in range(options - 1):
+        rise = gain - gain[rows, here].unsqueeze(1)
+        run = cost - cost[rows, here].unsqueeze(1)
+        ahead = (torch.arange(options).unsqueeze(0) > here.unsqueeze(1)) & (run > 0) & (rise > 0)
+        slope = torch.where(ahead, rise / run.clamp_min(1e-30), torch.full_like(rise, -1.0))
+        # the steepest next point is the envelope's; of equals the farthest
+        best = options - 1 - slope.flip(1).argmax(1)
+        alive = slope[rows, best] > 0
+        if not bool(alive.any()):
+            break
+        found.append((rows[alive], best[alive], slope[rows, best][alive], run[rows, best][alive]))
+        here = torch.where(alive, best, here)
+    if not found:
+        empty = torch.empty(0)
+        return empty.long(), empty.long(), empty.double(), empty.double()
+    unit, target, slope, price = (torch.cat(column) for column in zip(*found, strict=True))
+    return unit, target, slope, price

@@ -1,0 +1,78 @@
+"""CARN-M: cascading residual network, mobile. Ahn et al., ECCV 2018, arXiv:1803.08664. Fig. 3 is `Cascade`, Fig. 4b `Unit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scalewise.contracts import PlainEncoder, Scale
+from scalewise.cost import Macs, conv2d
+from scalewise.grid import Size
+from scalewise.layers import conv3
+from scalewise.route import Route
+
+STEPS = 3  # units of a block, and blocks of the trunk
+
+
+class Unit(nn.Module):
+    """Efficient residual unit: two grouped 3×3 convolutions and a 1×1."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, groups=groups)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=groups)
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.mix(self.conv2(self.conv1(x).relu()).relu()) + x).relu()
+
+
+def cascade(x: Tensor, steps: Sequence[Callable[[Tensor], Tensor]], fusions: nn.ModuleList) -> Tensor:
+    """Every fusion sees the input and all outputs so far: o_k = ReLU(1×1([x, b_1, …, b_k])), b_k = step_k(o_{k-1})."""
+    known = out = x
+    for step, fuse in zip(steps, fusions, strict=True):
+        known = torch.cat((known, step(out)), 1)
+        out = fuse(known).relu()
+    return out
+
+
+def fusions(channels: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d((k + 2) * channels, channels, 1) for k in range(STEPS))
+
+
+class Cascade(nn.Module):
+    """A cascading block: one residual unit used three times (the recursion of CARN-M)."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.unit = Unit(channels, groups)
+        self.fusions = fusions(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cascade(x, [self.unit] * STEPS, self.fusions)
+
+
+class CARN(PlainEncoder):
+    """CARN-M up to the upsampler: entry, three cascading blocks, cascaded themselves."""
+
+    def __init__(self, channels: int = 64, groups: int = 4) -> None:
+        super().__init__()
+        self.channels, self.groups = channels, groups
+        self.context = 1 + 2 * STEPS * STEPS
+        self.entry = conv3(3, channels)
+        self.blocks = nn.ModuleList(Cascade(channels, groups) for _ in range(STEPS))
+        self.fusions = fusions(channels)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(b, 3, h, w) → (b, channels, h, w)."""
+        return cascade(self.entry(lr), list(self.blocks), self.fusions)
+
+    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
+        c = self.channels
+        unit = conv2d(c, c, 3, *size, groups=self.groups) * 2 + conv2d(c, c, 1, *size)
+        fused = Macs()
+        for k in range(STEPS):
+            fused += conv2d((k + 2) * c, c, 1, *size)
+        return conv2d(3, c, 3, *size) + (unit * STEPS + fused) * STEPS + fused

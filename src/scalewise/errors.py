@@ -1,0 +1,76 @@
+"""Every exception that scalewise raises on purpose.
+
+    ScalewiseError
+    ├── InvalidRequest              what was asked for cannot be (command line: exit code 2)
+    │   ├── UnsupportedScale        scale or size out of range, or not supported by the model
+    │   ├── BudgetInfeasible        a budget below the floor of the model, or not a budget
+    │   ├── UnknownModel            no such name in the zoo, no such file
+    │   ├── ProtocolMismatch        an evaluation protocol that cannot apply to this data
+    │   └── MissingDependency       an optional library that is not installed
+    ├── ImageError                  a picture (exit code 1)
+    │   ├── UnreadableImage         missing, empty, truncated, not an image, absurdly large
+    │   └── UnwritableOutput        folder missing or read-only, format limit, disk full, file exists
+    ├── CheckpointError             a weight file that is damaged, hostile, incomplete or of an unknown kind
+    ├── DataError                   a data folder that a recipe or protocol cannot use
+    └── Cancelled                   the caller's progress callback asked to stop
+
+Messages are one line: what came, what is allowed, what to do.
+"""
+
+from __future__ import annotations
+
+
+class ScalewiseError(Exception):
+    """The root: catch this to catch everything that scalewise raises on purpose."""
+
+
+class InvalidRequest(ScalewiseError, ValueError):
+    """What was asked for cannot be."""
+
+
+class UnsupportedScale(InvalidRequest):
+    """A scale or size that is out of range or that the model does not support."""
+
+
+class BudgetInfeasible(InvalidRequest):
+    """A budget below the model's floor; `floor` is the least share of MACs that is possible, or None."""
+
+    def __init__(self, message: str, floor: float | None = None) -> None:
+        super().__init__(message)
+        self.floor = floor
+
+
+class UnknownModel(InvalidRequest):
+    """No model of this name, and no file either."""
+
+
+class ProtocolMismatch(InvalidRequest):
+    """An evaluation protocol that cannot apply to this data."""
+
+
+class MissingDependency(InvalidRequest):
+    """An optional library that is not installed."""
+
+
+class ImageError(ScalewiseError):
+    """A picture that cannot be read or written."""
+
+
+class UnreadableImage(ImageError):
+    """Missing, empty, truncated, not an image, or absurdly large."""
+
+
+class UnwritableOutput(ImageError):
+    """Folder missing or read-only, format limit exceeded, disk full, or the file exists."""
+
+
+class CheckpointError(ScalewiseError):
+    """A weight file that is damaged, hostile, incomplete or of an unknown kind."""
+
+
+class DataError(ScalewiseError):
+    """A data folder that a recipe or protocol cannot use."""
+
+
+class Cancelled(ScalewiseError):
+    """The caller's progress callback asked to stop."""

@@ -1,0 +1,57 @@
+"""A model made ready to run: an eval copy on its device, channels last, and the number type the machine is good at."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from torch import nn
+
+from scalewise.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from scalewise.model import Model
+
+Dtype = Literal["auto", "fp32", "bf16"]
+
+
+def for_inference(model: Model, device: torch.device) -> Model:
+    """An independent copy in eval mode on `device`, convolutions channels last; the original is untouched."""
+    module = copy.deepcopy(cast(nn.Module, model)).eval().requires_grad_(False).to(device)
+    return cast("Model", module.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+
+
+def pick_device(name: str | None) -> torch.device:
+    """`cpu`, `cuda`, `cuda:1`, `mps`; None takes CUDA if there is one, else the CPU. Raises InvalidRequest."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidRequest(f"device {name!r} cannot be used: {reason} (use cpu, cuda, cuda:N or mps)") from None
+    return device
+
+
+def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
+    """`auto`: bf16 where the machine multiplies it in hardware (AMX, AVX512-BF16, CUDA from Ampere), else fp32."""
+    if name == "fp32":
+        return torch.float32
+    if name == "bf16":
+        return torch.bfloat16
+    if name != "auto":
+        raise InvalidRequest(f"dtype {name!r} is not known: allowed are auto, fp32 and bf16")
+    return torch.bfloat16 if fast_bf16(device) else torch.float32
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """True if bf16 is faster than fp32 here: emulated bf16 is hundreds of times slower (docs/performance.md)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool((supported and supported()) or (tiles and tiles()))

@@ -1,0 +1,250 @@
+"""Blocks that two files share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, wraps
+
+import torch
+from torch import Tensor, nn
+
+from scalewise import cost
+from scalewise.contracts import PlainEncoder, Scale
+from scalewise.cost import Macs
+from scalewise.grid import Size
+from scalewise.route import Route
+
+
+def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Cache a pure function of sizes that builds a tensor on the CPU; users move it with `.to(device)`.
+
+    The tensor is built outside inference mode and on the CPU whoever asks first, so that a table first needed in
+    inference can be used in training, and one first needed under `torch.device("meta")` holds numbers.
+    """
+
+    @lru_cache(maxsize=64)
+    @wraps(function)
+    def table(*sizes: object) -> Tensor:
+        with torch.inference_mode(False), torch.device("cpu"):
+            return function(*sizes)
+
+    return table
+
+
+def conv3(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
+    """3×3 convolution that keeps the size (zero padding)."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+
+
+class ResidualBlock(nn.Module):
+    """x + res_scale · conv(ReLU(conv(x))): EDSR, Lim et al., CVPRW 2017, Fig. 2c."""
+
+    def __init__(self, channels: int, res_scale: float = 1.0) -> None:
+        super().__init__()
+        self.conv1 = conv3(channels, channels)
+        self.conv2 = conv3(channels, channels)
+        self.res_scale = res_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.res_scale * self.conv2(self.conv1(x).relu())
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear on the last axis."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+    def macs(self, rows: int) -> Macs:
+        channels, hidden = self.fc1.in_features, self.fc1.out_features
+        return cost.linear(channels, hidden, rows) + cost.linear(hidden, channels, rows)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., ECCV 2016): training leaves a residual branch out with probability `rate`."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        kept = x.new_empty(len(x), *([1] * (x.dim() - 1))).bernoulli_(keep)
+        return x * kept / keep
+
+
+def init_transformer(network: nn.Module) -> None:
+    """Swin's initialisation (Liu et al., ICCV 2021): linear weights trunc_normal(0.02), biases 0; LayerNorm 1 and 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def partition(x: Tensor, window: Size) -> Tensor:
+    """(b, h, w, c) → (b, rows, columns, window pixels, c); sides are multiples of the window. `merge` undoes it."""
+    b, h, w, c = x.shape
+    rows, columns = h // window[0], w // window[1]
+    return x.view(b, rows, window[0], columns, window[1], c).transpose(2, 3).flatten(3, 4)
+
+
+def merge(x: Tensor, window: Size) -> Tensor:
+    """(b, rows, columns, window pixels, c) → (b, h, w, c)."""
+    b, rows, columns, _, c = x.shape
+    return x.unflatten(3, window).transpose(2, 3).reshape(b, rows * window[0], columns * window[1], c)
+
+
+@size_table
+def relative_position_index(window: Size) -> Tensor:
+    """(n, n) int64, n window pixels: row of `relative_offsets` that holds pixel i minus pixel j."""
+    y, x = torch.meshgrid(torch.arange(window[0]), torch.arange(window[1]), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    rows = y.unsqueeze(1) - y + window[0] - 1
+    columns = x.unsqueeze(1) - x + window[1] - 1
+    return rows * (2 * window[1] - 1) + columns
+
+
+@size_table
+def relative_offsets(window: Size) -> Tensor:
+    """((2h - 1)(2w - 1), 2) float32: every (rows, columns) offset between two pixels of a window, row-major."""
+    rows = torch.arange(1 - window[0], window[0], dtype=torch.float32)
+    columns = torch.arange(1 - window[1], window[1], dtype=torch.float32)
+    return torch.cartesian_prod(rows, columns)
+
+
+@size_table
+def shift_mask(window: Size, shift: Size) -> Tensor:
+    """(2, 2, n, n) float32, 0 or -100: the mask of a window after the image was rolled by -shift.
+
+    Indexed by "in the last row of windows", "in the last column": elsewhere a window holds no wrapped pixels, and its
+    mask is 0. In those, pixels from opposite edges of the image may not attend to each other. It does not depend on
+    the size of the image.
+    """
+    wrapped_y = torch.arange(window[0]) >= window[0] - shift[0]
+    wrapped_x = torch.arange(window[1]) >= window[1] - shift[1]
+    masks = []
+    for last_row in (0, 1):
+        for last_column in (0, 1):
+            side = 2 * last_row * wrapped_y.long().unsqueeze(1) + last_column * wrapped_x.long()
+            side = side.flatten()
+            masks.append((side.unsqueeze(1) != side).float() * -100)
+    return torch.stack(masks).unflatten(0, (2, 2))
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q·kᵀ/√d + bias + mask)·v: q, k, v (b, rows, columns, heads, n, d), bias (heads, n, n), a `shift_mask`."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias
+    if mask is not None:  # interior windows are not masked: only the edge is touched
+        mask = mask.to(scores)
+        scores[:, -1, :-1] += mask[1, 0]
+        scores[:, :-1, -1] += mask[0, 1]
+        scores[:, -1, -1] += mask[1, 1]
+    return scores.softmax(-1) @ v
+
+
+def window_context(steps: Iterable[tuple[int, tuple[tuple[int, int], ...]]]) -> int:
+    """Pixels beyond any region that can change it, along one axis of a network of convolutions and masked windows.
+
+    `steps` go from the output to the input; each is (margin, ((window, shift), ...)): what it needs is the farthest of
+    `margin` pixels more and of the edges of the windows that the region touches. Edges lie at multiples of the window
+    plus shift, so the reach depends on where the region ends; this is the largest over all positions.
+    """
+    steps = list(steps)
+    period = math.lcm(*(window for _, windows in steps for window, _ in windows))
+    worst = 0
+    for direction in (1, -1):
+        for start in range(period):
+            edge = start
+            for margin, windows in steps:
+                # the first multiple of the window, plus shift, at or beyond the edge
+                ends = (edge + (direction * shift - edge) % window for window, shift in windows)
+                edge = max(edge + margin, *ends) if windows else edge + margin
+            worst = max(worst, edge - start)
+    return worst
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(LN(x)), then x + MLP(LN(x)), on (b, h, w, c). `attention` has `macs(height, width)`."""
+
+    def __init__(self, channels: int, attention: nn.Module, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attention(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def macs(self, height: int, width: int) -> Macs:
+        return self.attention.macs(height, width) + self.mlp.macs(height * width)  # type: ignore[operator]
+
+
+class ResidualGroup(nn.Module):
+    """SwinIR's RSTB: blocks, a convolution, and the input added, on (b, h, w, c)."""
+
+    def __init__(self, channels: int, blocks: Iterable[TransformerBlock]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.conv = conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(self.blocks(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def macs(self, height: int, width: int) -> Macs:
+        channels = self.conv.in_channels
+        blocks = (block.macs(height, width) for block in self.blocks)  # type: ignore[operator]
+        return sum(blocks, cost.conv2d(channels, channels, 3, height, width))
+
+
+class TransformerTrunk(PlainEncoder):
+    """Convolution, LayerNorm, residual groups, LayerNorm, convolution, skip: SwinIR's layout (its Eq. 1-3), and CAT's.
+
+    `features`: channels of one more convolution with LeakyReLU(0.01), or None.
+    """
+
+    def __init__(self, embed: int, groups: Iterable[ResidualGroup], features: int | None) -> None:
+        super().__init__()
+        self.embed = embed
+        self.channels = features or embed
+        self.conv_first = conv3(3, embed)
+        self.norm_first = nn.LayerNorm(embed)
+        self.groups = nn.ModuleList(groups)
+        self.norm = nn.LayerNorm(embed)
+        self.conv_after_body = conv3(embed, embed)
+        self.conv_features = conv3(embed, features) if features else None
+        init_transformer(self)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(b, 3, h, w) → (b, channels, h, w)."""
+        shallow = self.conv_first(lr)
+        x = self.norm_first(shallow.permute(0, 2, 3, 1))  # (b, h, w, c) inside
+        for group in self.groups:
+            x = group(x)
+        x = shallow + self.conv_after_body(self.norm(x).permute(0, 3, 1, 2))
+        return x if self.conv_features is None else nn.functional.leaky_relu(self.conv_features(x), 0.01)
+
+    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
+        height, width = size
+        total = cost.conv2d(3, self.embed, 3, height, width)
+        total += cost.conv2d(self.embed, self.embed, 3, height, width)
+        if self.conv_features is not None:
+            total += cost.conv2d(self.embed, self.channels, 3, height, width)
+        return sum((group.macs(height, width) for group in self.groups), total)  # type: ignore[operator]
+
+
+def drop_path_rates(depths: Sequence[int], last: float) -> list[list[float]]:
+    """Rates of every block, group by group: rising linearly from 0 to `last` over all blocks."""
+    steps = max(sum(depths) - 1, 1)
+    return [[last * (sum(depths[:g]) + i) / steps for i in range(depth)] for g, depth in enumerate(depths)]

@@ -1,0 +1,1 @@
+"""Networks with exits, and several networks behind one router: cheapest first."""

@@ -1,0 +1,149 @@
+"""AnyScaleExits: our multi-exit any-scale network, the one behind `fast`.
+
+A trunk of residual blocks with valid convolutions; exit k leaves after `exit_after[k - 1]` blocks with its own light
+head (`upsamplers/separable.py`), and every exit predicts a residual on the same bicubic base, so exits meet without a
+step; exit 0 is that base alone. The idea of patches that take the exit worth its cost is ENAF's (Tran et al., WACV
+2025); any scale, and blocks that see what their neighbours last computed, are ours.
+
+Definition (training and inference): after every block each patch keeps the new features if its choice reaches that
+block's level, else the ones it had. `dense` computes exactly that; `model.PatchRouted` computes only what is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalewise import cost
+from scalewise.cost import Macs
+from scalewise.grid import Query, axis_positions
+from scalewise.model import PatchRouted
+from scalewise.routing.patch import PatchRouter
+from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs
+
+STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3, and the ring that the kernels reach
+
+
+class ValidResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))) without padding: (h + 4, w + 4) → (h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3)
+        self.conv2 = nn.Conv2d(channels, channels, 3)
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.1)  # close to the identity at the start; deep stacks train at once
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., 2:-2, 2:-2] + self.conv2(self.conv1(x).relu_())
+
+
+class AnyScaleExits(nn.Module):
+    """`channels` features; exit k after `exit_after[k-1]` blocks, with `kernels[k-1]` kernels per axis in its head."""
+
+    def __init__(
+        self, channels: int = 48, *, exit_after: tuple[int, ...] = (1, 3, 6), kernels: tuple[int, ...] = (4, 4, 5)
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.exit_after = exit_after
+        self.kernels = kernels
+        self.exits = len(exit_after)
+        self.depth = exit_after[-1]
+        self.stem = nn.Conv2d(3, channels, 3)
+        self.blocks = nn.ModuleList(ValidResidualBlock(channels) for _ in range(self.depth))
+        self.heads = nn.ModuleList(SeparableKernels(channels, m) for m in kernels)
+        self.stem_margin, self.block_margin = STEM_MARGIN, BLOCK_MARGIN
+        self.context = STEM_MARGIN + BLOCK_MARGIN * self.depth + HEAD_MARGIN
+
+    def level(self, block: int) -> int:
+        """The first exit that needs block `block` (1-based)."""
+        return next(k for k, after in enumerate(self.exit_after, 1) if after >= block)
+
+    def enter(self, lr: Tensor) -> Tensor:
+        """lr (b, 3, h + 2, w + 2) in [0, 1] → features (b, c, h, w)."""
+        return self.stem(lr - 0.5)
+
+    def block(self, index: int, features: Tensor) -> Tensor:
+        """Block `index` (1-based): (b, c, h + 4, w + 4) → (b, c, h, w)."""
+        return self.blocks[index - 1](features)
+
+    def head(self, level: int) -> SeparableKernels:
+        head = self.heads[level - 1]
+        assert isinstance(head, SeparableKernels)
+        return head
+
+    def coefficients(self, level: int, features: Tensor) -> Tensor:
+        """Exit `level` (1-based): features (b, c, h + 4, w + 4) → coefficients (b, 3·M·M, h + 2, w + 2)."""
+        return self.head(level)(features)
+
+    def table(self, level: int, first: int, last: int, n: int, out: int, start: int, count: int) -> Tensor:
+        """(last - first, count · M): kernels for output pixels first..last-1 over LR pixels start..start+count-1."""
+        head = self.head(level)
+        device = head.coefficients.weight.device
+        position = axis_positions(first, last, n, out).unsqueeze(0).to(device)
+        cell = torch.tensor([n / out], device=device)
+        return head.table(position, cell, start, count, (0, n - 1))[0]
+
+    def render(self, level: int, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Residual RGB (b, 3, hq, wq)."""
+        return blend(coefficients, rows, columns, self.kernels[level - 1])
+
+    def dense(self, lr: Tensor, query: Query, choice: Tensor) -> list[Tensor]:
+        """Residual RGB (b, 3, hq, wq) of every exit; `choice` (b, 1, h, w) is each LR pixel's exit.
+
+        Exit k's residual means something only where choice ≥ k.
+        """
+        height, width = lr.shape[-2:]
+        features = self.enter(_pad(lr, STEM_MARGIN))
+        residuals = []
+        for index in range(1, self.depth + 1):
+            level = self.level(index)
+            features = torch.where(choice >= level, self.block(index, _pad(features, BLOCK_MARGIN)), features)
+            if index == self.exit_after[level - 1]:
+                head = self.head(level)
+                coefficients = head(_pad(features, 1))
+                rows = head.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
+                columns = head.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
+                residuals.append(blend(coefficients, rows, columns, head.kernels))
+        return residuals
+
+    def stem_macs(self, height: int, width: int) -> Macs:
+        return cost.conv2d(3, self.channels, 3, height, width)
+
+    def block_macs(self, height: Any, width: Any) -> Macs:
+        """One block whose output is height × width: the first convolution computes a ring of one more pixel."""
+        return cost.conv2d(self.channels, self.channels, 3, height + 2, width + 2) + cost.conv2d(
+            self.channels, self.channels, 3, height, width
+        )
+
+    def lean_block_macs(self, height: Any, width: Any) -> Macs:
+        """One block without that ring."""
+        return cost.conv2d(self.channels, self.channels, 3, height, width) * 2
+
+    def head_macs(self, level: int, height: Any, width: Any) -> Macs:
+        """Coefficients for a patch of height × width and its ring of one pixel."""
+        return self.lean_head_macs(level, height + 2, width + 2)
+
+    def lean_head_macs(self, level: int, height: Any, width: Any) -> Macs:
+        return cost.conv2d(self.channels, 3 * self.kernels[level - 1] ** 2, 3, height, width)
+
+    def render_macs(self, level: int, size: Any, out: Any) -> Macs:
+        """Blend of a patch of `size` (and its ring) to `out` pixels."""
+        return blend_macs(self.kernels[level - 1], (size[0] + 2, size[1] + 2), out)
+
+    def table_macs(self, level: int, positions: int) -> Macs:
+        return self.head(level).table.macs(positions)
+
+
+def _pad(x: Tensor, margin: int) -> Tensor:
+    return F.pad(x, (margin, margin, margin, margin), mode="replicate")
+
+
+def fast() -> PatchRouted:
+    """The network of `fast`: 48 channels, exits after 1, 3 and 6 blocks; 0.34 M parameters with the router."""
+    network = AnyScaleExits(48, exit_after=(1, 3, 6), kernels=(4, 4, 5))
+    return PatchRouted(PatchRouter(network.exits, patch=32), network, patch=32)

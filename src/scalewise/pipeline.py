@@ -1,0 +1,246 @@
+"""The whole way of an image, top to bottom. Start here.
+
+open → output size → survey by the router → decide with the budget → render tile after tile → save.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scalewise import images, tiling
+from scalewise.cost import CostReport
+from scalewise.effort import Budget
+from scalewise.errors import Cancelled, InvalidRequest, ScalewiseError
+from scalewise.grid import Box, Frame, Size, check_output, output_size
+from scalewise.inference import Dtype, for_inference, pick_device, pick_dtype
+from scalewise.memory import PeakMemory
+from scalewise.model import Model, Plan, Rendered, Rescaled, bicubic_base
+from scalewise.route import effort_map, paint
+from scalewise.zoo import load
+
+Progress = Callable[[float], bool | None]
+Scale = float | tuple[float, float]
+
+SURVEY_SIDE = 2048  # LR pixels a side that the router sees at once
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """A result: `image` in the kind and dtype of the input (a path gives a numpy array), and what it cost."""
+
+    image: Any
+    report: CostReport
+    source: images.Source
+
+    def save(self, path: str | Path, *, quality: int | None = None, overwrite: bool = False) -> Path:
+        """Write the picture with the input's metadata; atomic. Raises UnwritableOutput."""
+        return images.save(path, self.image, like=self.source, quality=quality, overwrite=overwrite)
+
+    def effort_picture(self) -> Tensor:
+        """Where the work went, over the gray input: uint8 (h, w, 3)."""
+        return effort_picture(self.source, self.report)
+
+
+def upscale(
+    image: Any,
+    scale: Scale | None = None,
+    *,
+    size: Size | None = None,
+    long_edge: int | None = None,
+    budget: str | float | Budget | None = None,
+    model: str | Path | Model = "fast",
+    tile: int | None = None,
+    device: str | None = None,
+    dtype: Dtype = "auto",
+    exact_scale: bool = False,
+    progress: Progress | None = None,
+) -> Upscaled:
+    """Enlarge a picture: a path, numpy HWC (uint8, uint16, float in [0, 1]), PIL image, or torch CHW tensor.
+
+    One of `scale` (a factor, or rows × columns), `size` (rows, columns) and `long_edge` says how far; `budget` is a
+    share of the full model's MACs (`0.5`, `"50%"`) or MACs (`"2e12macs"`); `model` a name of the zoo, a weight file
+    or a model. `tile` is the side of a tile in LR pixels, chosen by memory if absent. `progress` gets the share done
+    in [0, 1]; returning False cancels. Safe to call from several threads. Raises ScalewiseError's children.
+    """
+    source = images.open(image)
+    out = wanted_size(source.size, scale, size, long_edge)
+    sink = images.create(None, out, source)
+    job = Job(tile=tile, device=device, dtype=dtype, exact_scale=exact_scale)
+    picture, report = enlarge(source, sink, ready(model, device), Budget.parse(budget), job, progress)
+    return Upscaled(picture, report, source)
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses scales a model was not made for."""
+
+    tile: int | None = None
+    device: str | None = None
+    dtype: Dtype = "auto"
+    exact_scale: bool = False
+
+
+def wanted_size(
+    size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None
+) -> Size:
+    """The output size (rows, columns) for exactly one of scale, size and long edge. Raises InvalidRequest."""
+    if sum(x is not None for x in (scale, out, long_edge)) != 1:
+        raise InvalidRequest("say how far to enlarge by exactly one of scale, size and long edge")
+    if scale is not None:
+        return output_size(size, scale if isinstance(scale, tuple) else float(scale))
+    if out is None:
+        assert long_edge is not None
+        longest = max(size)
+        out = (max(1, round(size[0] * long_edge / longest)), max(1, round(size[1] * long_edge / longest)))
+    return check_output(size, out)
+
+
+def ready(model: str | Path | Model, device: str | None = None) -> Model:
+    """A model to run, loaded and made ready for its device; by name it is loaded once per process."""
+    if isinstance(model, str | Path):
+        return load(model, device=device).model
+    return for_inference(model, pick_device(device))
+
+
+def enlarge(
+    source: images.Source, sink: images.Sink, model: Model, budget: Budget, job: Job, progress: Progress | None = None
+) -> tuple[Any, CostReport]:
+    """Render all of `source` into `sink`; the sink's result and the report. The sink is discarded on any error."""
+    device, size, out = pick_device(job.device), source.size, sink.size
+    dtype = pick_dtype(job.dtype, device)
+    notes: list[str] = []
+    started = time.perf_counter()
+    with sink, PeakMemory(device) as peak, torch.no_grad():
+        if model.scales is not None and not _own_scale(model.scales, size, out):
+            if job.exact_scale:
+                own = ", ".join(f"×{s:g}" for s in model.scales)
+                raise InvalidRequest(f"this model was made for {own} only; leave out the exact scale to resize the rest")
+            model = Rescaled(model, size, out)
+            notes.append(model.note)
+        plan = model.decide(_survey(source, model, out, device), size, out, budget)
+        scale = (out[0] / size[0], out[1] / size[1])
+        side = job.tile or tiling.tile_side(scale, model.grid)
+        tiles = tiling.plan(size, out, side=side, grid=model.grid, context=model.context, unit=model.unit)
+        if model.context is None and job.tile is not None:
+            notes.append("this model sees the whole image: it was not tiled")
+        ran, lean = plan.overhead, plan.overhead.total
+        for index, tile in enumerate(tiles):
+            if progress is not None and progress(index / len(tiles)) is False:
+                raise Cancelled(f"cancelled after {index} of {len(tiles)} tiles; nothing was written")
+            rendered, retried = _render(source, model, tile, out, plan, device, dtype)
+            ran, lean = ran + rendered.macs, lean + rendered.lean
+            if retried:
+                notes.append(f"tile {index + 1} of {len(tiles)} was not finite in bf16 and was redone in fp32")
+            alpha = _alpha(source, tile, out)
+            sink.write(tile.target[0], tile.target[1], rendered.rgb.cpu(), alpha)
+        seconds = time.perf_counter() - started
+        full = plan.macs_full if len(tiles) == 1 else round(plan.macs_full * ran.total / max(1, plan.macs))
+        result = sink.finish()
+        if progress is not None:
+            progress(1.0)
+    rim = 1 - lean / ran.total if ran.total else 0.0
+    report = CostReport(
+        macs=ran.total,
+        macs_full=full,
+        by_kind=ran.as_dict(),
+        seconds=seconds,
+        peak_bytes=peak.bytes,
+        size=out,
+        effort=plan.effort,
+        effort_map=effort_map(plan.route),
+        effort_unit=plan.route[0].extent if plan.route else max(size),
+        rim=rim,
+        notes=tuple(notes),
+    )
+    return result, report
+
+
+def _own_scale(scales: tuple[float, ...], size: Size, out: Size) -> bool:
+    return any(out == (round(size[0] * s), round(size[1] * s)) for s in scales)
+
+
+def _survey(source: images.Source, model: Model, out: Size, device: torch.device) -> Tensor | None:
+    """The router's evidence on the whole image, read in pieces cut along patches."""
+    height, width = source.size
+    scale = (out[0] / height, out[1] / width)
+    side = max(1, SURVEY_SIDE // model.grid) * model.grid
+    rows = []
+    for top in range(0, height, side):
+        row = []
+        for left in range(0, width, side):
+            box = (top, left, min(top + side, height), min(left + side, width))
+            evidence = model.survey(source.read(box).unsqueeze(0).to(device), scale)
+            if evidence is None:
+                return None
+            row.append(evidence.cpu())
+        rows.append(torch.cat(row, -1))
+    return torch.cat(rows, -2)
+
+
+def _render(
+    source: images.Source,
+    model: Model,
+    tile: tiling.Tile,
+    out: Size,
+    plan: Plan,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Rendered, bool]:
+    """One tile; redone in fp32 if it is not finite. True if it was."""
+    lr = source.read(tile.source).unsqueeze(0).to(device).contiguous(memory_format=torch.channels_last)
+    frame = Frame(source.size, (tile.source[0], tile.source[1]))
+    with _numbers(device, dtype):
+        rendered = model.render(lr, frame, tile.core, out, plan)
+    if bool(torch.isfinite(rendered.rgb).all()):
+        return rendered, False
+    if dtype != torch.float32:
+        rendered = model.render(lr, frame, tile.core, out, plan)
+        if bool(torch.isfinite(rendered.rgb).all()):
+            return rendered, True
+    raise ScalewiseError("the model gave numbers that are not finite, in fp32 too: its weights do not fit this picture")
+
+
+@contextmanager
+def _numbers(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    if dtype == torch.float32:
+        yield
+    else:
+        with torch.autocast(device.type, dtype):
+            yield
+
+
+def _alpha(source: images.Source, tile: tiling.Tile, out: Size) -> Tensor | None:
+    """The opacity of a tile's output pixels: bicubic on the same grid."""
+    if not source.alpha:
+        return None
+    height, width = source.size
+    box: Box = (
+        max(0, tile.core[0] - ALPHA_CONTEXT),
+        max(0, tile.core[1] - ALPHA_CONTEXT),
+        min(height, tile.core[2] + ALPHA_CONTEXT),
+        min(width, tile.core[3] + ALPHA_CONTEXT),
+    )
+    alpha = source.read_alpha(box)
+    assert alpha is not None
+    return bicubic_base(alpha, Frame(source.size, (box[0], box[1])), out, tile.target).clamp(0, 1)
+
+
+ALPHA_CONTEXT = 3  # LR pixels that bicubic taps reach beyond a tile
+
+
+def effort_picture(source: images.Source, report: CostReport, most: int = 2048) -> Tensor:
+    """Where the work went, drawn over the gray input: uint8 (h, w, 3), at most `most` pixels a side."""
+    step = -(-max(source.size) // most)
+    gray = source.read().mean(0)[::step, ::step]
+    return paint(report.effort_map, report.effort_unit, gray, step)
+
+
+__all__ = ["Job", "Progress", "Upscaled", "effort_picture", "enlarge", "ready", "upscale", "wanted_size"]

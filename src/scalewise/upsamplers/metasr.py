@@ -1,0 +1,91 @@
+"""MetaSR: a magnification-arbitrary network. Hu et al., CVPR 2019, arXiv:1903.00875; as re-implemented beside LIIF.
+
+A small network turns the offset of an output pixel and the scale into the weights of a 3×3 filter (Eq. 3 and 4 are
+`sample`). Its last layer is linear in its hidden vector h, so filtering can come first: a convolution gives every LR
+pixel a (hidden + 1) × 3 matrix (`prepare`), and an output pixel is h times that. The filters are never built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from scalewise import cost
+from scalewise.contracts import Sampled
+from scalewise.cost import Macs
+from scalewise.effort import Effort
+from scalewise.errors import UnsupportedScale
+from scalewise.grid import Frame, Query, Size
+from scalewise.route import Route
+from scalewise.upsamplers.corners import (
+    EXACT,
+    MLP,
+    Geometry,
+    Side,
+    apply_filters,
+    as_convolution,
+    filters,
+    gather,
+    in_bands,
+    relu_,
+    sides,
+    to_rows,
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """`filtered` (b, h·w, 3 · (hidden + 1)): what each hidden unit's filter, and the bias's, gives at each LR pixel."""
+
+    filtered: Tensor
+    axes: tuple[Side, Side]
+    width: int
+
+
+class MetaSR(nn.Module):
+    """One scale for both axes: the filters know the vertical one only."""
+
+    geometry: Geometry = EXACT
+    context = 2  # the edge of an output pixel may lie in the LR pixel before; the filter is 3×3
+
+    def __init__(self, channels: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.channels = channels
+        self.mlp = MLP(3, (hidden,), 27 * channels)
+
+    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Field:
+        filtered = as_convolution(filters(self.mlp.last), features, None, True)
+        size = (features.shape[2], features.shape[3])
+        return Field(to_rows(filtered), sides(frame, size), size[1])
+
+    def sample(self, field: Field, query: Query, effort: Effort) -> Sampled:
+        self.check(query.cell, field.axes)
+        return Sampled(in_bands(query, len(field.filtered), lambda piece: self._render(field, piece)))
+
+    def check(self, cell: Tensor, axes: tuple[Side, Side]) -> None:
+        """Refuse factors that differ by more than rounding the output's size to whole pixels explains."""
+        scale = 1 / cell
+        rounding = 0.5 / axes[0].whole + 0.5 / axes[1].whole
+        unequal = (scale[:, 0] - scale[:, 1]).abs() > rounding * 1.001
+        if bool(unequal.any()):
+            rows, columns = scale[unequal][0].tolist()
+            raise UnsupportedScale(
+                f"metasr upsamples both axes by one factor; got {columns:.4g}x{rows:.4g}: "
+                "give one scale, or take another upsampler"
+            )
+
+    def _render(self, field: Field, query: Query) -> Tensor:
+        """RGB (b, *point, 3)."""
+        y, down = self.geometry.top_left(query.y, query.cell[:, 0], field.axes[0])
+        x, right = self.geometry.top_left(query.x, query.cell[:, 1], field.axes[1])
+        layer = self.mlp.first
+        weight = layer.weight.float().unbind(1)
+        sized = query.cell[:, :1] * weight[2] + layer.bias  # (b, hidden)
+        down = down.unsqueeze(-1) * weight[0] + sized.view(len(sized), *[1] * (down.dim() - 1), -1)
+        hidden = relu_(down + right.unsqueeze(-1) * weight[1])  # (b, *point, hidden)
+        return apply_filters(gather(field.filtered, y, x, field.width), hidden)
+
+    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+        units = self.mlp.first.out_features
+        return cost.conv2d(self.channels, 3 * (units + 1), 3, *size) + cost.matmul(3, units, 1, out[0] * out[1])

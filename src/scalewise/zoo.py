@@ -1,0 +1,132 @@
+"""The models by name, and any weight file by path: `load`. A name leads to a function, the function to the arithmetic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from scalewise import compat
+from scalewise.contracts import PlainEncoder, Scale
+from scalewise.cost import Macs
+from scalewise.encoders.edsr import EDSR
+from scalewise.errors import CheckpointError, UnknownModel
+from scalewise.grid import Size
+from scalewise.inference import for_inference, pick_device
+from scalewise.model import Model, SuperResolver
+from scalewise.multiexit.anyscale import fast as fast_network
+from scalewise.route import Route
+from scalewise.upsamplers.fixed import Bicubic
+from scalewise.upsamplers.liif import LIIF
+
+
+class Pixels(PlainEncoder):
+    """No encoder: the features are the pixels. For upsamplers that need none."""
+
+    channels = 3
+    context = 0
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return lr
+
+    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
+        return Macs()
+
+
+def bicubic() -> SuperResolver:
+    """Bicubic interpolation: the floor that every model is measured against."""
+    return SuperResolver(Pixels(), Bicubic(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def edsr_liif() -> SuperResolver:
+    """EDSR-baseline with LIIF, as published (Chen et al., CVPR 2021); 1.57 M parameters."""
+    encoder = EDSR(channels=64, blocks=16)
+    return SuperResolver(encoder, LIIF(encoder.channels))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name of the zoo. `weights` is a file inside the package; a model without one needs yours, by path."""
+
+    summary: str
+    build: Callable[[], Any]
+    weights: str | None = None
+    licence: str = "Apache-2.0"
+    needs_weights: bool = True
+
+
+MODELS: Mapping[str, Entry] = {
+    "fast": Entry("multi-exit, any scale, any budget: the default", fast_network, "fast.safetensors"),
+    "bicubic": Entry("bicubic interpolation, the floor", bicubic, needs_weights=False),
+    "edsr-liif": Entry("EDSR-baseline with LIIF; give your weights with -n FILE", edsr_liif),
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, and what its file says: `card` holds licence, data, calibration."""
+
+    name: str
+    model: Model
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(name: str | Path, *, device: str | None = None) -> LoadedModel:
+    """A model by name (`scalewise models` lists them) or weight file, ready to run on `device`; loaded once.
+
+    `FILE:res_scale=1,…` sets what a file leaves open. Raises UnknownModel, CheckpointError.
+    """
+    text = str(name)
+    if text not in MODELS and not Path(text).exists():
+        path, _, overrides = text.rpartition(":")
+        if "=" not in overrides or not Path(path).exists():
+            raise UnknownModel(f"no model and no file is called {text!r}: the models are {', '.join(MODELS)}")
+    return _load(text, str(pick_device(device)))
+
+
+@lru_cache(maxsize=4)
+def _load(text: str, device: str) -> LoadedModel:
+    entry = MODELS.get(text)
+    if entry is not None and not entry.needs_weights:
+        return LoadedModel(text, for_inference(entry.build(), torch.device(device)))
+    if entry is not None:
+        if entry.weights is None:
+            raise CheckpointError(f"{text} ships without weights: give a weight file by -n FILE")
+        with resources.as_file(resources.files("scalewise") / "weights" / entry.weights) as path:
+            return _from_file(text, path, {}, device)
+    path, overrides = Path(text), {}
+    if not path.exists():
+        stem, _, settings = text.rpartition(":")
+        path, overrides = Path(stem), parse_overrides(settings)
+    return _from_file(path.name, path, overrides, device)
+
+
+def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str) -> LoadedModel:
+    loaded = compat.load(path, **overrides)
+    model = for_inference(cast(Model, loaded.super_resolver), torch.device(device))
+    card: dict[str, Any] = {}
+    for key, value in loaded.description.about.items():
+        try:
+            card[key] = json.loads(value)
+        except (TypeError, ValueError):
+            card[key] = value
+    return LoadedModel(name, model, card)
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """`res_scale=1,chunk=144` → values as JSON where they are, else text."""
+    settings: dict[str, Any] = {}
+    for item in text.split(","):
+        key, _, value = item.partition("=")
+        try:
+            settings[key.strip()] = json.loads(value)
+        except ValueError:
+            settings[key.strip()] = value
+    return settings

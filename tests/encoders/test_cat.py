@@ -1,0 +1,104 @@
+"""CAT: official outputs, parameter counts, costs, and tiles that equal the whole image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from encoders.windowed import (
+    MEAN,
+    Golden,
+    check_batch_is_one_by_one_and_repeats,
+    check_gradients_reach_every_parameter,
+    counted_macs,
+    measured_reach,
+    parameters,
+    tile_error,
+    upscale,
+)
+
+from scalewise.compat.keys_cat import cat_from_official
+from scalewise.compat.padding import PaddedThroughout, Padding
+from scalewise.encoders.cat import CAT
+from scalewise.errors import CheckpointError, InvalidRequest
+from scalewise.upsamplers.fixed import PixelShuffle, Residual
+
+
+def toy(**arguments: object) -> CAT:
+    plain = {"depths": (2,), "heads": (4,), "splits": ((2, 4),), "features": 8} | arguments
+    return CAT(64, **plain)  # type: ignore[arg-type]
+
+
+def test_published_parameter_counts() -> None:
+    with torch.device("meta"):
+        encoder = CAT()
+        assert parameters(encoder) == 11_628_100
+        assert parameters(encoder, PixelShuffle(64, 4)) == 11_925_255
+    assert encoder.grid == 16
+
+
+def test_network_gives_the_official_features_and_image(shared: Path) -> None:
+    golden = Golden(shared / "golden/cat_r2_encoder", "params")
+    translation = cat_from_official(golden.state)
+    encoder = CAT(**translation.arguments)
+    encoder.load_state_dict(translation.state)
+    tail = Residual(encoder.channels)
+    tail.load_state_dict({key.replace("conv_last", "conv"): value for key, value in translation.rest.items()})
+    model = PaddedThroughout(encoder, tail, Padding(encoder.grid, flip=True), mean=MEAN, std=(1, 1, 1)).eval()
+    for case in golden.cases:
+        lr = golden.input(case)
+        golden.check(case, "out", upscale(model, lr, 1))
+        if case != "eval_pad_odd":
+            with torch.no_grad():
+                golden.check(case, "feat", encoder(lr - torch.tensor(MEAN).view(1, 3, 1, 1)))
+
+
+def test_keys_of_an_unknown_variant_are_refused(shared: Path) -> None:
+    state = dict(Golden(shared / "golden/cat_r2_encoder", "params").state)
+    offsets = "layers.0.blocks.1.attns.1.rpe_biases"
+    with pytest.raises(CheckpointError, match="rpe_biases is not what"):
+        cat_from_official(state | {offsets: state[offsets] + 1})
+    with pytest.raises(CheckpointError, match="belong to no"):
+        cat_from_official(state | {offsets.replace("1.attns.1", "0.attns.0"): torch.full((217, 2), torch.nan)})
+    with pytest.raises(CheckpointError, match=r"conv_first\.weight is missing"):
+        cat_from_official({})
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 16)])
+@pytest.mark.parametrize("features", [8, None])
+def test_macs_equal_the_counter(size: tuple[int, int], features: int | None) -> None:
+    encoder = toy(features=features, depths=(2, 1), heads=(4, 2), splits=((2, 4), (1, 4)))
+    assert encoder.macs(size, (2.0, 2.0)).total == counted_macs(encoder, size)
+
+
+def test_a_batch_is_its_images_one_by_one() -> None:
+    check_batch_is_one_by_one_and_repeats(toy(), (8, 12))
+
+
+def test_gradients_reach_every_parameter() -> None:
+    check_gradients_reach_every_parameter(toy(), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("depths", "splits"), [((1,), ((2, 4),)), ((2,), ((2, 4),)), ((3,), ((2, 8),)), ((2, 1), ((2, 4), (2, 8)))]
+)
+def test_context_is_the_receptive_field(depths: tuple[int, ...], splits: tuple[tuple[int, int], ...]) -> None:
+    encoder = toy(depths=depths, splits=splits, heads=(4,) * len(depths))
+    assert encoder.context == measured_reach(encoder, -2) == measured_reach(encoder, -1)
+
+
+@pytest.mark.parametrize("core", [(16, 16, 24, 24), (0, 0, 8, 8), (17, 21, 26, 23), (40, 33, 48, 48)])
+def test_tiles_equal_the_whole_image(core: tuple[int, int, int, int]) -> None:
+    encoder = toy()
+    assert encoder.context is not None
+    lr = torch.rand(1, 3, 48, 48)
+    assert tile_error(encoder, lr, core, encoder.context) <= 1e-5
+    assert tile_error(encoder, lr, core, 0) > 1e-4
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="heads must be even"):
+        toy(heads=(3,))
+    with pytest.raises(InvalidRequest, match="differ in length"):
+        toy(heads=(2, 2))

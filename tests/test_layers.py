@@ -1,0 +1,94 @@
+"""Who may import whom: the imports of every module, read from its text, against the table of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "scalewise"
+
+BASE = {"errors", "grid", "route", "effort", "resize", "projection", "images"}
+PICTURES = {"errors", "grid", "images", "resize", "projection", "data", "metrics"}
+MIDDLE = BASE | {"contracts", "layers", "tiling", "cost", "calibration"}
+SOCKETS = MIDDLE | {"routing"}
+MODEL = SOCKETS | {"model", "inference"}
+FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}
+RUNNING = FILLERS | {"zoo", "metrics", "pipeline", "jobs"}
+MEASURING = RUNNING | {"data"}
+TOP = MEASURING | {"evaluate", "reporting", "training", "recipes"}
+
+# A part (a module or a folder) → the parts that it may import, beside itself. A new part needs a line here.
+MAY_IMPORT = (
+    dict.fromkeys(BASE, BASE)
+    | dict.fromkeys(MIDDLE - BASE, MIDDLE)
+    | {"routing": MIDDLE}
+    | {"encoders": SOCKETS, "upsamplers": SOCKETS}  # never each other
+    | {"multiexit": SOCKETS | {"encoders", "upsamplers"}}
+    | {"model": MODEL, "inference": MODEL}  # contracts, not the fillers
+    | {"compat": FILLERS, "zoo": FILLERS | {"compat"}}  # nothing else imports compat
+    | dict.fromkeys(["data", "metrics"], PICTURES)
+    | dict.fromkeys(["pipeline", "jobs"], RUNNING)
+    | dict.fromkeys(["evaluate", "training"], MEASURING)
+    | {"reporting": MEASURING | {"evaluate"}, "recipes": MEASURING | {"training"}}
+    | {"__init__": set(), "app": TOP | {"__init__"}, "cli": TOP | {"__init__", "app"}, "__main__": {"cli"}}
+)
+# Import names whose distribution is called otherwise; pyiqa is used if the user has it, and is in no extra.
+DISTRIBUTION = {"PIL": "pillow"}
+OPTIONAL = {"pyiqa"}
+
+
+def part(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> Iterator[str]:
+    """Absolute names that a module imports, in functions too; what only a type checker reads is left out."""
+    package = ("scalewise", *module.relative_to(PACKAGE).parent.parts)
+    pending: list[ast.AST] = [ast.parse(module.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            pending.extend(node.orelse)
+            continue
+        pending.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join((*start, *([node.module] if node.module else [])))
+            yield from (f"{source}.{name.name}" for name in node.names)
+
+
+def imported_parts(module: Path) -> Iterator[str]:
+    for name in imports(module):
+        if re.match(r"scalewise(\.|$)", name) and name != "scalewise.__version__":
+            child = name.partition(".")[2].partition(".")[0]
+            known = child in MAY_IMPORT or (PACKAGE / child).is_dir() or (PACKAGE / f"{child}.py").exists()
+            yield child if child and known else "__init__"
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_imports_point_downwards(module: Path) -> None:
+    own = part(module)
+    assert own in MAY_IMPORT, f"{own} has no line in the table: say what it may import"
+    upward = {other for other in imported_parts(module) if other != own and other not in MAY_IMPORT[own]}
+    assert not upward, f"{module.relative_to(ROOT)} may not import {', '.join(sorted(upward))}"
+
+
+def test_every_foreign_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    declared = {re.split(r"[\[<>=!~; ]", line)[0] for line in project["dependencies"] + extras}
+    foreign = {name.split(".")[0] for module in MODULES for name in imports(module)}
+    foreign -= {"scalewise", *OPTIONAL, *sys.stdlib_module_names}
+    assert {DISTRIBUTION.get(name, name) for name in foreign} <= declared
