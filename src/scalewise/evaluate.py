@@ -385,8 +385,9 @@ def load_pair(pair: Pair, scale: float, protocol: EvalProtocol) -> tuple[Picture
         size = _hr_size(hr, lr, scale, pair)
     else:
         lr, size = None, (hr.shape[-2], hr.shape[-1])
-    height, width = (n - n % protocol.multiple for n in size)
-    h, w = (math.floor(n / scale + 1e-9) for n in (height, width))
+    h, w = (math.floor((n - n % protocol.multiple) / scale + 1e-9) for n in size)
+    if lr is not None and protocol.multiple == 1:
+        h, w = lr.shape[-2:]  # at fractional scales the floor may lie one below
     if min(h, w) < 1:
         raise ProtocolMismatch(f"{pair.hr.name} is too small for {protocol.name} at x{scale:g}: {tuple(hr.shape[1:])}")
     hr = hr[:, : max(1, round(h * scale)), : max(1, round(w * scale))]

@@ -20,9 +20,11 @@ from scalewise.encoders.edsr import EDSR
 from scalewise.errors import CheckpointError, UnknownModel
 from scalewise.grid import Size
 from scalewise.inference import for_inference, pick_device
-from scalewise.model import Model, SuperResolver
+from scalewise.model import Model, PatchRouted, SuperResolver
+from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.anyscale import fast as fast_network
 from scalewise.route import Route
+from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.fixed import Bicubic
 from scalewise.upsamplers.liif import LIIF
 
@@ -130,3 +132,17 @@ def parse_overrides(text: str) -> dict[str, Any]:
         except ValueError:
             settings[key.strip()] = value
     return settings
+
+
+def save_patch_routed(model: PatchRouted, path: Path, about: Mapping[str, Any]) -> None:
+    """Write a PatchRouted model over AnyScaleExits as a self-describing safetensors file; `about` is its card."""
+    network, router = model.network, model.router
+    assert isinstance(network, AnyScaleExits) and isinstance(router, PatchRouter)
+    arguments = {
+        "channels": network.channels,
+        "exit_after": list(network.exit_after),
+        "kernels": list(network.kernels),
+        "patch": model.patch,
+        "router_channels": router.channels,
+    }
+    compat.native.write(path, model.state_dict(), "patch_routed", arguments, about, overwrite=True)

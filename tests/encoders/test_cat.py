@@ -18,11 +18,9 @@ from encoders.windowed import (
     upscale,
 )
 
-from scalewise.compat.keys_cat import cat_from_official
-from scalewise.compat.padding import PaddedThroughout, Padding
 from scalewise.encoders.cat import CAT
-from scalewise.errors import CheckpointError, InvalidRequest
-from scalewise.upsamplers.fixed import PixelShuffle, Residual
+from scalewise.errors import InvalidRequest
+from scalewise.upsamplers.fixed import PixelShuffle
 
 
 def toy(**arguments: object) -> CAT:
@@ -38,31 +36,12 @@ def test_published_parameter_counts() -> None:
     assert encoder.grid == 16
 
 
-def test_network_gives_the_official_features_and_image(shared: Path) -> None:
-    golden = Golden(shared / "golden/cat_r2_encoder", "params")
-    translation = cat_from_official(golden.state)
-    encoder = CAT(**translation.arguments)
-    encoder.load_state_dict(translation.state)
-    tail = Residual(encoder.channels)
-    tail.load_state_dict({key.replace("conv_last", "conv"): value for key, value in translation.rest.items()})
-    model = PaddedThroughout(encoder, tail, Padding(encoder.grid, flip=True), mean=MEAN, std=(1, 1, 1)).eval()
-    for case in golden.cases:
-        lr = golden.input(case)
-        golden.check(case, "out", upscale(model, lr, 1))
-        if case != "eval_pad_odd":
-            with torch.no_grad():
-                golden.check(case, "feat", encoder(lr - torch.tensor(MEAN).view(1, 3, 1, 1)))
-
-
-def test_keys_of_an_unknown_variant_are_refused(shared: Path) -> None:
-    state = dict(Golden(shared / "golden/cat_r2_encoder", "params").state)
-    offsets = "layers.0.blocks.1.attns.1.rpe_biases"
-    with pytest.raises(CheckpointError, match="rpe_biases is not what"):
-        cat_from_official(state | {offsets: state[offsets] + 1})
-    with pytest.raises(CheckpointError, match="belong to no"):
-        cat_from_official(state | {offsets.replace("1.attns.1", "0.attns.0"): torch.full((217, 2), torch.nan)})
-    with pytest.raises(CheckpointError, match=r"conv_first\.weight is missing"):
-        cat_from_official({})
+@pytest.mark.parametrize("case", ["train_size_batch2", "other_size"])
+def test_network_gives_the_official_features_and_image(shared: Path, case: str) -> None:
+    golden = Golden(shared / "golden/cat_r2_encoder")
+    lr = golden.input(case)
+    golden.check(case, "feat", golden.features(lr - MEAN))
+    golden.check(case, "out", upscale(golden.model, lr, 1))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 16)])

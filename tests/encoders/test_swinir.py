@@ -17,14 +17,10 @@ from encoders.windowed import (
     tile_error,
     upscale,
 )
-from torch.utils.flop_counter import FlopCounterMode
 
-from scalewise.compat.keys_swinir import UncroppedSwinIR, swinir_from_official
-from scalewise.compat.padding import PaddedThroughout, Padding
 from scalewise.encoders.swinir import SwinIR
-from scalewise.errors import CheckpointError, InvalidRequest
+from scalewise.errors import InvalidRequest
 from scalewise.layers import relative_position_index, shift_mask
-from scalewise.model import SuperResolver
 from scalewise.upsamplers.fixed import DirectShuffle
 
 
@@ -44,80 +40,23 @@ def test_published_parameter_counts() -> None:
 
 @pytest.mark.parametrize("case", ["mult8", "train_size", "odd"])
 def test_lte_encoder_gives_the_official_features(shared: Path, case: str) -> None:
-    golden = Golden(shared / "golden/swinir_lte_encoder", "model", "sd")
-    translation = swinir_from_official(golden.state)
-    assert not translation.rest
-    encoder = UncroppedSwinIR(**translation.arguments).eval()
-    encoder.load_state_dict(translation.state)
-    with torch.no_grad():
-        golden.check(case, "out", encoder(golden.input(case)))
+    golden = Golden(shared / "golden/swinir_lte_encoder")
+    golden.check(case, "out", golden.features(golden.input(case)))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_lightweight_network_gives_the_official_image(shared: Path, scale: int) -> None:
-    golden = Golden(shared / f"golden/swinir_light_x{scale}", "params")
-    translation = swinir_from_official(golden.state)
-    encoder = SwinIR(**translation.arguments)
-    encoder.load_state_dict(translation.state)
-    tail = DirectShuffle(encoder.channels, scale)
-    tail.load_state_dict({f"conv.{key.split('.')[-1]}": value for key, value in translation.rest.items()})
-    for case in golden.cases:
-        evaluated = case == "eval_pad"
-        padding = Padding(encoder.grid, flip=evaluated, always=evaluated)
-        model = PaddedThroughout(encoder, tail, padding, mean=MEAN, std=(1, 1, 1)).eval()
-        golden.check(case, "out", upscale(model, golden.input(case), scale))
-        if not evaluated:
-            with torch.no_grad():
-                golden.check(case, "feat", encoder(padding(golden.input(case) - torch.tensor(MEAN).view(1, 3, 1, 1))))
-
-
-def test_padding_throughout_changes_only_the_padded_edge() -> None:
-    encoder, tail = toy(), DirectShuffle(8, 2)
-    lr = torch.rand(1, 3, 6, 8)
-    ours = upscale(SuperResolver(encoder, tail).eval(), lr, 2)
-    official = upscale(PaddedThroughout(encoder, tail, Padding(4)).eval(), lr, 2)
-    assert official.shape == ours.shape
-    assert torch.allclose(ours[..., :10, :], official[..., :10, :], atol=1e-6)
-    assert not torch.allclose(ours[..., 10:, :], official[..., 10:, :], atol=1e-6)
-
-
-@pytest.mark.parametrize(("flip", "always"), [(False, False), (True, False), (True, True)])
-def test_cost_of_padding_throughout_equals_the_counter(flip: bool, always: bool) -> None:
-    model = PaddedThroughout(toy(), DirectShuffle(8, 2), Padding(4, flip, always)).eval()
-    with FlopCounterMode(display=False) as counter:
-        upscale(model, torch.rand(1, 3, 8, 5), 2)
-    assert model.macs((8, 5), (16, 10)).total == counter.get_total_flops() // 2
-
-
-def test_flipped_padding_repeats_the_edge() -> None:
-    lr = torch.arange(5.0).view(1, 1, 1, 5)
-    assert Padding(4, flip=True)(lr)[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 4, 3, 2]
-    assert Padding(16, flip=True)(lr).shape[-2:] == (16, 16)  # more than the picture holds
-    assert Padding(5, flip=True, always=True).size((5, 6)) == (10, 10)
+@pytest.mark.parametrize("case", ["odd", "train_size"])
+def test_lightweight_network_gives_the_official_features_and_image(shared: Path, scale: int, case: str) -> None:
+    golden = Golden(shared / f"golden/swinir_light_x{scale}")
+    lr = golden.input(case)
+    golden.check(case, "feat", golden.features(lr - MEAN))
+    golden.check(case, "out", upscale(golden.model, lr, scale))
 
 
 def test_ciaosr_encoder_gives_the_official_features(shared: Path) -> None:
-    golden = Golden(shared / "golden/ciaosr_swinir", "state_dict")
-    state = {key.removeprefix("generator."): value for key, value in golden.state.items()}
-    translation = swinir_from_official(state)
-    encoder = UncroppedSwinIR(**translation.arguments).eval()
-    encoder.load_state_dict(translation.state)
+    golden = Golden(shared / "golden/ciaosr_swinir")
     lr = golden.input("x2p7_odd")
-    with torch.no_grad():
-        golden.check("x2p7_odd", "feat", encoder(lr)[..., : lr.shape[-2], : lr.shape[-1]])
-
-
-def test_keys_of_an_unknown_variant_are_refused(shared: Path) -> None:
-    state = dict(Golden(shared / "golden/swinir_lte_encoder", "model", "sd").state)
-    mask = "layers.0.residual_group.blocks.1.attn_mask"
-    with pytest.raises(CheckpointError, match="attn_mask is not what"):
-        swinir_from_official(state | {mask: torch.zeros_like(state[mask])})
-    with pytest.raises(CheckpointError, match="attn_mask is missing"):
-        swinir_from_official({key: value for key, value in state.items() if key != mask})
-    with pytest.raises(CheckpointError, match=r"conv_first\.weight is missing"):
-        swinir_from_official({})
-    without_buffers = {key: value for key, value in state.items() if "mask" not in key and "index" not in key}
-    assert swinir_from_official(without_buffers).arguments == swinir_from_official(state).arguments
+    golden.check("x2p7_odd", "feat", golden.features(lr)[..., : lr.shape[-2], : lr.shape[-1]])
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 16)])
@@ -127,11 +66,6 @@ def test_macs_equal_the_counter(size: tuple[int, int], features: int | None) -> 
     macs = encoder.macs(size, (2.0, 2.0))
     assert macs.total == counted_macs(encoder, size)
     assert min(macs.conv, macs.linear, macs.matmul) > 0 and macs.router == macs.sampling == 0
-
-
-def test_uncropped_variant_counts_what_it_pads() -> None:
-    encoder = UncroppedSwinIR(12, (2,), heads=(2,), window=4, features=None)
-    assert encoder.macs((6, 9), (2.0, 2.0)).total == counted_macs(encoder, (6, 9))
 
 
 def test_a_batch_is_its_images_one_by_one() -> None:

@@ -11,28 +11,33 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scalewise import compat
 from scalewise.contracts import PlainEncoder
 from scalewise.effort import Effort
 from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver
+from scalewise.model import SuperResolver, pad_to_grid
 
-MEAN = (0.4488, 0.4371, 0.4040)
+MEAN = torch.tensor((0.4488, 0.4371, 0.4040)).view(1, 3, 1, 1)
 
 
 class Golden:
-    """One folder of official outputs: `cases` by id, `state` found below the wrapper's keys."""
+    """One folder of official outputs, and the network that our loader makes of its weights, in parity mode."""
 
-    def __init__(self, folder: Path, *wrapper: str) -> None:
+    def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text())
-        self.state: dict[str, Tensor] = torch.load(folder / meta["weights"]["file"], weights_only=True)
-        for key in wrapper:
-            self.state = self.state[key]  # type: ignore[assignment]
         self.cases: dict[str, dict[str, Any]] = {case["id"]: case for case in meta["cases"]}
         self.tensors = load_file(folder / "cases.safetensors")
+        self.model: Any = compat.load(folder / meta["weights"]["file"], parity=True).model
 
     def input(self, case: str) -> Tensor:
         (key,) = (key for name, key in self.cases[case]["inputs"].items() if name in ("x", "inp"))
         return self.tensors[key]
+
+    @torch.no_grad()
+    def features(self, lr: Tensor) -> Tensor:
+        """Of the padded picture, as published encoders give them; `lr` in the network's own range."""
+        encoder = getattr(self.model, "encoder", self.model)
+        return encoder(pad_to_grid(lr, encoder.grid))
 
     def check(self, case: str, name: str, ours: Tensor) -> None:
         tolerance = self.cases[case]["output_info"][name]["suggested_atol"]

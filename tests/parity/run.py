@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -48,7 +47,8 @@ class Line:
 
     def __str__(self) -> str:
         verdict = "ok" if self.ok else "FAIL"
-        return f"{self.network:<24} {self.case:<22} {self.difference:>10.3g} {self.tolerance:>10.3g}  {verdict}{self.note}"
+        numbers = f"{self.difference:>10.3g} {self.tolerance:>10.3g}"
+        return f"{self.network:<24} {self.case:<22} {numbers}  {verdict}{self.note}"
 
 
 def case_folders(folder: Path) -> list[Path]:
@@ -92,8 +92,7 @@ def overrides(meta: Mapping[str, Any]) -> dict[str, Any]:
     if kind in ("EDSR", "metaedsr"):
         return {"res_scale": constructor["res_scale"]}
     if kind.startswith("LocalImplicitSR"):
-        names = ("feat_unfold", "local_size", "softmax_scale")
-        return {name: constructor[name] for name in names if name in constructor and name != "feat_unfold"}
+        return {name: constructor[name] for name in ("feat_unfold", "local_size") if name in constructor}
     return {}
 
 
@@ -160,7 +159,7 @@ def queried(model: SuperResolver, case: Case, inputs: Mapping[str, Tensor]) -> O
 def ciaosr(model: SuperResolver, case: Case, inputs: Mapping[str, Tensor]) -> Outputs:
     """mmediting: inputs with the mean subtracted; `restorer` cases take and give pictures in [0, 1]."""
     if case["kind"] == "nonlocal":
-        return {"out": model.upsampler.non_local(inputs["x"])}  # type: ignore[union-attr, operator]
+        return {"out": model.upsampler.attention(inputs["x"])}  # type: ignore[union-attr, operator]
     if case["kind"] == "restorer":
         lr = inputs["lq"]
         tiling = case["test_cfg"]
@@ -168,19 +167,16 @@ def ciaosr(model: SuperResolver, case: Case, inputs: Mapping[str, Tensor]) -> Ou
             return {"out": averaged_tiles(model, lr, tiling["tile"], tiling["tile_overlap"], tiling["scale"])}
         return {"out": model_rectangle(model, lr, case["target"]).clamp(0, 1)}
     renamed = {"inp": inputs["x"], "coord": inputs["coord"], "cell": inputs["cell"]}
-    return queried(model, case, renamed)
+    outputs = queried(model, case, renamed)
+    height, width = inputs["x"].shape[-2:]
+    return outputs | {"feat": outputs["feat"][..., :height, :width]}  # its SwinIR crops the padding, unlike LTE's
 
 
 def averaged_tiles(model: SuperResolver, lr: Tensor, tile: int, overlap: int, scale: int) -> Tensor:
     """CiaoSR's test: overlapping tiles, each a picture of its own, averaged where they overlap."""
     height, width = lr.shape[-2:]
-    total, weight = torch.zeros(len(lr), 3, height * scale, width * scale), torch.zeros(1)
+    total = torch.zeros(len(lr), 3, height * scale, width * scale)
     weight = torch.zeros_like(total)
-
-    def starts(length: int) -> list[int]:
-        side = min(tile, length)
-        return [*range(0, length - side, side - overlap), length - side]
-
     side = min(tile, height, width)
     step = side - overlap
     for y in [*range(0, height - side, step), height - side]:
@@ -198,8 +194,10 @@ def flipped_evaluation(model: SuperResolver, case: Case, normal: Tensor) -> Outp
     height, width = normal.shape[-2:]
     padded = flip_pad(normal, case["window_size"], always=True)
     target = (padded.shape[-2] * scale, padded.shape[-1] * scale)
-    query = rectangle(Frame((padded.shape[-2], padded.shape[-1])), target)
-    query = Query(query.y, query.x, query.cell * max(scale / case["scale_max"], 1.0))
+    multiplier = max(scale / case["scale_max"], 1.0)
+    query = grid_query(
+        [published_centres(n) for n in target], (padded.shape[-2], padded.shape[-1]), target, multiplier
+    )
     lr = padded * model.std + model.mean
     rgb = model(lr, query, torch.full((len(lr), 2), float(scale))).rgb
     rgb = (rgb - model.mean) / model.std
@@ -228,29 +226,38 @@ def whole(model: SuperResolver, lr: Tensor, *, normalised: bool = False) -> Tens
 
 
 def model_rectangle(model: SuperResolver, lr: Tensor, target: tuple[int, int] | list[int]) -> Tensor:
+    """The picture at any size, asked for at the coordinates that the published code uses."""
     size = (lr.shape[-2], lr.shape[-1])
-    query = rectangle(Frame(size), (target[0], target[1]))
+    if model.scales is not None:
+        query = rectangle(Frame(size), (target[0], target[1]))
+    else:
+        query = grid_query([published_centres(n) for n in target], size, (target[0], target[1]), 1.0)
     scale = torch.tensor([[target[0] / size[0], target[1] / size[1]]] * len(lr))
     return model(lr, query, scale, Effort()).rgb
 
 
-def as_query(coord: Tensor, case: Case, multiplier: float) -> Query:
-    """Published coordinates → our query: a rectangle if they are the whole grid, else points.
+def published_centres(n: int) -> Tensor:
+    """Coordinates of n pixel centres in [-1, 1] with the rounding of the published code (float32)."""
+    return (-1 + 1 / n) + (2 / n) * torch.arange(n).float()
 
-    The coordinates are those of pixels of the target, so the pixel numbers are recovered and the positions follow
-    from integers, as everywhere in this project.
-    """
+
+def grid_query(coordinates: list[Tensor], size: tuple[int, int], target: tuple[int, int], multiplier: float) -> Query:
+    """Rows and columns in [-1, 1] → a rectangle. float64 keeps the last bit of the published coordinates."""
+    y, x = ((c.double() + 1) * n / 2 for c, n in zip(coordinates, size, strict=True))
+    cell = torch.tensor([[size[0] / target[0], size[1] / target[1]]]) * multiplier
+    return Query(y.view(1, -1, 1), x.view(1, 1, -1), cell)
+
+
+def as_query(coord: Tensor, case: Case, multiplier: float) -> Query:
+    """Published coordinates → our query: a rectangle if they are the whole grid, else points."""
     size, target = case["size"][1:], case["target"]
-    points = coord.flatten(1, -2).double()  # (b, q, 2)
+    points = coord.flatten(1, -2)  # (b, q, 2)
     if points.shape[1] == target[0] * target[1]:
-        query = rectangle(Frame((size[0], size[1])), (target[0], target[1]))
-        return Query(query.y, query.x, query.cell.expand(len(coord), 2) * multiplier)
-    positions = []
-    for axis in (0, 1):
-        pixel = ((points[..., axis] + 1) * target[axis] / 2 - 0.5).round()
-        positions.append(((2 * pixel + 1) * size[axis] / (2 * target[axis])).float())
+        grid = points[0].view(*target, 2)
+        return grid_query([grid[:, 0, 0], grid[0, :, 1]], size, target, multiplier)
+    y, x = ((points[..., axis].double() + 1) * size[axis] / 2 for axis in (0, 1))
     cell = torch.tensor([[size[0] / target[0], size[1] / target[1]]] * len(coord)) * multiplier
-    return Query(positions[0], positions[1], cell)
+    return Query(y, x, cell)
 
 
 def compare(network: str, case: Case, outputs: Outputs, tensors: Mapping[str, Tensor]) -> Line:
@@ -267,7 +274,8 @@ def compare(network: str, case: Case, outputs: Outputs, tensors: Mapping[str, Te
         if mask := info.get("stable_mask"):
             difference = difference[tensors[mask].bool()]
         tolerance = float(info.get("suggested_atol") or 0.0)
-        line = Line(network, case["id"], float(difference.max()), tolerance, "" if name == "out" else f" ({name})")
+        largest = float(difference.nan_to_num(float("inf")).max())
+        line = Line(network, case["id"], largest, tolerance, "" if name == "out" else f" ({name})")
         if worst is None or _excess(line) > _excess(worst):
             worst = line
     assert worst is not None

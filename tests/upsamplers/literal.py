@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalewise.upsamplers.ciaosr import CiaoSR, CrossScaleAttention
 from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF
 from scalewise.upsamplers.lte import LTE
@@ -153,5 +154,52 @@ def itsrn(upsampler: ITSRN) -> Literal:
         if not upsampler.local_ensemble:
             return answers[0]
         return upsampler.merge(torch.stack(answers, -1)).squeeze(-1)
+
+    return render
+
+
+def cross_scale(attention: CrossScaleAttention, features: Tensor) -> Tensor:
+    """Patches pasted by a transposed convolution into an image t times larger, one sample at a time."""
+    height, width = features.shape[-2:]
+    outputs = []
+    for t in attention.scales:
+        padded = F.pad(features, (0, -width % t, 0, -height % t), mode="reflect")
+        small = F.interpolate(padded, scale_factor=1 / t, mode="bilinear", align_corners=False)
+        queries, keys, values = attention.match(padded), attention.match_small(small), attention.assembly(padded)
+        down = attention.down[str(t)]
+        samples = []
+        for query, key, value in zip(queries.split(1), keys.split(1), values.split(1), strict=True):
+            patches = F.unfold(key, 3, padding=1)[0].T.unflatten(1, (-1, 3, 3))
+            norm = patches.flatten(1).norm(dim=1).clamp_min(1e-4).view(-1, 1, 1, 1)
+            weight = (10 * F.conv2d(query, patches / norm, padding=1)).softmax(1)
+            pieces = F.unfold(value, 3 * t, padding=t, stride=t)[0].T.unflatten(1, (-1, 3 * t, 3 * t))
+            pasted = F.conv_transpose2d(weight, pieces, stride=t, padding=t)
+            samples.append(F.conv2d(pasted, down.weight, down.bias, stride=t, padding=1) / 6)
+        outputs.append(torch.cat(samples)[..., :height, :width])
+    return torch.cat(outputs, 1)
+
+
+def ciaosr(upsampler: CiaoSR) -> Literal:
+    """The attention across scales runs again for every chunk, as published."""
+
+    def render(features: Tensor, lr: Tensor, coordinates: Tensor, cells: Tensor) -> Tensor:
+        where, size = centres(features), sides(features)
+        maps = unfold(features) if upsampler.feat_unfold else features
+        values = maps
+        if upsampler.attention is not None:
+            values = torch.cat((maps, cross_scale(upsampler.attention, features)), 1)
+        query = nearest(maps, coordinates)
+        radius = (1 - cells[:, 0]) / (size - 1)
+        scores, found = [], []
+        for v, u in product(upsampler.signs, upsampler.signs):
+            shift = torch.tensor([v, u]) * radius.unsqueeze(1) + EPSILON * torch.tensor([abs(v), abs(u)])
+            moved = (coordinates + shift).clamp(-1 + EPSILON, 1 - EPSILON)
+            place = torch.cat(((coordinates - nearest(where, moved)) * size, cells * size), -1)
+            key, value = nearest(maps, moved), nearest(values, moved)
+            key = key * upsampler.key(torch.cat((key, place), -1))
+            found.append(value * upsampler.value(torch.cat((value, place), -1)))
+            scores.append((query * key).sum(-1, keepdim=True))
+        weight = torch.stack(scores).softmax(0)
+        return upsampler.query((weight * torch.stack(found)).sum(0)) + skip(lr, coordinates)
 
     return render

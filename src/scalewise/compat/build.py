@@ -23,6 +23,7 @@ from scalewise.errors import CheckpointError
 from scalewise.model import PatchRouted, SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
+from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import (
     Bicubic,
     CascadeTail,
@@ -56,6 +57,7 @@ ENCODERS: Constructors = {
 UPSAMPLERS: Constructors = {
     "bicubic": lambda channels: Bicubic(),
     "cascade_tail": CascadeTail,
+    "ciaosr": CiaoSR,
     "deconvolution": Deconvolution,
     "direct_shuffle": DirectShuffle,
     "itsrn": ITSRN,

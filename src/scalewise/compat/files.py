@@ -67,7 +67,7 @@ def read(path: str | os.PathLike[str]) -> Content:
     elif start[:1] == b"\x80":
         _check_legacy(path, size)
     else:
-        raise CheckpointError(f"{path}: not a weight file; expected safetensors or a torch file (.pth, .pt, .t7, .ckpt)")
+        raise CheckpointError(f"{path}: not a weight file; give safetensors or a torch file (.pth, .pt, .t7, .ckpt)")
     mmap = start[:2] == b"PK"
     try:
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -21,7 +21,7 @@ DIV2K_MEAN: Colour = (0.4488, 0.4371, 0.4040)
 
 
 class Choices:
-    """What shapes leave open: the caller's value, else what the file says, else the published one, which is *assumed*."""
+    """What shapes leave open: the caller's value, else the file's, else the published one, which is *assumed*."""
 
     def __init__(self, overrides: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> None:
         self.overrides, self.given = dict(overrides), dict(given or {})
@@ -47,8 +47,9 @@ class Layout:
     """One part of a network in one spelling.
 
     `table`: (start of their key, start of ours), a regular expression and its replacement; None drops what we compute
-    ourselves. The first `marks` rows must all be there, and `suits` must like the shapes, for the layout to be known. `arguments` reads shapes under *our* keys, `tells`
-    what values under *their* keys say; `adapt` finishes keys and reorders values that are kept in another order.
+    ourselves. The first `marks` rows must all be there, and `suits` must like the shapes, for the layout to be known.
+    `arguments` reads shapes under *our* keys, `tells` what values under *their* keys say; `adapt` finishes keys and
+    reorders values that are kept in another order.
     """
 
     name: str
@@ -361,8 +362,14 @@ def itsrn_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
 
 
 def ciaosr_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
-    hidden = _hidden(t, "mlp_q")
-    return {"hidden": hidden, "non_local": any(key.startswith("non_local.") for key in t)}
+    scales = sorted({int(key.split(".")[2]) for key in t if key.startswith("attention.down.")})
+    return {
+        "hidden": _hidden(t, "query"),
+        "non_local": bool(scales),
+        "multi_scale": scales or [2],
+        "local_size": choices.value("local_size", 2),
+        "feat_unfold": choices.value("feat_unfold", True),
+    }
 
 
 def metasr_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
@@ -388,6 +395,11 @@ def as_linear(t: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.flatten(1) if key.startswith("mlp.") and value.dim() == 4 else value for key, value in t.items()}
 
 
+def from_zero(t: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`<n>` counted from 1."""
+    return {re.sub(r"<(\d)>", lambda found: str(int(found[1]) - 1), key): value for key, value in t.items()}
+
+
 def in_order(t: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renumber `<n>`: blocks and attentions of a mixed list each from 0."""
     numbers: dict[str, set[int]] = {}
@@ -395,9 +407,23 @@ def in_order(t: dict[str, Tensor]) -> dict[str, Tensor]:
         if found := re.match(r"(\w+)\.<(\d+)>", key):
             numbers.setdefault(found[1], set()).add(int(found[2]))
     places = {name: {n: i for i, n in enumerate(sorted(found))} for name, found in numbers.items()}
-    return {
-        re.sub(r"^(\w+)\.<(\d+)>", lambda m: f"{m[1]}.{places[m[1]][int(m[2])]}", key): value for key, value in t.items()
-    }
+
+    def place(found: re.Match[str]) -> str:
+        return f"{found[1]}.{places[found[1]][int(found[2])]}"
+
+    return {re.sub(r"^(\w+)\.<(\d+)>", place, key): value for key, value in t.items()}
+
+
+def ciaosr_scales(t: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The layer of scale 2 is always in the file; it is used if the values are that wide."""
+    if "attention.assembly.0.weight" not in t:
+        return t
+    channels = t["attention.assembly.0.weight"].shape[0]
+    layers = count(t, r"value\.layers\.(\d+)\.")
+    spare = t[f"key.layers.{layers - 1}.weight"].shape[0] + channels * count(t, r"attention\.down\.(\d)\.")
+    if spare > t[f"value.layers.{layers - 1}.weight"].shape[0]:
+        return {key: value for key, value in t.items() if not key.startswith("attention.down.2.")}
+    return t
 
 
 def cat_splits(state: Tensors) -> dict[str, Any]:
@@ -606,7 +632,7 @@ CARN_KEYS = Layout(
         MEAN_SHIFT,
     ),
     carn_arguments,
-    adapt=lambda tensors: {re.sub(r"<(\d)>", lambda m: str(int(m[1]) - 1), key): value for key, value in tensors.items()},
+    adapt=from_zero,
 )
 SRRESNET_KEYS = Layout(
     "srresnet",
@@ -712,13 +738,18 @@ CIAOSR_KEYS = Layout(
     "ciaosr",
     "CiaoSR",
     (
-        *mlp_rows(r"imnet_q\.layers", "mlp_q"),
-        *mlp_rows(r"imnet_k\.layers", "mlp_k"),
-        *mlp_rows(r"imnet_v\.layers", "mlp_v"),
-        (r"cs_attn\.escape_NaN$", None),
-        (r"cs_attn\.", "non_local."),
+        *mlp_rows(r"imnet_q\.layers", "query"),
+        *mlp_rows(r"imnet_k\.layers", "key"),
+        *mlp_rows(r"imnet_v\.layers", "value"),
+        (r"cs_attn\.escape_NaN$", None),  # the constant 1e-4
+        (r"cs_attn\.conv_match_1\.", "attention.match."),
+        (r"cs_attn\.conv_match_2\.", "attention.match_small."),
+        (r"cs_attn\.conv_assembly\.", "attention.assembly."),
+        (r"cs_attn\.down\.", "attention.down.2."),
+        (r"cs_attn\.downx([34])\.", r"attention.down.\1."),
     ),
     ciaosr_arguments,
+    adapt=ciaosr_scales,
 )
 METASR_OFFICIAL = Layout(
     "metasr", "Meta-SR", mlp_rows(r"P2W\.meta_block", "mlp", 2), metasr_arguments, adapt=metasr_columns
@@ -774,13 +805,15 @@ LIIF_NETWORKS = (
     *(Network(f"{e.title} ({u.title})", e, u, half) for _, e, u in _TORCH_PAIRS),
     *(
         Network(f"{u.title} on {e.title}", e, u, half)
-        for e, u in product((EDSR_TORCH, RDN_LIIF, RCAN_TORCH, SWINIR_KEYS), (METASR_KEYS, LIIF_KEYS, LTE_KEYS, LTE_PLUS, ITSRN_KEYS))
+        for e, u in product(
+            (EDSR_TORCH, RDN_LIIF, RCAN_TORCH, SWINIR_KEYS), (METASR_KEYS, LIIF_KEYS, LTE_KEYS, LTE_PLUS, ITSRN_KEYS)
+        )
     ),
 )
 
 BARE_NETWORKS = (
     *(Network(f"{e.title} ({u.title})", e, u, from_mean_shift) for _, e, u in _TORCH_PAIRS),
-    *(Network(f"Meta-SR on {e.title}", e, METASR_OFFICIAL, from_mean_shift) for e in (EDSR_TORCH, RDN_LIIF, RCAN_TORCH)),
+    *(Network(f"Meta-SR on {e.title}", e, METASR_OFFICIAL, from_mean_shift) for _, e, _ in _TORCH_PAIRS),
     Network("CARN-M", CARN_KEYS, CASCADE, from_mean_shift),
     Network("NLSN", NLSN_KEYS, SHUFFLE_TORCH, from_mean_shift),
     Network("FSRCNN", FSRCNN_KEYS, DECONVOLUTION, plain),

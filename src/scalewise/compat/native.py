@@ -55,6 +55,6 @@ def write(
     *,
     overwrite: bool = False,
 ) -> None:
-    """`about`: what else the file should say of itself (source, licence, calibration); JSON for what is not a string."""
-    metadata = {"scalewise": VERSION, "builder": builder, "arguments": dict(arguments), "sha256": tensors_sha256(tensors)}
-    write_safetensors(path, tensors, {"format": "pt", **metadata, **about}, overwrite)
+    """`about`: what else the file says of itself (source, licence, calibration); JSON for what is not a string."""
+    metadata = {"format": "pt", "scalewise": VERSION, "builder": builder, "arguments": dict(arguments)}
+    write_safetensors(path, tensors, {**metadata, "sha256": tensors_sha256(tensors), **about}, overwrite)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from scalewise.compat.build import ENCODERS, UPSAMPLERS, Constructors, super_resolver
+from scalewise.compat.geometry import PublishedGeometry
 from scalewise.contracts import Sampled
 from scalewise.effort import Effort
 from scalewise.encoders.nlsa import NLSA, bucket_count
 from scalewise.grid import Frame, Query
 from scalewise.model import SuperResolver, pad_to_grid
-from scalewise.upsamplers.corners import Axis, Geometry, gather
+from scalewise.upsamplers.ciaosr import CiaoSR
+from scalewise.upsamplers.corners import gather
 from scalewise.upsamplers.fixed import FixedTail
+from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF
 from scalewise.upsamplers.lte import LTE
 from scalewise.upsamplers.metasr import MetaSR, apply_filters
@@ -32,27 +34,26 @@ class RandomRotations(NLSA):
         return [torch.randn(1, self.features, self.hashes, half).to(lr) for _ in self.attentions]
 
 
-class JointAreas(Geometry):
-    """LIIF and LTE weigh corners by |area| + 1e-9 and divide by the sum of the four.
-
-    On the image's first and last row or column, at its pixels' centres, all areas are 0 and the 1e-9 decide.
-    """
-
-    def area_weights(self, rows: Axis, columns: Axis) -> Tensor:
-        areas = [(rows.rel[v] * columns.rel[u]).abs() + 1e-9 for v, u in product((0, 1), (0, 1))]
-        return torch.stack(areas[::-1]) / sum(areas)
-
-
 class OfficialLIIF(LIIF):
-    geometry = JointAreas()
+    geometry = PublishedGeometry()
 
 
 class OfficialLTE(LTE):
-    geometry = JointAreas()
+    geometry = PublishedGeometry()
+
+
+class OfficialITSRN(ITSRN):
+    geometry = PublishedGeometry()
+
+
+class OfficialCiaoSR(CiaoSR):
+    geometry = PublishedGeometry()
 
 
 class OfficialMetaSR(MetaSR):
     """Takes any pair of factors and uses the vertical one for both axes."""
+
+    geometry = PublishedGeometry()
 
     def check(self, *_: object) -> None:
         return
@@ -72,7 +73,14 @@ class UncroppedResolver(SuperResolver):
 
 
 OFFICIAL_ENCODERS: Constructors = {**ENCODERS, "nlsa": RandomRotations}
-OFFICIAL_UPSAMPLERS: Constructors = {**UPSAMPLERS, "liif": OfficialLIIF, "lte": OfficialLTE, "metasr": OfficialMetaSR}
+OFFICIAL_UPSAMPLERS: Constructors = {
+    **UPSAMPLERS,
+    "ciaosr": OfficialCiaoSR,
+    "itsrn": OfficialITSRN,
+    "liif": OfficialLIIF,
+    "lte": OfficialLTE,
+    "metasr": OfficialMetaSR,
+}
 
 official_resolver = partial(
     super_resolver, encoders=OFFICIAL_ENCODERS, upsamplers=OFFICIAL_UPSAMPLERS, resolver=UncroppedResolver
@@ -94,7 +102,9 @@ def meta_sr(model: SuperResolver, rgb: Tensor, scale: float) -> dict[str, Tensor
     inverse = torch.full_like(offset_y, 1.0 / scale)
     normal = (rgb / 255 - model.mean) / model.std
     field = upsampler.prepare(model.encoder(normal), normal, Frame((height, width)))  # type: ignore[operator]
-    hidden = upsampler.mlp.hidden(torch.stack((offset_y, offset_x, inverse), -1))
+    hidden = upsampler.mlp.hidden_after_first(
+        upsampler.mlp.first(torch.stack((offset_y, offset_x, inverse), -1))
+    )
     y = torch.arange(height * slots).view(1, -1, 1) // slots
     x = torch.arange(width * slots).view(1, 1, -1) // slots
     filtered = gather(field.filtered, y, x, width)

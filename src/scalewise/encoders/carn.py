@@ -1,4 +1,7 @@
-"""CARN-M: cascading residual network, mobile. Ahn et al., ECCV 2018, arXiv:1803.08664. Fig. 3 is `Cascade`, Fig. 4b `Unit`."""
+"""CARN-M: cascading residual network, the mobile one. Ahn, Kang, Sohn, ECCV 2018, arXiv:1803.08664.
+
+The efficient residual block is `Unit`, the cascading block `Cascade`; the network cascades its blocks in the same way.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FSRCNN: fast super-resolution by a small network. Dong et al., ECCV 2016, arXiv:1608.00367. d, s, m of section 3.4."""
+"""FSRCNN: fast super-resolution by a small network. Dong et al., ECCV 2016, arXiv:1608.00367."""
 
 from __future__ import annotations
 

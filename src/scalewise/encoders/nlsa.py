@@ -1,4 +1,7 @@
-"""NLSA (NLSN): non-local sparse attention. Mei, Fan, Zhou, CVPR 2021. Section 3.2 is `hashed`, Eq. 6-8 is `SparseAttention`."""
+"""NLSA (NLSN): non-local sparse attention. Mei, Fan, Zhou, CVPR 2021.
+
+Spherical locality-sensitive hashing is `hashed`, attention within buckets `SparseAttention`.
+"""
 
 from __future__ import annotations
 

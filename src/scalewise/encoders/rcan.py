@@ -1,4 +1,4 @@
-"""RCAN: residual channel attention network. Zhang et al., ECCV 2018, arXiv:1807.02758. Eq. 8-9 is `ChannelAttention`."""
+"""RCAN: residual channel attention network. Zhang et al., ECCV 2018, arXiv:1807.02758."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RDN: residual dense network. Zhang et al., CVPR 2018, arXiv:1802.08797. D, C, G of section 5.1; Eq. 4-6 is `DenseBlock`."""
+"""RDN: residual dense network. Zhang et al., CVPR 2018, arXiv:1802.08797."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""SRResNet without batch normalisation. Ledig et al., CVPR 2017, arXiv:1609.04802; the trunk as ESRGAN's authors use it."""
+"""SRResNet without batch normalisation. Ledig et al., CVPR 2017, arXiv:1609.04802.
+
+The trunk is the one that ESRGAN, ClassSR, ARM and ENAF use.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +169,10 @@ class Sink:
                     big = canvas.nbytes > _CLASSIC_TIFF_BYTES
                     image.tiffsave_target(target, compression="deflate", predictor="horizontal", bigtiff=big)
         except pyvips.Error as error:
-            raise UnwritableOutput(f"could not write {str(self.path)!r}: {reason(error)}") from error
+            free = shutil.disk_usage(temporary.parent).free / 2**20  # libvips does not always name a full disk
+            raise UnwritableOutput(
+                f"could not write {str(self.path)!r}: {reason(error)} ({free:.0f} MiB are free there)"
+            ) from error
         finally:
             os.close(descriptor)
 

@@ -152,7 +152,8 @@ class CiaoSR(nn.Module):
         if len(corners) == 1:
             share = torch.ones(1, device=query.y.device)
         else:
-            down, right = offset_terms(self.key.first.weight[:, self.local_channels :], rows.rel, columns.rel, query.cell)
+            place = self.key.first.weight[:, self.local_channels :]
+            down, right = offset_terms(place, rows.rel, columns.rel, query.cell)
             asked = None if pairs else gather(field.local, y, x, field.width)
             scores = []
             for (v, u), pixel in zip(corners, pixels, strict=True):

@@ -1,10 +1,10 @@
-"""What the any-scale upsamplers share: the LR pixels around a point, gathering from LR maps, output in bands, the MLP."""
+"""What the any-scale upsamplers share: LR pixels around a point, gathering from LR maps, output in bands, the MLP."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class Geometry:
     def corners(
         self, position: Tensor, side: Side, reach: float | Tensor, signs: Sequence[int] = (-1, 1), tie: float = 0.0
     ) -> Axis:
-        """For each sign the pixel that contains position + sign · reach, clamped to the image. Reach: LR pixels, (b,)."""
+        """For each sign the pixel that contains position + sign · reach (LR pixels; (b,) or one), clamped to the image."""
         step = per_sample(reach, position) if isinstance(reach, Tensor) else reach
         moved = torch.stack([position + (sign * step + tie) for sign in signs])
         index = moved.floor().clamp(side.first, side.last)
@@ -159,7 +159,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = (inputs, *hidden, outputs)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation
 
     @property

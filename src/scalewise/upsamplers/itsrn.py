@@ -130,7 +130,10 @@ class ITSRN(nn.Module):
 
     def _corners(self, query: Query, axes: tuple[Side, Side]) -> tuple[Axis, Axis]:
         if not self.local_ensemble:
-            return self.geometry.corners(query.y, axes[0], 0.0, (0,)), self.geometry.corners(query.x, axes[1], 0.0, (0,))
+            return (
+                self.geometry.corners(query.y, axes[0], 0.0, (0,)),
+                self.geometry.corners(query.x, axes[1], 0.0, (0,)),
+            )
         reach = [shift_radius(query.cell[:, axis], axes[axis], 1) for axis in (0, 1)]
         return (
             self.geometry.corners(query.y, axes[0], reach[0], tie=TIE),

@@ -1,0 +1,131 @@
+"""How `fast` was made: `python -m scalewise.recipes.fast --data DIR --out DIR`.
+
+Two stages. Exits: 12 000 steps of 8 crops (48×48 LR, scales U(1, 4), a quarter of them unequal), L1, AdamW 1e-3 with
+cosine decay, EMA 0.999. Router: the network frozen, 1 500 steps of 8 crops of 96×96. On 2 cores of AVX2 that takes
+about 1.7 h; killed at any time, the same command goes on from the last checkpoint. `docs/models/fast.md` has the dB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from scalewise import zoo
+from scalewise.data import AnyScaleCrops, decode_folder
+from scalewise.model import PatchRouted
+from scalewise.multiexit.anyscale import AnyScaleExits, fast
+from scalewise.training.exits import ExitTraining, RouterTraining
+
+SAVE_EVERY = 250  # steps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to make a model: the network, the data, the stages, and what it should reach."""
+
+    steps: int = 12_000
+    router_steps: int = 1_500
+    batch: int = 8
+    lr_side: int = 48
+    router_side: int = 96
+    points: int = 96
+    learning_rate: float = 1e-3
+    seed: int = 1
+    source: str = "ours; sampling after LIIF (arXiv:2012.09161, section 4), routing after ENAF (WACV 2025)"
+    # PSNR in dB, Y, shave = scale, 8 bit, budget 100%: dataset and scale → at least
+    expects: Mapping[str, float] = field(
+        default_factory=lambda: {"Set5 x2": 35.48, "Set5 x3": 31.91, "Set5 x4": 30.03, "B100 x4": 26.86}
+    )
+
+
+FAST = Recipe()
+
+
+def train(recipe: Recipe, data: Path, out: Path, *, workers: int = 1, precision: Any = "32-true") -> PatchRouted:
+    """Both stages, each from its last checkpoint if there is one; the finished model."""
+    torch.manual_seed(recipe.seed)
+    pictures = decode_folder(data)
+    network = AnyScaleExits(48, exit_after=(1, 3, 6), kernels=(4, 4, 5)).to(memory_format=torch.channels_last)
+    exits = ExitTraining(network, steps=recipe.steps, learning_rate=recipe.learning_rate)
+    _fit(exits, out / "exits", recipe, pictures, recipe.lr_side, recipe.steps, workers, precision)
+
+    model = fast()
+    model.network.load_state_dict(exits.ema.module.state_dict())  # type: ignore[attr-defined]
+    model.network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
+    router = RouterTraining(model, steps=recipe.router_steps)
+    _fit(router, out / "router", recipe, pictures, recipe.router_side, recipe.router_steps, workers, precision)
+    return model.eval()
+
+
+def _fit(
+    module: lightning.LightningModule,
+    folder: Path,
+    recipe: Recipe,
+    pictures: list[Tensor],
+    side: int,
+    steps: int,
+    workers: int,
+    precision: Any,
+) -> None:
+    """One stage. Samples are numbered, so a resumed run goes on with the sample after the last one."""
+    last = folder / "last.ckpt"
+    done = int(torch.load(last, map_location="cpu", weights_only=True)["global_step"]) if last.exists() else 0
+    crops = AnyScaleCrops(
+        pictures,
+        length=steps * recipe.batch,
+        lr_side=side,
+        points=recipe.points * side // 48,
+        seed=recipe.seed,
+        first=done * recipe.batch,
+    )
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        precision=precision,
+        gradient_clip_val=0.5,
+        logger=CSVLogger(folder, name="log"),
+        callbacks=[
+            ModelCheckpoint(folder, every_n_train_steps=SAVE_EVERY, save_top_k=1, save_last=True),
+            RichProgressBar(),
+        ],
+    )
+    if done < steps:
+        loader = DataLoader(crops, recipe.batch, num_workers=workers, persistent_workers=workers > 0)
+        trainer.fit(module, loader, ckpt_path=last if done else None)
+    else:
+        module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def export(model: PatchRouted, path: Path, about: Mapping[str, Any]) -> None:
+    """Write the weight file that `zoo` ships: safetensors that says of itself what it is."""
+    zoo.save_patch_routed(model, path, about)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder of training photos")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and the finished file")
+    parser.add_argument("--steps", type=int, default=FAST.steps)
+    parser.add_argument("--router-steps", type=int, default=FAST.router_steps)
+    parser.add_argument("--precision", default="32-true", help="bf16-mixed where the machine is good at it")
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    recipe = Recipe(steps=given.steps, router_steps=given.router_steps)
+    model = train(recipe, given.data, given.out, workers=given.workers, precision=given.precision)
+    export(model, given.out / "fast.safetensors", {"network": "fast", "licence": "Apache-2.0", "recipe": "fast"})
+
+
+if __name__ == "__main__":
+    main()
