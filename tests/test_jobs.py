@@ -76,7 +76,7 @@ def test_a_plan_keeps_sub_folders(folder: Path) -> None:
 
 
 def test_results_that_would_meet_are_refused(folder: Path) -> None:
-    with pytest.raises(InvalidRequest, match="2 inputs cannot all go to 'big.png'"):
+    with pytest.raises(InvalidRequest, match=r"2 inputs cannot all go to 'big\.png'"):
         jobs.plan([folder], "big.png", "_x2")
     (folder / "a.png").touch()
     with pytest.raises(InvalidRequest, match="would both go to") as caught:

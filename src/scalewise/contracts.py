@@ -1,4 +1,4 @@
-"""What fits the sockets: Encoder, Upsampler, MultiExit. An encoder or upsampler is any object that fits; no registration.
+"""What fits the sockets: Encoder, Upsampler, MultiExit. Any object that fits will do; nothing is registered.
 
 Tensors are NCHW float; images are RGB in the model's own value range (`SuperResolver` normalises). A class fits by its
 methods; `PlainEncoder` spares encoders that route nothing the empty ones.
@@ -43,9 +43,14 @@ class Encoder(Protocol):
     that can change its features; None: the whole image.
     """
 
-    channels: int
-    grid: int
-    context: int | None
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def grid(self) -> int: ...
+
+    @property
+    def context(self) -> int | None: ...
 
     def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
         """Decisions that are known before the trunk runs, on the whole image; scale (b, 2) rows, columns."""
@@ -64,7 +69,8 @@ class Encoder(Protocol):
 class Upsampler(Protocol):
     """Features → RGB at any points. `context`: LR pixels of features beyond a tile that can change its output."""
 
-    context: int | None
+    @property
+    def context(self) -> int | None: ...
 
     def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Any:
         """What is computed once per tile; the value is the upsampler's own (its Field)."""
@@ -123,12 +129,16 @@ class MultiExit(Protocol):
         """Block `index` (1-based): (b, c, h + 2m, w + 2m) → (b, c, h, w), m = block_margin."""
         ...
 
+    def dense(self, lr: Tensor, query: Query, choice: Tensor) -> list[Tensor]:
+        """The definition: residual RGB (b, 3, hq, wq) of every exit, with `choice` (b, 1, h, w) each pixel's exit."""
+        ...
+
     def coefficients(self, level: int, features: Tensor) -> Tensor:
         """Exit `level` (1-based): features with margin → coefficients (b, k, h + 2, w + 2), a ring of one pixel."""
         ...
 
     def table(self, level: int, first: int, last: int, n: int, out: int, start: int, count: int) -> Tensor:
-        """Kernels of one axis for output pixels first..last-1 over LR pixels start..start+count-1: (last - first, ·)."""
+        """Kernels for output pixels first..last-1 of an axis over LR pixels start..start+count-1: (last - first, ·)."""
         ...
 
     def render(self, level: int, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ from scalewise.resize import axis_taps, imresize, resample
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
-def decode_folder(folder: Path | str, *, limit: int | None = None, progress: Callable[[str], None] | None = None) -> list[Tensor]:
+def decode_folder(
+    folder: Path | str, *, limit: int | None = None, progress: Callable[[str], None] | None = None
+) -> list[Tensor]:
     """Every picture of a folder as (3, h, w) uint8, sorted by name. Raises DataError if there is none or one is bad."""
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES) if Path(folder).is_dir() else []
     if not paths:

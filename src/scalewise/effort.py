@@ -92,7 +92,7 @@ def solve(gain: Tensor, cost: Tensor, allowed: float) -> Solution:
     (ties: by unit), which is the Lagrangian rule argmax gain - price·cost at every price; then the remainder is filled
     with the steps that still fit (spec adaptive §7). Raises BudgetInfeasible if the cheapest options exceed `allowed`.
     """
-    units, options = cost.shape
+    units = len(cost)
     gain, cost = gain.double().cpu(), cost.double().cpu()
     floor = float(cost[:, 0].sum())
     if floor > allowed:

@@ -20,9 +20,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scalewise import images, metrics
+from scalewise.effort import Budget
 from scalewise.errors import DataError, ImageError, ProtocolMismatch
-from scalewise.grid import Size
+from scalewise.grid import Frame, Size, rectangle
+from scalewise.inference import pick_device
 from scalewise.metrics import Channel, eight_bit
+from scalewise.model import Model, SuperResolver
+from scalewise.pipeline import Job, enlarge
 from scalewise.projection import fisheye_shrink
 from scalewise.resize import imresize, pillow_bicubic
 
@@ -52,6 +56,53 @@ def bicubic(lr: Picture, size: Size, scale: float) -> Prediction:
     """MATLAB's bicubic: the floor of every table. Its taps are sampling, so its MACs are 0."""
     start = time.perf_counter()
     return Prediction(imresize(lr, size), seconds=time.perf_counter() - start)
+
+
+class _Pixels:
+    """Keeps what the model gave, neither clamped nor rounded: a protocol decides about both."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self.sr = torch.empty(3, *size)
+
+    def __enter__(self) -> _Pixels:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None:
+        self.sr[:, y0 : y0 + rgb.shape[-2], x0 : x0 + rgb.shape[-1]] = rgb
+
+    def finish(self) -> Picture:
+        return self.sr
+
+
+def upscaler_of(model: Model, budget: Budget | None = None, job: Job | None = None) -> Upscaler:
+    """A model as it runs in `pipeline.enlarge`, within a budget per picture (per tile where a protocol has tiles)."""
+    budget, job = budget or Budget.full(), job or Job()
+
+    def run(lr: Picture, size: Size, scale: float) -> Prediction:
+        if any(target - n * scale > 1.5 for n, target in zip(lr.shape[-2:], size, strict=True)):
+            return _run_told(model, lr, size, scale, job)
+        sr, report = enlarge(images.open(lr), _Pixels(size), model, budget, job)
+        return Prediction(sr, report.macs, report.macs_full, report.seconds)
+
+    return run
+
+
+def _run_told(model: Model, lr: Picture, size: Size, scale: float, job: Job) -> Prediction:
+    """The whole picture at once, with cells as large as `scale` would make them, whatever the size."""
+    if not isinstance(model, SuperResolver) or model.scales is not None:
+        raise ProtocolMismatch(f"cell_clip tells the network x{scale:g}; only encoders with an any-scale upsampler listen")
+    device = pick_device(job.device)
+    low = (lr.shape[-2], lr.shape[-1])
+    start = time.perf_counter()
+    cell = torch.full((1, 2), 1 / scale, device=device)
+    query = dataclasses.replace(rectangle(Frame(low), size, device=device), cell=cell)
+    sr = model(lr[None].to(device), query, 1 / cell).rgb[0].cpu()
+    macs = model.macs(low, size).total
+    return Prediction(sr, macs, macs, time.perf_counter() - start)
 
 
 def self_ensemble(upscaler: Upscaler) -> Upscaler:

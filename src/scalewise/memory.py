@@ -12,7 +12,7 @@ INTERVAL_SECONDS = 0.02
 
 
 class PeakMemory:
-    """`with PeakMemory(device) as peak: …; peak.bytes`: resident memory that is not shared, or the GPU allocator's peak."""
+    """`with PeakMemory(device) as peak: …; peak.bytes`: resident memory that is not shared, or the GPU's."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -27,7 +27,9 @@ class PeakMemory:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.device.type == "cuda":
             self.bytes = torch.cuda.max_memory_allocated(self.device)
         else:

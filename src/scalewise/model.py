@@ -6,7 +6,8 @@ The way of an image (`pipeline.py`): `survey` tiles for the router → `decide` 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -32,7 +33,7 @@ class Plan:
     route: Route
     macs: int
     macs_full: int
-    overhead: Macs = Macs()
+    overhead: Macs = field(default_factory=Macs)
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class Rendered:
 class Model(Protocol):
     """What the pipeline runs. `scales`: the only factors the model has, or None for any."""
 
-    scales: tuple[float, ...] | None
-    context: int | None
+    @property
+    def scales(self) -> tuple[float, ...] | None: ...
+
+    @property
+    def context(self) -> int | None: ...
 
     @property
     def grid(self) -> int: ...
@@ -131,7 +135,7 @@ class SuperResolver(nn.Module):
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
         """One level only: raises BudgetInfeasible below the full cost."""
         full = self.macs(size, out).total
-        if budget.kind == "fraction" and budget.value < 1 or budget.allowed(full) < full:
+        if (budget.kind == "fraction" and budget.value < 1) or budget.allowed(full) < full:
             raise BudgetInfeasible(
                 f"this model has one level of effort: {full:.3g} MACs (100%); got {budget_words(budget)}", 1.0
             )
@@ -147,7 +151,9 @@ class SuperResolver(nn.Module):
         pixels = (target[2] - target[0], target[3] - target[1])
         if self.scales is None:
             return Rendered(sampled.rgb[0], self.macs(tile, pixels, sampled.route), self.macs(kept, pixels).total)
-        enlarged = tuple((round(n * scale[0]), round(m * scale[1])) for n, m in (tile, kept))  # tails enlarge all of a tile
+        enlarged = tuple(
+            (round(n * scale[0]), round(m * scale[1])) for n, m in (tile, kept)
+        )  # tails enlarge all of a tile
         return Rendered(sampled.rgb[0], self.macs(tile, enlarged[0]), self.macs(kept, enlarged[1]).total)
 
     def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
@@ -251,7 +257,7 @@ class Cut:
 def cut_axis(start: int, stop: int, patch: int, n: int, out: int) -> Cut:
     """Cut pixels start..stop-1 of an axis with n LR and `out` output pixels at multiples of `patch`."""
     edges = [start, *range((start // patch + 1) * patch, stop, patch), stop]
-    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    spans = list(pairwise(edges))
     return Cut(
         tuple(a // patch for a, _ in spans),
         tuple(a for a, _ in spans),
@@ -421,16 +427,14 @@ class PatchRouted(nn.Module):
         h, w = rows.lengths.unsqueeze(1), columns.lengths.unsqueeze(0)
         hq, wq = rows.outputs.unsqueeze(1), columns.outputs.unsqueeze(0)
         network = self.network
-        block = network.block_macs(h, w).total
+        block = torch.as_tensor(network.block_macs(h, w).total)
         options = [torch.zeros_like(h * w)]
         for level, after in enumerate(network.exit_after, 1):
             head = network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq))
-            options.append(after * block + head.total)
+            options.append(block * after + head.total)
         return torch.stack(options)
 
-    def _work(
-        self, rows: Cut, columns: Cut, choice: Tensor, core: Box, frame: Frame, out: Size
-    ) -> tuple[Macs, int]:
+    def _work(self, rows: Cut, columns: Cut, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
         """MACs that `render` runs on a tile, and those without rims of patches and context of the tile."""
         network = self.network
         h, w = rows.lengths.unsqueeze(1), columns.lengths.unsqueeze(0)
@@ -452,7 +456,9 @@ class PatchRouted(nn.Module):
             if not bool(leaving.any()):
                 continue
             work += _sum(network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving)
-            lean += _sum(network.lean_head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving).total
+            lean += _sum(
+                network.lean_head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving
+            ).total
             used_rows, used_columns = leaving.any(1), leaving.any(0)
             positions = int((rows.outputs * used_rows).sum() + (columns.outputs * used_columns).sum())
             work += network.table_macs(level, positions)
@@ -488,7 +494,9 @@ class _Padded:
         """Patches of one shape with their margin: (patches, c, h + 2m, w + 2m)."""
         m = 2 * self.margin
         pieces = [
-            self.buffer[0, :, rows.start[i] - oy : rows.stop[i] - oy + m, columns.start[j] - ox : columns.stop[j] - ox + m]
+            self.buffer[
+                0, :, rows.start[i] - oy : rows.stop[i] - oy + m, columns.start[j] - ox : columns.stop[j] - ox + m
+            ]
             for i, j in patches
         ]
         # stacked as (n, h, w, c) so that the copy runs along memory
@@ -537,7 +545,7 @@ def _replicate(x: Tensor, margin: int) -> Tensor:
 
 
 def bicubic_base(lr: Tensor, frame: Frame, out: Size, target: Box) -> Tensor:
-    """The bicubic enlargement (MATLAB's kernel and border) of the output box `target`, from a tile that lies at `frame`."""
+    """Bicubic enlargement (MATLAB's kernel and border) of the output box `target`, from a tile at `frame`."""
     return resample(lr, *_base_taps(frame, out, target))
 
 

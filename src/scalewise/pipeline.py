@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def upscale(
     exact_scale: bool = False,
     progress: Progress | None = None,
 ) -> Upscaled:
-    """Enlarge a picture: a path, numpy HWC (uint8, uint16, float in [0, 1]), PIL image, or torch CHW tensor.
+    """Enlarge a picture: a path, numpy HWC (uint8, uint16, float in [0, 1]), PIL image, torch CHW tensor.
 
     One of `scale` (a factor, or rows × columns), `size` (rows, columns) and `long_edge` says how far; `budget` is a
     share of the full model's MACs (`0.5`, `"50%"`) or MACs (`"2e12macs"`); `model` a name of the zoo, a weight file
@@ -80,7 +80,7 @@ def upscale(
 
 @dataclass(frozen=True)
 class Job:
-    """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses scales a model was not made for."""
+    """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses scales the model was not made for."""
 
     tile: int | None = None
     device: str | None = None
@@ -88,9 +88,7 @@ class Job:
     exact_scale: bool = False
 
 
-def wanted_size(
-    size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None
-) -> Size:
+def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None) -> Size:
     """The output size (rows, columns) for exactly one of scale, size and long edge. Raises InvalidRequest."""
     if sum(x is not None for x in (scale, out, long_edge)) != 1:
         raise InvalidRequest("say how far to enlarge by exactly one of scale, size and long edge")
@@ -110,8 +108,23 @@ def ready(model: str | Path | Model, device: str | None = None) -> Model:
     return for_inference(model, pick_device(device))
 
 
+class Canvas(Protocol):
+    """Where the pixels of an enlarged picture go: `images.Sink`, or anything that takes rectangles."""
+
+    @property
+    def size(self) -> Size: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
+
+    def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None: ...
+
+    def finish(self) -> Any: ...
+
+
 def enlarge(
-    source: images.Source, sink: images.Sink, model: Model, budget: Budget, job: Job, progress: Progress | None = None
+    source: images.Source, sink: Canvas, model: Model, budget: Budget, job: Job, progress: Progress | None = None
 ) -> tuple[Any, CostReport]:
     """Render all of `source` into `sink`; the sink's result and the report. The sink is discarded on any error."""
     device, size, out = pick_device(job.device), source.size, sink.size
@@ -122,9 +135,12 @@ def enlarge(
         if model.scales is not None and not _own_scale(model.scales, size, out):
             if job.exact_scale:
                 own = ", ".join(f"×{s:g}" for s in model.scales)
-                raise InvalidRequest(f"this model was made for {own} only; leave out the exact scale to resize the rest")
-            model = Rescaled(model, size, out)
-            notes.append(model.note)
+                raise InvalidRequest(
+                    f"this model was made for {own} only; leave out the exact scale to resize the rest"
+                )
+            rescaled = Rescaled(model, size, out)
+            notes.append(rescaled.note)
+            model = rescaled
         plan = model.decide(_survey(source, model, out, device), size, out, budget)
         scale = (out[0] / size[0], out[1] / size[1])
         side = job.tile or tiling.tile_side(scale, model.grid)
@@ -243,4 +259,4 @@ def effort_picture(source: images.Source, report: CostReport, most: int = 2048) 
     return paint(report.effort_map, report.effort_unit, gray, step)
 
 
-__all__ = ["Job", "Progress", "Upscaled", "effort_picture", "enlarge", "ready", "upscale", "wanted_size"]
+__all__ = ["Canvas", "Job", "Progress", "Upscaled", "effort_picture", "enlarge", "ready", "upscale", "wanted_size"]

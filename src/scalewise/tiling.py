@@ -55,5 +55,7 @@ def plan(size: Size, out: Size, *, side: int, grid: int, context: int | None, un
 
 def recomputed_share(tiles: list[Tile]) -> float:
     """Share of the read LR pixels that are context."""
-    area = [sum((b[2] - b[0]) * (b[3] - b[1]) for b in (getattr(t, name) for t in tiles)) for name in ("core", "source")]
+    area = [
+        sum((b[2] - b[0]) * (b[3] - b[1]) for b in (getattr(t, name) for t in tiles)) for name in ("core", "source")
+    ]
     return 1 - area[0] / area[1]

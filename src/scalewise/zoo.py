@@ -1,4 +1,4 @@
-"""The models by name, and any weight file by path: `load`. A name leads to a function, the function to the arithmetic."""
+"""The models by name, and any weight file by path. A name leads to a function, the function to the arithmetic."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from scalewise import compat
+from scalewise.compat import convert as convert
+from scalewise.compat import describe as describe
 from scalewise.contracts import PlainEncoder, Scale
 from scalewise.cost import Macs
 from scalewise.encoders.edsr import EDSR
@@ -103,10 +105,7 @@ def _load(text: str, device: str) -> LoadedModel:
             raise CheckpointError(f"{text} ships without weights: give a weight file by -n FILE")
         with resources.as_file(resources.files("scalewise") / "weights" / entry.weights) as path:
             return _from_file(text, path, {}, device)
-    path, overrides = Path(text), {}
-    if not path.exists():
-        stem, _, settings = text.rpartition(":")
-        path, overrides = Path(stem), parse_overrides(settings)
+    path, overrides = file_and_settings(text)
     return _from_file(path.name, path, overrides, device)
 
 
@@ -120,6 +119,14 @@ def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str)
         except (TypeError, ValueError):
             card[key] = value
     return LoadedModel(name, model, card)
+
+
+def file_and_settings(text: str) -> tuple[Path, dict[str, Any]]:
+    """`FILE` or `FILE:key=value,…` → the file, and what was set."""
+    stem, _, settings = text.rpartition(":")
+    if Path(text).exists() or "=" not in settings:
+        return Path(text), {}
+    return Path(stem), parse_overrides(settings)
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_every_level_survives_half_a_level_of_error(dtype: str, error: float) ->
 def test_tiles_in_any_order_equal_the_whole(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
     cuts = [sorted({0, n, *data.draw(st.lists(st.integers(0, n), max_size=3))}) for n in (height, width)]
-    boxes = [(y0, x0, y1, x1) for y0, y1 in zip(cuts[0], cuts[0][1:]) for x0, x1 in zip(cuts[1], cuts[1][1:])]
+    boxes = [(y0, x0, y1, x1) for y0, y1 in pairwise(cuts[0]) for x0, x1 in pairwise(cuts[1])]
     array = noise(height, width, 4, dtype="uint16")
     source = images.open(array)
     with images.create(None, source.size, source) as sink:

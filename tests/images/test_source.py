@@ -136,7 +136,7 @@ def test_cmyk_becomes_srgb(tmp_path: Path, suffix: str) -> None:
 
 
 def test_lab_of_16_bit_becomes_rgb_of_16_bit(tmp_path: Path) -> None:
-    gray = pyvips.Image.black(5, 4) + [50, 0, 0]
+    gray = pyvips.Image.black(5, 4).bandjoin([0, 0]).linear(1, [50, 0, 0])
     gray.copy(interpretation="lab").colourspace("labs").tiffsave(str(tmp_path / "a.tif"))
     source = images.open(tmp_path / "a.tif")
     assert source.kind == "rgb" and source.dtype == "uint16"

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from scalewise import compat
 from scalewise.compat.official import meta_sr
@@ -213,9 +213,9 @@ def flip_pad(x: Tensor, side: int, *, always: bool) -> Tensor:
     return x
 
 
-def encode(encoder: nn.Module, normal: Tensor) -> Tensor:
+def encode(encoder: Any, normal: Tensor) -> Tensor:
     """Features on the padded size, as the published encoders give them."""
-    return encoder(pad_to_grid(normal, encoder.grid))  # type: ignore[arg-type]
+    return encoder(pad_to_grid(normal, encoder.grid))
 
 
 def whole(model: SuperResolver, lr: Tensor, *, normalised: bool = False) -> Tensor:

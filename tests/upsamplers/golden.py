@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scalewise.compat.geometry import PublishedGeometry
+from scalewise.compat.geometry import PublishedGeometry as PublishedGeometry
 from scalewise.effort import Effort
 from scalewise.grid import Frame, Query
 from scalewise.upsamplers.corners import Geometry
@@ -148,6 +147,7 @@ def largest_difference(
     return (rgb - expected).abs()
 
 
-def modes() -> Iterator[tuple[str, Geometry | None]]:
-    yield "ours", None
-    yield "published", PublishedGeometry()
+def off_borders(query: Query, like: Tensor) -> Tensor:
+    """Points (b, q) that lie on no LR pixel's border, as a mask in the shape of `like` (b, q, 3)."""
+    clear = [(position - position.round()).abs() > 1e-3 for position in (query.y, query.x)]
+    return (clear[0] & clear[1]).unsqueeze(-1).expand_as(like)

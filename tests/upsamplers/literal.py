@@ -72,7 +72,7 @@ def skip(lr: Tensor, coordinates: Tensor) -> Tensor:
 
 def shifted(coordinates: Tensor, v: int, u: int, radius: Tensor) -> Tensor:
     """Coordinates of corner (v, u); radius (b, 2)."""
-    moved = coordinates + torch.tensor([v, u]) * radius.unsqueeze(1) + EPSILON
+    moved = coordinates + (torch.tensor([v, u]) * radius.unsqueeze(1) + EPSILON)
     return moved.clamp(-1 + EPSILON, 1 - EPSILON)
 
 

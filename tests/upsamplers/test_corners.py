@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from upsamplers import literal
 
 from scalewise.compat.geometry import PublishedGeometry
 from scalewise.grid import Frame, Query, rectangle
 from scalewise.upsamplers.corners import EXACT, MLP, as_convolution, bilinear, in_bands, sides, to_rows
-from upsamplers import literal
 
 
 @pytest.mark.parametrize("scale", [1, 1.25, 1.5, 2, 2.5, 3, 3.7, 4, 6, 30])

@@ -183,7 +183,7 @@ def _integer(image: pyvips.Image, name: str) -> int:
 
 
 def _as_gray_or_rgb(image: pyvips.Image) -> pyvips.Image:
-    """CMYK, Lab and the like become sRGB of 8 bit, or of 16 if they had more; gray and RGB stay in their own profile."""
+    """CMYK, Lab and the like become sRGB of 8 bit, or of 16 if they had more; gray and RGB keep their profile."""
     if image.interpretation in _AS_THEY_ARE:
         return image
     deep = image.format != "uchar"

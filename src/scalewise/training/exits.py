@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import lightning
 import torch
@@ -59,7 +59,13 @@ class ExitTraining(lightning.LightningModule):
         self.ema = torch.optim.swa_utils.AveragedModel(
             network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
         )
-        self.steps, self.learning_rate, self.warmup, self.weights, self.seed = steps, learning_rate, warmup, weights, seed
+        self.steps, self.learning_rate, self.warmup, self.weights, self.seed = (
+            steps,
+            learning_rate,
+            warmup,
+            weights,
+            seed,
+        )
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
@@ -78,11 +84,15 @@ class ExitTraining(lightning.LightningModule):
             self.log(f"l1/exit{level}", one, prog_bar=level == exits)
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def optimizer_step(self, *args: Any, **named: Any) -> None:
+        # here and not at the end of the batch, where a checkpoint may have been written already
+        super().optimizer_step(*args, **named)
         self.ema.update_parameters(self.network)
 
-    def configure_optimizers(self):  # noqa: ANN201  (Lightning's own union)
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-5)
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-5
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -115,13 +125,10 @@ class RouterTraining(lightning.LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self):  # noqa: ANN201
+    def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.model.router.parameters(), self.learning_rate, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def parameters_of_router(self) -> Iterator[nn.Parameter]:
-        return self.model.router.parameters()
 
 
 def patch_drops(model: PatchRouted, batch: Batch) -> Tensor:

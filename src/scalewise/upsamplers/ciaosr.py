@@ -99,7 +99,8 @@ class CiaoSR(nn.Module):
 
     @property
     def context(self) -> int | None:
-        return None if self.attention else int(len(self.signs) > 1) + int(self.feat_unfold)
+        corners = int(len(self.signs) > 1) + int(self.feat_unfold)
+        return None if self.attention else max(1, corners)  # the bilinear image needs one pixel
 
     def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Field:
         local = F.unfold(features, 3, padding=1) if self.feat_unfold else features.flatten(2)
@@ -272,7 +273,7 @@ class CrossScaleAttention(nn.Module):
         height, width = features.shape[-2:]
         padded = _pad_to_multiple(features, t)
         rows, columns = padded.shape[-2:]
-        small = F.interpolate(padded, scale_factor=1 / t, mode="bilinear", align_corners=False)
+        small = F.interpolate(padded, (rows // t, columns // t), mode="bilinear", align_corners=False)
         query = F.unfold(self.match(padded), 3, padding=1).transpose(1, 2)  # (b, pixels, 9c/2)
         key = F.unfold(self.match_small(small), 3, padding=1)  # (b, 9c/2, keys)
         # the floor 1e-4 is the published one: it decides where a patch is all but zero
@@ -280,7 +281,8 @@ class CrossScaleAttention(nn.Module):
         taps, top, left, corner = self._taps(self.assembly(padded), t)
 
         b, c, pixels, keys = len(features), self.channels, rows * columns, key.shape[-1]
-        result = features.new_zeros(b, (rows + 3) * (columns + 3), c, dtype=taps.dtype)
+        exact = torch.promote_types(taps.dtype, torch.float32)
+        result = taps.new_zeros(b, (rows + 3) * (columns + 3), c, dtype=exact)
         place = torch.arange(pixels, device=features.device)
         place = place // columns * (columns + 3) + place % columns
         reach = torch.arange(4, device=features.device)
@@ -291,7 +293,7 @@ class CrossScaleAttention(nn.Module):
                 stop = min(start + step, columns)
                 here = slice(row * columns + start, row * columns + stop)
                 weight = torch.bmm(query[:, here], key).softmax(-1, dtype=torch.float32).to(taps.dtype)
-                given = torch.bmm(weight, taps).view(b, -1, 4, 4, c)
+                given = torch.bmm(weight, taps).to(exact).view(b, -1, 4, 4, c)
                 # the published convolution pads with zeros where the first pixel's patch would go on
                 if row == 0:
                     given[:, :, 1] -= torch.bmm(weight, top).view(b, -1, 4, c)
@@ -303,7 +305,9 @@ class CrossScaleAttention(nn.Module):
                 result.index_add_(1, where, given.view(b, -1, c))
         # taps reach from one pixel before to two after: a frame of one before and two after is cut off
         maps = result.view(b, rows + 3, columns + 3, c)[:, 1 : height + 1, 1 : width + 1].permute(0, 3, 1, 2)
-        return (maps + self._down(t).bias.view(1, -1, 1, 1)) / 6  # type: ignore[union-attr]
+        bias = self._down(t).bias
+        assert bias is not None
+        return ((maps + bias.view(1, -1, 1, 1)) / 6).to(taps.dtype)
 
     def _taps(self, values: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What each key's patch gives to the LR pixels around, (b, keys, taps · c), and what borders must not get.
@@ -313,15 +317,14 @@ class CrossScaleAttention(nn.Module):
         the filter, at the key's place plus d.
         """
         weight = self._down(t).weight
-        parts = torch.eye(3, device=weight.device, dtype=weight.dtype)
-        parts = torch.stack((parts[1] + parts[2], parts.sum(0), parts[0]))  # last two, all, first
-        masked = torch.einsum("oikl,yk,xl->yxoikl", weight, parts, parts)
+        parts = torch.tensor([[0, 1, 1], [1, 1, 1], [1, 0, 0]], device=weight.device, dtype=weight.dtype)
+        masked = weight * parts.view(3, 1, 1, 1, 3, 1) * parts.view(1, 3, 1, 1, 1, 3)  # (part y, part x, c, c, 3, 3)
         c = self.channels
         image = F.pad(values, (t + 1, t + 2, t + 1, t + 2))
         maps = F.conv2d(image, masked.reshape(9 * c, c, 3, 3), stride=t)
         maps = maps.unflatten(1, (3, 3, c))  # (b, part y, part x, c, keys y + 3, keys x + 3), from key -1 on
         height, width = values.shape[-2] // t, values.shape[-1] // t
-        part = (0, 1, 1, 2)
+        part = (0, 1, 1, 2)  # of the filter, by tap
 
         def tap(py: int, px: int, dy: int, dx: int) -> Tensor:
             return maps[:, py, px, :, dy : dy + height, dx : dx + width].flatten(2)

@@ -69,7 +69,7 @@ class Geometry:
     def corners(
         self, position: Tensor, side: Side, reach: float | Tensor, signs: Sequence[int] = (-1, 1), tie: float = 0.0
     ) -> Axis:
-        """For each sign the pixel that contains position + sign · reach (LR pixels; (b,) or one), clamped to the image."""
+        """For each sign, the pixel that holds position + sign · reach (in LR pixels; (b,) or one), inside the image."""
         step = per_sample(reach, position) if isinstance(reach, Tensor) else reach
         moved = torch.stack([position + (sign * step + tie) for sign in signs])
         index = moved.floor().clamp(side.first, side.last)

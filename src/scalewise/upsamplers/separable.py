@@ -36,7 +36,11 @@ class KernelTable(nn.Module):
         self.kernels = kernels
         self.hidden = hidden
         self.mlp = nn.Sequential(
-            nn.Linear(OFFSET_FEATURES, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, kernels)
+            nn.Linear(OFFSET_FEATURES, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, kernels),
         )
 
     def forward(self, position: Tensor, cell: Tensor, first: int, count: int, clamp: tuple[int, int]) -> Tensor:

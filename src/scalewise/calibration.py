@@ -1,0 +1,67 @@
+"""Quality against cost of one model, measured once and kept with the weights: what a budget will cost in dB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from scalewise.effort import Budget
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean share of the full model's MACs, mean PSNR in dB, and seconds per image, at one budget."""
+
+    budget: float
+    share: float
+    psnr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The curve of one model at one scale: points by rising budget, measured on `data` under `protocol`."""
+
+    scale: float
+    protocol: str
+    data: str
+    points: tuple[Point, ...]
+
+    def psnr_at(self, share: float) -> float:
+        """The PSNR to expect at a share of the MACs: linear between the points, flat beyond them."""
+        points = self.points
+        if share <= points[0].share:
+            return points[0].psnr
+        for low, high in pairwise(points):
+            if share <= high.share:
+                part = (share - low.share) / max(1e-12, high.share - low.share)
+                return low.psnr + part * (high.psnr - low.psnr)
+        return points[-1].psnr
+
+    def loss_at(self, share: float) -> float:
+        """How many dB a share of the MACs gives away."""
+        return self.points[-1].psnr - self.psnr_at(share)
+
+    def as_dict(self) -> dict[str, Any]:
+        points = [vars(point) for point in self.points]
+        return {"scale": self.scale, "protocol": self.protocol, "data": self.data, "points": points}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Calibration:
+        points = tuple(Point(**point) for point in value["points"])
+        return cls(value["scale"], value["protocol"], value["data"], points)
+
+
+def measure(
+    run: Callable[[Budget], tuple[float, float, float]],
+    budgets: Iterable[float],
+    *,
+    scale: float,
+    protocol: str,
+    data: str,
+) -> Calibration:
+    """Run at each budget (a share in (0, 1]); `run` gives mean share, PSNR and seconds."""
+    points = [Point(budget, *run(Budget.fraction(budget))) for budget in sorted(set(budgets))]
+    return Calibration(scale, protocol, data, tuple(points))

@@ -1,0 +1,84 @@
+"""The command line: `main`, and how errors become one line and an exit code.
+
+- enlarge.py: upscale
+- measure.py: evaluate, curve, calibrate, reproduce
+- models.py: models, inspect, convert, doctor
+- common.py: options and texts that several commands share
+
+Commands import what they need when they run: `scalewise --help` loads neither torch nor libvips.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import scalewise
+from scalewise.cli import enlarge, measure, models
+from scalewise.errors import InvalidRequest, ScalewiseError
+
+INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
+
+
+class Commands(TyperGroup):
+    """What goes wrong on purpose is one line on stderr; anything else keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ScalewiseError as error:
+            typer.echo(f"scalewise: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
+        except KeyboardInterrupt:
+            typer.echo("scalewise: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="scalewise",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"scalewise {scalewise.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def scalewise_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Enlarge images by any factor, and spend computation only where the picture needs it."""
+
+
+for command in (
+    enlarge.upscale,
+    models.models,
+    models.doctor,
+    measure.evaluate,
+    measure.curve,
+    measure.calibrate,
+    measure.reproduce,
+    models.inspect,
+    models.convert,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point of the package."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name need not be text that the terminal can show
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    app(prog_name="scalewise")
