@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "scalewise"
 
 BASE = {"errors", "grid", "route", "effort", "resize", "projection", "images"}
 PICTURES = {"errors", "grid", "images", "resize", "projection", "data", "metrics"}
-MIDDLE = BASE | {"contracts", "layers", "tiling", "cost", "calibration"}
+MIDDLE = BASE | {"contracts", "layers", "tiling", "cost", "calibration", "memory"}
 SOCKETS = MIDDLE | {"routing"}
 MODEL = SOCKETS | {"model", "inference"}
 FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}

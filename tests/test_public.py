@@ -29,7 +29,7 @@ def test_help_loads_nothing_heavy() -> None:
 import runpy, sys
 sys.argv = ["scalewise", "--help"]
 try:
-    runpy.run_module("scalewise.cli", run_name="__main__", alter_sys=True)
+    runpy.run_module("scalewise", run_name="__main__", alter_sys=True)
 except SystemExit:
     pass
 {REPORT}

@@ -232,6 +232,7 @@ class Rescaled:
 # --- patches that leave early -----------------------------------------------------------------------------------------
 
 CHUNK = 16  # patches computed together: their features stay in the cache
+REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,7 @@ class PatchRouted(nn.Module):
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
         """Solve for the exits: greatest predicted drop in squared error within the budget, on this image."""
         assert evidence is not None
-        rows, columns = cut_axis(0, size[0], self.patch, *_pair(size, out, 0)), self._columns(size, out)
+        rows, columns = self._cut(Frame(size), size, out)
         shape = (len(rows.index), len(columns.index))
         exits = self.network.exits
         top = torch.full((1, *shape), exits, dtype=torch.int64)
@@ -312,21 +313,30 @@ class PatchRouted(nn.Module):
         costs = self._option_costs(rows, columns)
         area = (rows.lengths.unsqueeze(1) * columns.lengths.unsqueeze(0)).flatten()
         gain = F.pad(evidence.double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area.unsqueeze(1)
-        if budget.allowed(full) >= full:
-            choice, price = top, 0.0
-        else:
+        allowed = budget.allowed(full)
+        choice, price, spent = top, 0.0, full
+        if allowed < full:
             always = fixed + self._always(size, out) + self._tables(rows, columns, range(1, exits + 1))
-            try:
-                solution = solve(gain, costs.flatten(1).T, budget.allowed(full) - always.total)
-            except BudgetInfeasible:
+            if always.total > allowed:
                 floor = always.total / full
                 raise BudgetInfeasible(
                     f"budget {budget_words(budget)} is below the floor of this model on this image: "
                     f"{floor:.2%} ({always.total:.3g} MACs)",
                     floor,
-                ) from None
-            choice, price = solution.choice.view(1, *shape), solution.price
-        spent = self._work(rows, columns, choice[0], whole, Frame(size), out)[0].total + fixed.total
+                )
+            # Patches are priced with their rims; blocks that all patches run have none, and what that saves is
+            # granted again, as long as the whole stays within the budget.
+            choice, spent = torch.zeros_like(top), always.total
+            low = grant = allowed - always.total
+            for _ in range(REFINEMENTS):
+                solution = solve(gain, costs.flatten(1).T, grant)
+                candidate = solution.choice.view(1, *shape)
+                needs = self._work(rows, columns, candidate[0], whole, Frame(size), out)[0].total + fixed.total
+                if spent <= needs <= allowed:
+                    choice, price, spent, low = candidate, solution.price, needs, grant
+                    grant += allowed - needs
+                else:
+                    grant = (low + grant) / 2
         decision = Decision("patch", self.patch, choice, costs, evidence.unsqueeze(0))
         return Plan(Effort(share=budget.allowed(full) / full, price=price), (decision,), spent, full, fixed)
 
@@ -335,8 +345,7 @@ class PatchRouted(nn.Module):
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         network, (oy, ox) = self.network, frame.origin
         height, width = lr.shape[-2:]
-        rows = cut_axis(oy, oy + height, self.patch, *_pair(frame.size, out, 0))
-        columns = cut_axis(ox, ox + width, self.patch, *_pair(frame.size, out, 1))
+        rows, columns = self._cut(frame, (height, width), out)
         choice = plan.route[0].choice[0][list(rows.index)][:, list(columns.index)]
         target = output_box(core, frame.size, out)
         canvas = bicubic_base(lr, frame, out, target)[0]
@@ -408,12 +417,15 @@ class PatchRouted(nn.Module):
 
     def macs(self, size: Size, out: Size, plan: Plan) -> Macs:
         """The cost of the whole image by kind, the router included."""
-        rows, columns = cut_axis(0, size[0], self.patch, *_pair(size, out, 0)), self._columns(size, out)
+        rows, columns = self._cut(Frame(size), size, out)
         choice = plan.route[0].choice[0]
         return self._work(rows, columns, choice, (0, 0, *size), Frame(size), out)[0] + plan.overhead
 
-    def _columns(self, size: Size, out: Size) -> Cut:
-        return cut_axis(0, size[1], self.patch, *_pair(size, out, 1))
+    def _cut(self, frame: Frame, tile: Size, out: Size) -> tuple[Cut, Cut]:
+        """Rows and columns of a tile that lies at `frame`, cut along patches."""
+        (oy, ox), patch = frame.origin, self.patch
+        rows = cut_axis(oy, oy + tile[0], patch, frame.size[0], out[0])
+        return rows, cut_axis(ox, ox + tile[1], patch, frame.size[1], out[1])
 
     def _always(self, size: Size, out: Size) -> Macs:
         return self.network.stem_macs(*size) + base_macs(Frame(size), out, (0, 0, *out))
@@ -529,10 +541,6 @@ def _inside(rows: Cut, columns: Cut, core: Box) -> Tensor:
     y = torch.tensor([core[0] <= a < core[2] for a in rows.start])
     x = torch.tensor([core[1] <= a < core[3] for a in columns.start])
     return y.unsqueeze(1) & x.unsqueeze(0)
-
-
-def _pair(size: Size, out: Size, axis: int) -> Size:
-    return size[axis], out[axis]
 
 
 def _sum(macs: Macs, mask: Tensor) -> Macs:

@@ -23,14 +23,11 @@ from scalewise.errors import CheckpointError
 
 def edsr_state(blocks: int = 1, channels: int = 4) -> dict[str, torch.Tensor]:
     """A state dict in EDSR-PyTorch's keys."""
-    conv = lambda outputs, inputs: torch.rand(outputs, inputs, 3, 3)  # noqa: E731
-    state = {"head.0.weight": conv(channels, 3), "head.0.bias": torch.rand(channels)}
-    for i in range(blocks):
-        for j in (0, 2):
-            state |= {f"body.{i}.body.{j}.weight": conv(channels, channels), f"body.{i}.body.{j}.bias": torch.rand(channels)}
-    state |= {f"body.{blocks}.weight": conv(channels, channels), f"body.{blocks}.bias": torch.rand(channels)}
-    state |= {"tail.0.0.weight": conv(4 * channels, channels), "tail.0.0.bias": torch.rand(4 * channels)}
-    return state | {"tail.1.weight": conv(3, channels), "tail.1.bias": torch.rand(3)}
+    widths = {"head.0": (channels, 3)}
+    widths |= {f"body.{i}.body.{j}": (channels, channels) for i in range(blocks) for j in (0, 2)}
+    widths |= {f"body.{blocks}": (channels, channels), "tail.0.0": (4 * channels, channels), "tail.1": (3, channels)}
+    state = {f"{name}.weight": torch.rand(*shape, 3, 3) for name, shape in widths.items()}
+    return state | {f"{name}.bias": torch.rand(shape[0]) for name, shape in widths.items()}
 
 
 def saved(path: Path, data: Any, *, legacy: bool = False) -> Path:
@@ -80,9 +77,9 @@ def test_truncated_safetensors_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    for name, content in (("text.pth", b"hello"), ("empty.pth", b""), ("noise.pth", os.urandom(99)), ("p.pth", b"\x80")):
-        (tmp_path / name).write_bytes(content)
-        refused(tmp_path / name, "not a weight file|damaged|refused")
+    for content in (b"hello", b"", bytes(99), b"\x80", b"\x80\x02]q\x00."):
+        (tmp_path / "other.pth").write_bytes(content)
+        refused(tmp_path / "other.pth", "not a weight file|damaged|refused")
     refused(tmp_path / "absent.pth", "no such")
     with zipfile.ZipFile(tmp_path / "archive.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")

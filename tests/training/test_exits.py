@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from scalewise import images
+from scalewise import images, zoo
 from scalewise.data import AnyScaleCrops, decode_folder
+from scalewise.effort import Budget
 from scalewise.errors import DataError
 from scalewise.model import PatchRouted
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.recipes.fast import FAST, fit
+from scalewise.recipes.fast import FAST, export, fit, train
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.exits import ExitTraining, RouterTraining, patch_drops, random_choice
 
@@ -146,3 +147,18 @@ def test_data_that_does_not_fit_is_refused(tmp_path: Path, photos: list[torch.Te
     (tmp_path / "b.png").write_text("no picture")
     with pytest.raises(DataError, match=r"b\.png"):
         decode_folder(tmp_path)
+
+
+def test_the_recipe_runs_from_photos_to_a_weight_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        images.save(tmp_path / name, random.integers(0, 256, (140, 150, 3)).astype(np.uint8))
+    tiny = replace(SHORT, batch=1, router_batch=1, steps=1, finish_steps=1, router_steps=1)
+    model = train(tiny, tmp_path, tmp_path / "out", workers=0)
+    export(model, tmp_path / "tiny.safetensors", {"network": "tiny", "licence": "Apache-2.0"})
+    loaded = zoo.load(tmp_path / "tiny.safetensors")
+    assert loaded.card["licence"] == "Apache-2.0"
+    lr = torch.rand(1, 3, 40, 40)
+    half = Budget.fraction(0.6)
+    plans = [m.decide(m.survey(lr, (2.0, 2.0)), (40, 40), (80, 80), half) for m in (model, loaded.model)]
+    assert torch.equal(plans[0].route[0].choice, plans[1].route[0].choice)

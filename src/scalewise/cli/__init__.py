@@ -1,6 +1,6 @@
 """The command line: `main`, and how errors become one line and an exit code.
 
-- enlarge.py: upscale
+- enlarge.py: upscale; places.py: which files it reads and writes
 - measure.py: evaluate, curve, calibrate, reproduce
 - models.py: models, inspect, convert, doctor
 - common.py: options and texts that several commands share

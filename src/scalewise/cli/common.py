@@ -24,7 +24,12 @@ RUNNING, FILES = "How to run", "Files"  # panels of the help
 
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="cpu, cuda, cuda:1 or mps. Default: CUDA if there is one.", rich_help_panel=RUNNING),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1 or mps. Default: CUDA if there is one.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 Number = Annotated[
     str,
@@ -38,30 +43,42 @@ Number = Annotated[
 Fp32 = Annotated[bool, typer.Option("--fp32", help="The same as --dtype fp32.", rich_help_panel=RUNNING)]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", help="Threads to compute with. Default: one per core.", rich_help_panel=RUNNING),
+    typer.Option(
+        "--threads", metavar="N", help="Threads to compute with. Default: one per core.", rich_help_panel=RUNNING
+    ),
 ]
 TileSide = Annotated[
     int,
     typer.Option(
-        "--tile", "-t", help="Side of a tile in pixels of the input; 0: as memory allows.", rich_help_panel=RUNNING
+        "--tile",
+        "-t",
+        metavar="N",
+        help="Side of a tile in pixels of the input; 0: as memory allows.",
+        rich_help_panel=RUNNING,
     ),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=FILES)
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=FILES)]
 Json = Annotated[
-    Path | None, typer.Option("--json", help="Write everything to this file, as JSON.", rich_help_panel=FILES)
+    Path | None,
+    typer.Option("--json", metavar="JSON", help="Write everything to this file, as JSON.", rich_help_panel=FILES),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Data = Annotated[
     Path,
-    typer.Option("--data", help="A folder of HR pictures, or one with HR and LR_bicubic/X4 or the like."),
+    typer.Option(
+        "--data", metavar="DIR", help="A folder of HR pictures, or one with HR and LR_bicubic/X4 or the like."
+    ),
 ]
 Protocol = Annotated[
-    str, typer.Option("--protocol", help="How it is measured; docs/protocols.md lists them. Every dB names its protocol.")
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="How it is measured; docs/protocols.md lists them. Every dB names its protocol.",
+    ),
 ]
-OneScale = Annotated[float, typer.Option("--scale", "-s", help="The scale, a number of at least 1.")]
-Style = Annotated[Format, typer.Option("--format", help="How the table is printed.")]
+OneScale = Annotated[float, typer.Option("--scale", "-s", metavar="FACTOR", help="The scale, a number of at least 1.")]
+Style = Annotated[Format, typer.Option("--format", metavar="text|csv|markdown", help="How the table is printed.")]
 
 
 def job(tile: int = 0, device: str | None = None, dtype: str = "auto", fp32: bool = False, exact: bool = False) -> Job:
@@ -142,7 +159,7 @@ def check_files(paths: list[Path | None], *, overwrite: bool) -> None:
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr with the time that is left; takes what is being done, and the share done. Off without a terminal."""
+    """A bar on stderr with the time left: takes what is being done, and the share done. None without a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda doing, share: None
         return

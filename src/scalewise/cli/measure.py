@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Model = Annotated[
     str, typer.Option("--model", "-n", metavar="MODEL|FILE", help="A name of `scalewise models`, or a weight file.")
 ]
-Budgets = Annotated[str, typer.Option("--budgets", help="Shares of the full model's MACs, in percent.")]
+Budgets = Annotated[str, typer.Option("--budgets", metavar="LIST", help="Shares of the full model's MACs, in percent.")]
 
 
 def evaluate(
@@ -47,14 +47,17 @@ def evaluate(
     scale: OneScale = 4,
     protocol: Protocol = "default",
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Per picture: 50%, 0.5 or 2e12macs. Default: 100%.")
+        str | None,
+        typer.Option("--budget", metavar="SHARE|MACS", help="Per picture: 50%, 0.5 or 2e12macs. Default: 100%."),
     ] = None,
     self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="The mean over 8 flips and turns: + in the papers, at 8 times the cost.")
+        bool,
+        typer.Option("--self-ensemble", help="The mean over 8 flips and turns: + in the papers, at 8 times the cost."),
     ] = False,
     wrap: Annotated[bool, typer.Option("--wrap", help="For 360° pictures: the network sees across the seam.")] = False,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Also lpips, niqe, brisque or piqe, if pyiqa is installed.")
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Also lpips, niqe, brisque or piqe, if pyiqa is installed."),
     ] = None,
     tile: TileSide = 0,
     device: Device = None,
@@ -84,7 +87,12 @@ def evaluate(
     extra = {one: metrics.perceptual(one) for one in metric or ()}
     with progress_bar(quiet) as bar:
         result = runner.evaluate(
-            upscaler, data, scale, protocol, extra=extra, progress=lambda done, all: bar(f"{done + 1} of {all}", done / all)
+            upscaler,
+            data,
+            scale,
+            protocol,
+            extra=extra,
+            progress=lambda done, all: bar(f"{done + 1} of {all}", done / all),
         )
     if json is not None:
         write_json(json, {"model": name, **result.as_dict()}, overwrite=overwrite)
@@ -109,7 +117,9 @@ def _figure(key: str, value: float) -> str:
         return "-"
     if key == "macs_share":
         return f"{value:.1%}"
-    return f"{value:.4f}" if "ssim" in key or key not in ("psnr", "ws_psnr", "consistency", "seconds") else f"{value:.2f}"
+    return (
+        f"{value:.4f}" if "ssim" in key or key not in ("psnr", "ws_psnr", "consistency", "seconds") else f"{value:.2f}"
+    )
 
 
 def _end(result: EvalResult) -> None:
@@ -128,7 +138,7 @@ def _models(tile: int, device: str | None, dtype: str, fp32: bool) -> Callable[[
 
     how = job(tile, device, dtype, fp32)
 
-    def find(name: str, budget: str | float | None = None) -> Upscaler:
+    def find(name: str, budget: str | float | None) -> Upscaler:
         allowed = Budget.parse(budget)
         if name == "bicubic" and allowed == Budget.full():
             return runner.bicubic
@@ -146,7 +156,7 @@ def curve(
     protocol: Protocol = "default",
     budgets: Budgets = "25,50,75,100",
     picture: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Draw it, to a .png.", rich_help_panel=FILES)
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw it, to a .png.", rich_help_panel=FILES)
     ] = None,
     json: Json = None,
     tile: TileSide = 0,
@@ -169,7 +179,7 @@ def curve(
     shares = parse_budgets(budgets)
     find = _models(tile, device, dtype, fp32)
     for one in name:
-        find(one)  # a wrong name is said before hours of work
+        find(one, None)  # a wrong name is said before hours of work
     models = {one: lambda share, one=one: find(one, share) for one in name}
     with progress_bar(quiet) as bar:
         steps = 1 + len(shares) * len([one for one in models if one != "bicubic"])
@@ -186,7 +196,15 @@ def curve(
     if not quiet:
         typer.echo(f"×{scale:g}, protocol {found.protocol}, means over {data}")
         rows = [
-            [p.model, f"{p.budget:.0%}", f"{p.macs_share:.1%}", f"{p.macs / 1e9:.2f}", f"{p.psnr:.2f}", f"{p.ssim:.4f}", f"{p.seconds:.3f}"]
+            [
+                p.model,
+                f"{p.budget:.0%}" if p.budget else "-",
+                f"{p.macs_share:.1%}",
+                f"{p.macs / 1e9:.2f}",
+                f"{p.psnr:.2f}",
+                f"{p.ssim:.4f}",
+                f"{p.seconds:.3f}",
+            ]
             for p in found.points
         ]
         header = ["model", "budget", "share", "GMACs", "PSNR", "SSIM", "seconds"]
@@ -249,16 +267,20 @@ def calibrate(
 def reproduce(
     table: Annotated[str, typer.Argument(help="A published table: adaformer, arm, bicubic, camixer, ciaosr, …")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="A folder that holds one folder per dataset: Set5, B100, …")
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="A folder that holds one folder per dataset: Set5, B100, …"),
     ] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="Only the rows of this method.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME", help="Only the rows of this method.")
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option("--weights", metavar="METHOD=FILE", help="The weight file of a method, or a model's name."),
     ] = None,
     style: Style = "text",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the table here instead.", rich_help_panel=FILES)
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the table here instead.", rich_help_panel=FILES),
     ] = None,
     tile: TileSide = 0,
     device: Device = None,
@@ -283,12 +305,12 @@ def reproduce(
         raise DataError(f"no folder {str(data)!r}: give a folder that holds one folder per dataset")
     find = _models(tile, device, dtype, fp32)
     for file in files.values():
-        find(file)
+        find(file, None)
 
     def models(name: str, dial: str) -> Upscaler | None:
         if name in files and dial:
             raise InvalidRequest(f"printed at {dial!r}, which cannot be set here")
-        return find(files[name]) if name in files else None
+        return find(files[name], None) if name in files else None
 
     with progress_bar(quiet) as bar:
         rows = reporting.reproduce(
@@ -308,5 +330,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (method and sign and file):
         raise InvalidRequest(f"--weights {text!r}: write METHOD=FILE")
     return method, file
-
-

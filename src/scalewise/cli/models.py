@@ -46,7 +46,9 @@ def models() -> None:
         kinds = "any" if scales is None else ", ".join(f"×{scale:g}" for scale in scales)
         rows.append([name, kinds, _weights(entry), entry.licence, entry.summary])
     typer.echo(table_text(["name", "scales", "weights", "licence", "what for"], rows, "text"), nl=False)
-    typer.echo("\nAny weight file can be given instead: -n FILE, or -n FILE:key=value; scalewise inspect FILE says what it is.")
+    typer.echo(
+        "\nAny weight file can be given instead: -n FILE, or -n FILE:key=value; scalewise inspect FILE says what it is."
+    )
 
 
 def _weights(entry: Entry) -> str:
@@ -83,7 +85,7 @@ def convert(
 
 
 def doctor() -> None:
-    """Say what is installed, what this machine can do, and whether the models load. Exit code 1 if something is broken."""
+    """Say what is installed, what this machine can do, and whether the models load; exit code 1 if one does not."""
     broken = []
     for name, value, fine in _findings():
         typer.echo(f"{name:<20}{value}")

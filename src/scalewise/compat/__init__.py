@@ -60,7 +60,7 @@ class Description:
         if "mean" in self.arguments:
             lines.append(f"sees        (rgb - {_round(self.arguments['mean'])}) / {_round(self.arguments['std'])}")
         lines += [f"assumed     {name}={value} (not in the file)" for name, value in self.assumed.items()]
-        lines += [f"{name:<12}{value}" for name, value in self.about.items()]
+        lines += [f"{name:<11} {value}" for name, value in self.about.items()]
         return [*lines, f"sha256      {self.sha256}"]
 
 

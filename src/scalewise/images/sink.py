@@ -159,7 +159,8 @@ class Sink:
                     image.jpegsave_target(target, Q=self.quality, subsample_mode="off")
                 case "webp":
                     lossless = self.quality == 100
-                    image.webpsave_target(target, Q=self.quality, lossless=lossless, smart_subsample=True)
+                    q = 75 if lossless else self.quality  # of a lossless file, Q is the effort: 100 takes far longer
+                    image.webpsave_target(target, Q=q, lossless=lossless, smart_subsample=True)
                 case "avif":
                     lossless = self.quality == 100
                     image.heifsave_target(

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from scalewise import cost
 from scalewise.cost import Macs
 from scalewise.grid import Query, axis_positions
-from scalewise.model import PatchRouted
-from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs
 
 STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3, and the ring that the kernels reach
@@ -141,9 +139,3 @@ class AnyScaleExits(nn.Module):
 
 def _pad(x: Tensor, margin: int) -> Tensor:
     return F.pad(x, (margin, margin, margin, margin), mode="replicate")
-
-
-def fast() -> PatchRouted:
-    """The network of `fast`: 48 channels, exits after 1, 3 and 6 blocks; 0.34 M parameters with the router."""
-    network = AnyScaleExits(48, exit_after=(1, 3, 6), kernels=(4, 4, 5))
-    return PatchRouted(PatchRouter(network.exits, patch=32), network, patch=32)

@@ -1,0 +1,69 @@
+"""The zoo: names and files lead to models that run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from scalewise import zoo
+from scalewise.errors import CheckpointError, UnknownModel
+
+
+def test_a_name_is_loaded_once_and_ready_to_run() -> None:
+    loaded = zoo.load("bicubic")
+    assert loaded is zoo.load("bicubic")
+    assert loaded.name == "bicubic" and not loaded.model.training  # type: ignore[attr-defined]
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(UnknownModel, match="fast, bicubic"):
+        zoo.load("no-such-model")
+    with pytest.raises(UnknownModel):
+        zoo.load("no-such-file.pth:res_scale=1")
+
+
+def test_a_model_without_weights_says_what_to_do() -> None:
+    with pytest.raises(CheckpointError, match="-n FILE"):
+        zoo.load("edsr-liif")
+
+
+@pytest.mark.parametrize("name", list(zoo.MODELS))
+def test_shipped_weights_fit_their_model(name: str) -> None:
+    entry = zoo.MODELS[name]
+    if entry.weights is None or not (Path(zoo.__file__).parent / "weights" / entry.weights).exists():
+        pytest.skip(f"{name} has no weights in the tree")
+    loaded = zoo.load(name)
+    expected = {key: value.shape for key, value in entry.build().state_dict().items()}
+    assert expected == {key: value.shape for key, value in loaded.model.state_dict().items()}  # type: ignore[attr-defined]
+    assert loaded.card["licence"]
+
+
+def test_a_file_with_settings(shared: Path) -> None:
+    path = shared / "golden" / "edsr_basicsr_x4" / "weights.pth"
+    plain, scaled = zoo.load(path).model, zoo.load(f"{path}:res_scale=0.5").model
+    assert plain.scales == scaled.scales == (4,)
+    lr = torch.rand(1, 3, 8, 8)
+    out = [model.survey(lr, (4.0, 4.0)) for model in (plain, scaled)]
+    assert out == [None, None]
+    assert plain.encoder.res_scale != scaled.encoder.res_scale if hasattr(plain, "res_scale") else True
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "settings"),
+    [
+        ("a.pth", "a.pth", {}),
+        ("a.pth:res_scale=1,name=x", "a.pth", {"res_scale": 1, "name": "x"}),
+        ("c:/a.pth", "c:/a.pth", {}),
+        ("c:/a.pth:on=true", "c:/a.pth", {"on": True}),
+    ],
+)
+def test_settings_follow_the_last_colon(text: str, path: str, settings: dict[str, object]) -> None:
+    assert zoo.file_and_settings(text) == (Path(path), settings)
+
+
+def test_a_file_whose_name_looks_like_settings_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth:b=1"
+    path.touch()
+    assert zoo.file_and_settings(str(path)) == (path, {})
