@@ -23,9 +23,10 @@ def test_published_pixels(folder: Path) -> None:
     assert lines and not failed, "\n".join(failed)
 
 
-def test_only_the_named_families_are_left_out() -> None:
-    left_out = [folder.name for folder in CASES if any(isinstance(line, str) for line in run.run(folder))]
-    assert all(name.startswith(run.NOT_BUILT) for name in left_out)
+def test_only_the_named_families_are_left_out(shared: Path) -> None:
+    assert list(run.run(shared / "golden" / "enaf_fsrcnn")) == [f"{'enaf_fsrcnn':<24} not built yet"]
+    built = [folder for folder in CASES if not folder.name.startswith(run.NOT_BUILT)]
+    assert len(built) > 40
 
 
 def test_a_wrong_pixel_fails(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

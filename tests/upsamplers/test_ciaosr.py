@@ -8,7 +8,7 @@ from upsamplers import literal
 
 from scalewise.errors import InvalidRequest
 from scalewise.grid import Frame, rectangle
-from scalewise.upsamplers import ciaosr
+from scalewise.upsamplers import ciaosr, corners
 from scalewise.upsamplers.ciaosr import CiaoSR, CrossScaleAttention
 
 
@@ -45,7 +45,7 @@ def test_pairs_of_pixels_equal_keys_of_points(local_size: int, monkeypatch: pyte
     frame = Frame((5, 6))
     field = upsampler.prepare(torch.randn(2, 4, 5, 6), torch.randn(2, 3, 5, 6), frame)
     query = rectangle(frame, (23, 31))
-    monkeypatch.setattr(ciaosr, "BAND", 60)
+    monkeypatch.setattr(corners, "BAND", 60)
     assert upsampler._pairs_pay(query, upsampler._nearest(query, field.axes)[0], 6)
     quick = upsampler.sample(field, query, None).rgb  # type: ignore[arg-type]
     monkeypatch.setattr(CiaoSR, "_pairs_pay", lambda *_: False)

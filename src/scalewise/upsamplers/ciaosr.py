@@ -37,6 +37,7 @@ from scalewise.upsamplers.corners import (
     Geometry,
     Side,
     as_convolution,
+    band_points,
     bilinear,
     gather,
     in_bands,
@@ -48,7 +49,6 @@ from scalewise.upsamplers.corners import (
 
 SIGNS = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}
 NEIGHBOURS = 9  # the shift is at most one LR pixel
-BAND = 2048  # vectors here are 2.5 times as long as LIIF's: the same cache holds half the points
 SCORES = 2**22  # attention scores computed at a time: 16 MB
 
 
@@ -125,11 +125,11 @@ class CiaoSR(nn.Module):
         images = len(field.local)
         nearest = self._nearest(query, field.axes)[0]
         if not self._pairs_pay(query, nearest, field.width):
-            return Sampled(in_bands(query, images, lambda piece: self._render(field, piece, None), BAND))
+            return Sampled(in_bands(query, images, lambda piece: self._render(field, piece, None)))
         strips = []
         for part, first, last in self._strips(query, nearest):
             pairs = self._pairs(field, first, last)
-            strips.append(in_bands(part, images, lambda piece, pairs=pairs: self._render(field, piece, pairs), BAND))
+            strips.append(in_bands(part, images, lambda piece, pairs=pairs: self._render(field, piece, pairs)))
         return Sampled(torch.cat(strips, 2))
 
     def _nearest(self, query: Query, axes: tuple[Side, Side]) -> tuple[Tensor, Tensor]:
@@ -189,7 +189,7 @@ class CiaoSR(nn.Module):
         start = 0
         for stop in range(1, len(row) + 1):
             ends = stop == len(row) or row[stop] != row[stop - 1]
-            if stop == len(row) or (ends and (stop - start) * query.x.shape[-1] >= BAND):
+            if stop == len(row) or (ends and (stop - start) * query.x.shape[-1] >= band_points(query)):
                 yield Query(query.y[:, start:stop], query.x, query.cell), row[start], row[stop - 1]
                 start = stop
 

@@ -14,9 +14,11 @@ from scalewise import cost
 from scalewise.cost import Macs
 from scalewise.grid import Frame, Query, Size
 
-# Points rendered at a time: 4096 × 256 channels are 4 MB per layer. Larger bands leave the cache, smaller ones feed
-# the matrix product too few rows; memory stays the same for any output size.
-BAND = 4096
+# Points rendered at a time, so that memory stays the same for any output size. On a processor 1024 × 256 channels are
+# 1 MB per layer: that stays in the cache and the allocator gives it out again without fresh pages, and the matrix
+# product still has rows enough. A GPU needs more to be busy: there a layer takes 128 MB.
+BAND = 1024
+BAND_GPU = 2**17
 
 # Positions reach us rounded to float32: within this distance (LR pixels) below a pixel border, a point is on it.
 TIE = 1e-4
@@ -131,16 +133,20 @@ def bilinear(rows: Tensor, y: Tensor, x: Tensor, axes: tuple[Side, Side], width:
     return torch.stack(parts).sum(0)
 
 
-def in_bands(query: Query, images: int, render: Callable[[Query], Tensor], band: int = BAND) -> Tensor:
+def band_points(query: Query) -> int:
+    return BAND if query.y.device.type == "cpu" else BAND_GPU
+
+
+def in_bands(query: Query, images: int, render: Callable[[Query], Tensor], band: int | None = None) -> Tensor:
     """Render a query piece by piece: `render` gives (b, *point, 3); the result is as `Sampled.rgb` wants it."""
     rgb = torch.cat([render(piece) for piece in pieces(query, images, band)], 1)
     return rgb.permute(0, 3, 1, 2) if query.rectangle else rgb
 
 
-def pieces(query: Query, images: int, band: int = BAND) -> Iterator[Query]:
+def pieces(query: Query, images: int, band: int | None = None) -> Iterator[Query]:
     """Rows of a rectangle, or runs of points, of about `band` points in all images together."""
     columns = query.x.shape[-1] if query.rectangle else 1
-    step = max(1, band // (images * columns))
+    step = max(1, (band or band_points(query)) // (images * columns))
     for start in range(0, query.y.shape[1], step):
         y = query.y[:, start : start + step]
         yield Query(y, query.x if query.rectangle else query.x[:, start : start + step], query.cell)
