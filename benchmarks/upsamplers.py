@@ -154,12 +154,13 @@ def compare(name: str, features: Tensor, lr: Tensor, out: tuple[int, int], judge
     kept = difference <= TOLERANCE and (not judged or (speed >= faster and memory >= smaller))
     for label, run in (("ours", ours), ("published", published)):
         print(
-            f"{name:<8} {label:<10} {run.seconds:>8.2f} s ({run.cpu_seconds:.2f} s of CPU) {run.macs / 1e9:>10.1f} GMAC {run.gflops:>7.1f} GFLOP/s "
-            f"{run.peak_bytes / 2**20:>8.0f} MiB"
+            f"{name:<8} {label:<10} {run.seconds:>8.2f} s {run.cpu_seconds:>8.2f} s of CPU {run.macs / 1e9:>9.1f} GMAC "
+            f"{run.gflops:>6.1f} GFLOP/s {run.peak_bytes / 2**20:>6.0f} MiB"
         )
     promise = f"promised {faster:g}" + (f", memory {smaller:g}" if smaller else "")
+    by_cpu = published.cpu_seconds / ours.cpu_seconds
     print(
-        f"{name:<8} {speed:.2f} times faster ({published.cpu_seconds / ours.cpu_seconds:.2f} by CPU time), {memory:.1f} times less memory ({promise}); "
+        f"{name:<8} {speed:.2f} times faster ({by_cpu:.2f} by CPU time), {memory:.1f} times less memory ({promise}); "
         f"largest difference {difference:.1e}: {'ok' if kept else 'NOT KEPT'}",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it prints, and that every error is one clear line that leaves nothing behind."""
+"""The command line: what it writes and prints, and that every error is one clear line that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ def pixels(height: int, width: int, channels: int = 3, dtype: Any = np.uint8) ->
 
 def save(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, channels = image.shape
-    wide, gray = image.dtype == np.uint16, channels < 3
+    wide, gray = image.dtype == np.uint16, image.shape[2] < 3
     kind = ("grey16" if wide else "b-w") if gray else ("rgb16" if wide else "srgb")
     pyvips.Image.new_from_array(np.ascontiguousarray(image)).copy(interpretation=kind).write_to_file(str(path))
     return path
@@ -71,7 +70,7 @@ def photo(tmp_path: Path) -> Path:
     return save(tmp_path / "photo.png", pixels(20, 31))
 
 
-# --- what `upscale` writes ---------------------------------------------------------------------------------------------
+# --- what `upscale` writes --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -192,7 +191,7 @@ def test_every_kind_of_real_picture_passes(shared: Path, tmp_path: Path) -> None
         assert (after.bands, after.format) == (before.bands, before.format)
 
 
-# --- what goes wrong ---------------------------------------------------------------------------------------------------
+# --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
 def missing(path: Path) -> None:
@@ -215,7 +214,14 @@ def truncated(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "spoil"),
-    [("a.png", missing), ("a.png", text), ("a.png", empty), ("a.png", truncated), ("a.jpg", truncated), ("a.tif", truncated)],
+    [
+        ("a.png", missing),
+        ("a.png", text),
+        ("a.png", empty),
+        ("a.png", truncated),
+        ("a.jpg", truncated),
+        ("a.tif", truncated),
+    ],
 )
 def test_a_bad_picture_is_one_line_and_no_output(tmp_path: Path, name: str, spoil: Callable[[Path], None]) -> None:
     spoil(tmp_path / name)
@@ -278,7 +284,8 @@ def test_a_budget_below_the_floor_says_the_floor(photo: Path) -> None:
 def test_files_are_never_written_over_what_matters(photo: Path, tmp_path: Path) -> None:
     before = photo.read_bytes()
     for places in (["-o", photo], ["--effort-map", photo], ["--report", photo]):
-        assert Answer("upscale", photo, "-s", 2, "-n", "bicubic", "--overwrite", *places).failed_by_one_line(2, "an input")
+        answer = Answer("upscale", photo, "-s", 2, "-n", "bicubic", "--overwrite", *places)
+        assert answer.failed_by_one_line(2, "an input")
     same = tmp_path / "same.png"
     assert Answer("upscale", photo, "-s", 2, "-n", "bicubic", "-o", same, "--effort-map", same).code == 2
     assert photo.read_bytes() == before and files(tmp_path) == ["photo.png"]
@@ -339,7 +346,7 @@ def test_usage_errors_are_exit_code_2(photo: Path) -> None:
     assert Answer("enlarge", photo).code == 2
 
 
-# --- as a process ------------------------------------------------------------------------------------------------------
+# --- as a process -----------------------------------------------------------------------------------------------------
 
 
 def run(*arguments: object, code: str = "from scalewise.cli import main; main()") -> subprocess.CompletedProcess[str]:
@@ -370,7 +377,7 @@ except SystemExit:
     assert "LOADED []" in run(command, "--help", code=code).stdout
 
 
-# --- the other commands ------------------------------------------------------------------------------------------------
+# --- the other commands -----------------------------------------------------------------------------------------------
 
 
 def test_every_model_of_the_zoo_is_listed() -> None:
@@ -495,7 +502,7 @@ def test_reproduce_prints_published_beside_ours(dataset: Path, tmp_path: Path) -
     assert Answer("reproduce", "bicubic", "--weights", "bicubic").failed_by_one_line(2, "METHOD=FILE")
 
 
-# --- what is written and what is documented ----------------------------------------------------------------------------
+# --- what is written and what is documented ---------------------------------------------------------------------------
 
 
 def test_width_comes_first_on_the_command_line() -> None:

@@ -15,7 +15,8 @@ BOX = (950, 190, 1450, 690)  # the bird's head, in the enlarged picture
 def main() -> None:
     after = Image.open(ROOT / "demo" / "photo_x3.7.png").convert("RGB")
     effort = Image.open(ROOT / "demo" / "effort.png").convert("RGB")
-    before = scalewise.upscale(Image.open(ROOT / "examples" / "photo.jpg"), size=after.size[::-1], model="bicubic").image
+    photo = Image.open(ROOT / "examples" / "photo.jpg")
+    before = scalewise.upscale(photo, size=after.size[::-1], model="bicubic").image
     side = BOX[3] - BOX[1]
     wide = round(side * effort.width / effort.height)
     sheet = Image.new("RGB", (2 * side + wide + 16, side), "white")

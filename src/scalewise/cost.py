@@ -74,7 +74,7 @@ class CostReport:
     """What one image cost.
 
     `macs` ran; `macs_full` is the same model on the same image with every unit at its highest level. `effort_map` is
-    (gy, gx) float32, MACs each unit spent over the most it could; a unit is `effort_unit` LR pixels a side. `rim` is the
+    (gy, gx) float32, MACs each unit spent over the most it could; a unit is `effort_unit` LR pixels wide. `rim` is the
     share of the MACs spent on pixels computed more than once: context of tiles and rims of patches. `notes` are plain
     sentences.
     """

@@ -312,7 +312,7 @@ class PatchRouted(nn.Module):
         full = self._work(rows, columns, top[0], whole, Frame(size), out)[0].total + fixed.total
         costs = self._option_costs(rows, columns)
         area = (rows.lengths.unsqueeze(1) * columns.lengths.unsqueeze(0)).flatten()
-        gain = F.pad(evidence.double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area.unsqueeze(1)
+        gain = F.pad(evidence.detach().double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area.unsqueeze(1)
         allowed = budget.allowed(full)
         choice, price, spent = top, 0.0, full
         if allowed < full:

@@ -80,7 +80,7 @@ def upscale(
 
 @dataclass(frozen=True)
 class Job:
-    """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses scales the model was not made for."""
+    """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses other scales than the model's."""
 
     tile: int | None = None
     device: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from scalewise import compat
-from scalewise.compat import files
+from scalewise.compat import files, native
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import CheckpointError
 
@@ -157,6 +160,43 @@ def test_a_network_of_absurd_width_is_refused_without_building_it(tmp_path: Path
     refused(saved(tmp_path / "wide.pth", state), "do not fit the network")
     state = edsr_state() | {"body.999999999.body.0.weight": torch.zeros(4, 4, 3, 3)}
     refused(saved(tmp_path / "deep.pth", state), "do not fit the network")
+
+
+def test_absurd_metadata_builds_nothing(tmp_path: Path) -> None:
+    tensors = {"head.weight": torch.rand(2)}
+    encoder = {"name": "edsr", "arguments": {"channels": 64, "blocks": 10**9}}
+    for arguments in ({"encoder": encoder}, {"encoder": {}}, {"encoder": 3}, [], {"x": 1}):
+        native.write(tmp_path / "x.safetensors", tensors, "super_resolver", arguments, {}, overwrite=True)
+        refused(tmp_path / "x.safetensors", "absurd size|malformed")
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_mangled_state_dicts_raise_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
+    state: dict[Any, Any] = dict(edsr_state())
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(sorted(state, key=str)))
+        values = [torch.zeros(()), torch.zeros(0), torch.ones(3), torch.zeros(2, 2, 2, 2, 2), None, 3, "x", {}]
+        change = data.draw(st.sampled_from(["drop", "rename", *range(len(values))]))
+        value = state.pop(name)
+        if isinstance(change, int):
+            state[name] = values[change]
+        elif change == "rename":
+            state[data.draw(st.sampled_from(["x", 7, "encoder.x", "tail.0.2.weight", "body.1.body.0.weight"]))] = value
+    wrapped = data.draw(
+        st.sampled_from(
+            [
+                state,
+                {"model": {"name": "edsr", "args": {}, "sd": state}},
+                {"model": {"name": "liif", "args": 3, "sd": state}},
+                {"params": state},
+                {"state_dict": {f"generator.{name}": value for name, value in state.items()}},
+                {"model_state_dict": state},
+            ]
+        )
+    )
+    with contextlib.suppress(CheckpointError):
+        compat.load(saved(tmp_path / "mangled.pth", wrapped))
 
 
 def test_half_precision_weights_become_float(tmp_path: Path) -> None:

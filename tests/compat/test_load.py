@@ -11,9 +11,10 @@ import torch
 from compat.test_files import edsr_state, saved
 from safetensors import safe_open
 
-from scalewise import compat
+from scalewise import compat, zoo
 from scalewise.effort import Effort
 from scalewise.errors import CheckpointError, InvalidRequest, UnwritableOutput
+from scalewise.evaluate import evaluate, upscaler_of
 from scalewise.grid import Frame, rectangle
 from scalewise.model import SuperResolver
 
@@ -132,6 +133,8 @@ def test_what_shapes_leave_open_is_said_and_can_be_set(tmp_path: Path) -> None:
     assert not set_.description.assumed
     assert set_.description.arguments["encoder"]["arguments"]["res_scale"] == 0.5
     assert not torch.equal(upscale(set_.model), upscale(compat.load(path).model))
+    with pytest.raises(InvalidRequest, match=r"res_scale='much' is not a value for it; the published one is 1\.0"):
+        compat.load(path, res_scale="much")
     with pytest.raises(InvalidRequest, match="chunk cannot be set; this file can be set: res_scale"):
         compat.load(path, chunk=3)
 
@@ -197,3 +200,16 @@ def test_official_nlsn_draws_rotations_and_ours_does_not(shared: Path) -> None:
     ours, official = compat.load(source).model, compat.load(source, parity=True).model
     assert torch.equal(upscale(ours, (20, 20)), upscale(ours, (20, 20)))
     assert not torch.equal(upscale(official, (20, 20)), upscale(official, (20, 20)))
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [pytest.param(2, 37.68, marks=slow), pytest.param(3, 34.06, marks=slow), (4, 31.88)]
+)
+def test_carn_m_reaches_its_psnr_on_set5(shared: Path, scale: int, expected: float) -> None:
+    model = zoo.load(shared / "weights" / "carn_m_multiscale.pth", device="cpu").model
+    result = evaluate(upscaler_of(model), shared / "data" / "bench" / "Set5", scale)
+    assert len(result.images) == 5
+    assert result.mean["psnr"] == pytest.approx(expected, abs=0.02)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from scalewise.compat.files import Content, sha256
 from scalewise.compat.files import read as read_file
 from scalewise.compat.layouts import Translated, few
 from scalewise.compat.official import official_resolver
-from scalewise.errors import CheckpointError, InvalidRequest
+from scalewise.errors import CheckpointError, InvalidRequest, ScalewiseError
 from scalewise.model import SuperResolver
 
 FORMATS = (pcsr, liif, basicsr, elan, mmediting, bare)  # the first that accepts a file reads it
@@ -147,9 +148,22 @@ def _translate(content: Content, overrides: Mapping[str, Any]) -> tuple[Translat
         keys = few(map(str, content.data)) if isinstance(content.data, Mapping) else type(content.data).__name__
         known = ", ".join(one.TITLE for one in FORMATS)
         raise CheckpointError(f"{content.path}: no weights in a known wrapper (it holds {keys}); known are {known}")
-    translated = form.read(content, overrides)
+    with _malformed(content.path):
+        translated = form.read(content, overrides)
     _check_overrides(content.path, overrides, translated.choices.asked)
     return translated, form.TITLE
+
+
+@contextmanager
+def _malformed(path: Path) -> Iterator[None]:
+    """Whatever a strange file makes our reading stumble over is the file's fault."""
+    try:
+        yield
+    except ScalewiseError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        words = (str(error).strip().splitlines() or [""])[0][:200]
+        raise CheckpointError(f"{path}: malformed weights ({type(error).__name__}: {words})") from None
 
 
 def _check_overrides(path: Path, overrides: Mapping[str, Any], settable: set[str]) -> None:
@@ -161,7 +175,8 @@ def _check_overrides(path: Path, overrides: Mapping[str, Any], settable: set[str
 
 def _load_native(content: Content, overrides: Mapping[str, Any]) -> Loaded:
     _check_overrides(content.path, overrides, set())
-    it = native.read(content)
+    with _malformed(content.path):
+        it = native.read(content)
     if it.builder not in BUILDERS:
         raise CheckpointError(f"{content.path} wants the builder {it.builder!r}; known are {', '.join(BUILDERS)}")
     model = _fill(content.path, partial(BUILDERS[it.builder], **it.arguments), it.tensors)
@@ -188,10 +203,8 @@ def _load_native(content: Content, overrides: Mapping[str, Any]) -> Loaded:
 
 def _fill(path: Path, build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build the network and give it the weights; names, shapes and values are checked before memory is taken."""
-    try:
+    with _malformed(path):
         expected = empty(build).state_dict()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its arguments build no network: {str(error).splitlines()[0]}") from None
     _check_names(path, expected, tensors)
     weights = {name: _checked(path, name, tensors[name], like) for name, like in expected.items()}
     with torch.random.fork_rng(devices=[]):  # first values are overwritten, and nobody's random numbers change

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scalewise.compat.build import Colour, Design, Part
-from scalewise.errors import CheckpointError
+from scalewise.errors import CheckpointError, InvalidRequest
 
 Tensors = Mapping[str, Tensor]
 
@@ -31,11 +31,20 @@ class Choices:
     def value(self, name: str, published: Any) -> Any:
         self.asked.add(name)
         if name in self.overrides:
-            return self.overrides[name]
+            return _like(name, self.overrides[name], published)
         if name in self.given:
             return self.given[name]
         self.assumed[name] = published
         return published
+
+
+def _like(name: str, value: Any, published: Any) -> Any:
+    """The caller's value if it is of the published one's kind (a whole number is a float too)."""
+    kinds: tuple[type, ...] = (list, tuple) if isinstance(published, list) else (type(published),)
+    fits = isinstance(value, kinds) and not (isinstance(value, bool) and not isinstance(published, bool))
+    if not fits and not (isinstance(published, float) and type(value) is int):
+        raise InvalidRequest(f"{name}={value!r} is not a value for it; the published one is {published!r}")
+    return value
 
 
 Arguments = Callable[[Tensors, Choices], dict[str, Any]]
@@ -101,6 +110,7 @@ class Match:
 
 def translate(path: object, state: Tensors, networks: Iterable[Network], choices: Choices) -> Translated:
     """A flat state dict → our network. Raises CheckpointError naming the nearest network and what does not fit."""
+    state = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     refuse_unbuilt(path, state)
     matches = [fit(state, network) for network in networks]
     match = next((one for one in matches if one.complete), None)
@@ -115,6 +125,8 @@ def translate(path: object, state: Tensors, networks: Iterable[Network], choices
         if network.upsampler and match.upsampler:
             upsampler = Part(network.upsampler.name, network.upsampler.arguments(match.upsampler, choices))
         mean, std = network.normal(state, choices)
+    except InvalidRequest:
+        raise
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path}: looks like {network.title}, but {error} is missing or misshapen") from None
     tensors = {f"encoder.{name}" if upsampler else name: value for name, value in match.encoder.items()}

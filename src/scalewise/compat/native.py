@@ -15,6 +15,7 @@ from scalewise.errors import CheckpointError
 
 TITLE = "scalewise safetensors"
 VERSION = "1"
+LARGEST = 10_000  # channels, blocks, …: no argument of a network is larger
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,20 @@ def read(content: Content) -> Native:
         digest = metadata.pop("sha256")
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{content.path}: its metadata lacks {error}; convert the original again") from None
+    if largest_number(arguments) > LARGEST:
+        raise CheckpointError(f"{content.path}: its metadata asks for a network of absurd size")
     if digest != tensors_sha256(content.data):
         raise CheckpointError(f"{content.path}: its weights are not those that were written (sha256 differs)")
     return Native(builder, arguments, content.data, metadata)
+
+
+def largest_number(value: Any) -> float:
+    """Of nested arguments; 0 if there is none."""
+    if isinstance(value, Mapping):
+        return largest_number(list(value.values()))
+    if isinstance(value, list):
+        return max((largest_number(item) for item in value), default=0)
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def write(

@@ -1,0 +1,191 @@
+"""The whole way of an image from Python: kinds and sizes, threads, cancelling, tiles, saving."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import scalewise
+from scalewise import Budget, Cancelled, zoo
+from scalewise.errors import BudgetInfeasible, InvalidRequest, UnsupportedScale, UnwritableOutput
+from scalewise.pipeline import wanted_size
+
+BICUBIC = zoo.bicubic()
+random = np.random.default_rng(0)
+
+
+def array(height: int = 12, width: int = 17, channels: int = 3, dtype: Any = np.uint8) -> np.ndarray:
+    values = random.random((height, width, channels))
+    if np.dtype(dtype).kind == "u":
+        values = (values * np.iinfo(dtype).max).round()
+    return values.astype(dtype)
+
+
+def bicubic(image: Any, scale: Any = 2.0, **more: Any) -> scalewise.Upscaled:
+    return scalewise.upscale(image, scale, model=BICUBIC, **more)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
+def test_numpy_comes_back_as_it_went_in(dtype: Any, channels: int) -> None:
+    image = array(12, 17, channels, dtype) if channels else array(12, 17, 1, dtype)[..., 0]
+    result = bicubic(image, 2.5).image
+    assert isinstance(result, np.ndarray) and result.dtype == dtype
+    assert result.shape == (30, 42, *image.shape[2:])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_torch_comes_back_as_it_went_in(dtype: torch.dtype, channels: int) -> None:
+    image = torch.rand(channels, 9, 8)
+    image = (image * 255).round().to(dtype) if dtype == torch.uint8 else image.to(dtype)
+    result = bicubic(image, 3).image
+    assert isinstance(result, torch.Tensor) and result.dtype == dtype and result.shape == (channels, 27, 24)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
+def test_pil_comes_back_as_it_went_in(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(array(12, 17, 1, np.uint16)[..., 0])
+    else:
+        image = Image.fromarray(array(12, 17, 4), "RGBA").convert(mode)
+    result = bicubic(image, 2).image
+    assert isinstance(result, Image.Image) and result.mode == mode and result.size == (34, 24)
+
+
+def test_a_path_gives_an_array(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(array()).save(path)
+    for name in (path, str(path)):
+        assert bicubic(name).image.shape == (24, 34, 3)
+
+
+@given(
+    st.integers(1, 24),
+    st.integers(1, 24),
+    st.floats(1, 6, allow_nan=False),
+    st.floats(1, 6, allow_nan=False),
+)
+def test_the_size_is_the_rounded_product(height: int, width: int, sy: float, sx: float) -> None:
+    result = bicubic(np.zeros((height, width, 3), np.uint8), (sy, sx))
+    expected = (max(1, round(height * sy)), max(1, round(width * sx)))
+    assert result.image.shape[:2] == result.report.size == expected
+
+
+def test_one_pixel_stays_one_colour() -> None:
+    image = np.array([[[10, 200, 77]]], np.uint8)
+    assert (bicubic(image, (7.3, 2)).image == image).all()
+
+
+def test_exactly_one_wish_decides_the_size() -> None:
+    assert wanted_size((20, 30), scale=2) == (40, 60)
+    assert wanted_size((20, 30), out=(25, 90)) == (25, 90)
+    assert wanted_size((20, 30), long_edge=45) == (30, 45)
+    assert wanted_size((1, 300), long_edge=310) == (1, 310)
+    for wrong in ({}, {"scale": 2, "long_edge": 99}, {"out": (40, 60), "long_edge": 60}):
+        with pytest.raises(InvalidRequest, match="exactly one"):
+            wanted_size((20, 30), **wrong)
+    for wrong in (0, -1, float("nan"), 1e9, (2, 0.5)):
+        with pytest.raises(UnsupportedScale):
+            wanted_size((20, 30), scale=wrong)
+    with pytest.raises(UnsupportedScale):
+        wanted_size((20, 30), long_edge=29)
+
+
+@pytest.mark.parametrize("scale", [2, 2.7, (3, 1.4), 4])
+@pytest.mark.parametrize("tile", [16, 37])
+def test_tiles_equal_the_whole_image(scale: Any, tile: int) -> None:
+    image = torch.rand(4, 61, 75)
+    whole, tiled = bicubic(image, scale), bicubic(image, scale, tile=tile)
+    torch.testing.assert_close(tiled.image, whole.image, atol=1e-5, rtol=0)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    pictures = [torch.rand(3, 30 + k, 41) for k in range(6)]
+    alone = [bicubic(picture, 2.3, tile=16).image for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda picture: bicubic(picture, 2.3, tile=16).image, pictures * 2))
+    for one, other in zip(alone * 2, together, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_progress_rises_to_one_and_may_cancel() -> None:
+    seen: list[float] = []
+    image = array(40, 40)
+    bicubic(image, tile=16, progress=lambda share: seen.append(share))
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 1 and len(seen) == 10
+    stop = threading.Event()
+
+    def until_half(share: float) -> bool:
+        if share >= 0.5:
+            stop.set()
+        return not stop.is_set()
+
+    with pytest.raises(Cancelled, match="5 of 9"):
+        bicubic(image, tile=16, progress=until_half)
+
+
+def test_the_callers_model_is_untouched() -> None:
+    model = zoo.edsr_liif().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scalewise.upscale(array(6, 6), 1.5, model=model)
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_same_call_gives_the_same_picture() -> None:
+    model = zoo.edsr_liif()
+    image = array(9, 11)
+    first, second = (scalewise.upscale(image, 2.2, model=model) for _ in range(2))
+    assert np.array_equal(first.image, second.image) and first.report.macs == second.report.macs
+
+
+def test_a_model_with_one_level_has_one_budget() -> None:
+    model = zoo.edsr_liif()
+    assert scalewise.upscale(array(4, 4), 2, model=model, budget=Budget.full()).report.share == 1
+    with pytest.raises(BudgetInfeasible) as caught:
+        scalewise.upscale(array(4, 4), 2, model=model, budget="99%")
+    assert caught.value.floor == 1
+
+
+def test_saving_keeps_metadata_and_is_atomic(tmp_path: Path) -> None:
+    photo, out = tmp_path / "photo.jpg", tmp_path / "out.png"
+    exif = Image.Exif()
+    exif[0x010E] = "a heron"  # ImageDescription
+    Image.fromarray(array(16, 16)).save(photo, exif=exif, dpi=(300, 300))
+    result = bicubic(photo)
+    assert result.save(out) == out
+    with Image.open(out) as saved:
+        assert np.array_equal(np.asarray(saved), result.image)
+        assert saved.getexif()[0x010E] == "a heron"
+        assert saved.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    with pytest.raises(UnwritableOutput):
+        result.save(out)
+    result.save(out, overwrite=True)
+    with pytest.raises(UnwritableOutput):
+        result.save(tmp_path / "no" / "out.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "photo.jpg"]
+
+
+def test_opacity_is_enlarged_on_the_same_grid() -> None:
+    image = np.zeros((8, 8, 4), np.float32)
+    image[:, 4:] = 1
+    result = bicubic(image, 3.5, tile=4).image
+    assert np.allclose(result[..., 0], result[..., 3], atol=1e-6)
+
+
+def test_the_report_is_plain_and_the_map_a_picture() -> None:
+    result = bicubic(array(40, 60), 2)
+    values = result.report.as_dict()
+    assert values["size"] == [120, 80] and isinstance(values["seconds"], float)
+    picture = result.effort_picture()
+    assert picture.shape == (40, 60, 3) and picture.dtype == torch.uint8
