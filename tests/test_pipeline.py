@@ -16,8 +16,11 @@ from PIL import Image
 
 import scalewise
 from scalewise import Budget, Cancelled, zoo
+from scalewise.encoders.rcan import RCAN
 from scalewise.errors import BudgetInfeasible, InvalidRequest, UnsupportedScale, UnwritableOutput
-from scalewise.pipeline import wanted_size
+from scalewise.model import SuperResolver
+from scalewise.pipeline import upscale, wanted_size
+from scalewise.upsamplers.liif import LIIF
 
 BICUBIC = zoo.bicubic()
 random = np.random.default_rng(0)
@@ -189,3 +192,14 @@ def test_the_report_is_plain_and_the_map_a_picture() -> None:
     assert values["size"] == [120, 80] and isinstance(values["seconds"], float)
     picture = result.effort_picture()
     assert picture.shape == (40, 60, 3) and picture.dtype == torch.uint8
+
+
+def test_a_model_without_bounds_says_what_tiling_changes() -> None:
+    torch.manual_seed(0)
+    encoder = RCAN(8, groups=1, blocks=1, reduction=4)
+    model = SuperResolver(encoder, LIIF(8, (16,)))
+    picture = np.random.default_rng(0).random((40, 56, 3)).astype(np.float32)
+    whole, tiled = (upscale(picture, 2.0, model=model, tile=tile, dtype="fp32") for tile in (None, 16))
+    assert not whole.report.notes
+    assert any("tiles of 16" in note and "differs" in note for note in tiled.report.notes)
+    assert tiled.image.shape == whole.image.shape and np.isfinite(tiled.image).all()

@@ -22,6 +22,8 @@ from scalewise.grid import Box, Frame, Query, Size, first_output, output_box, re
 from scalewise.resize import Taps, axis_taps, resample, resample_macs
 from scalewise.route import Decision, Route
 
+BYTES_PER_OUTPUT_PIXEL = 36  # base, canvas and rounded copy of three colours
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,6 +61,8 @@ class Model(Protocol):
 
     @property
     def unit(self) -> int: ...
+
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float: ...
 
     def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None: ...
 
@@ -107,6 +111,12 @@ class SuperResolver(nn.Module):
         if self.encoder.context is None or self.upsampler.context is None:
             return None
         return self.encoder.context + self.upsampler.context
+
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
+        """Rough working memory per LR pixel of a tile, by which tiles are sized: some layers of features at once, and
+        for tails of fixed scale such layers at output size."""
+        layer, area = 4 * self.encoder.channels, scale[0] * scale[1]
+        return 16 * layer + (BYTES_PER_OUTPUT_PIXEL if self.scales is None else 4 * layer) * area
 
     def forward(
         self, lr: Tensor, query: Query, scale: Tensor, effort: Effort | None = None, frame: Frame | None = None
@@ -208,6 +218,9 @@ class Rescaled:
     def context(self) -> int | None:
         return None if self.model.context is None else self.model.context + self.reach
 
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
+        return self.model.bytes_per_pixel((self.own, self.own)) + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
+
     def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None:
         return self.model.survey(lr, (self.own, self.own))
 
@@ -295,6 +308,10 @@ class PatchRouted(nn.Module):
     @property
     def context(self) -> int | None:
         return self.network.context
+
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
+        """Rough working memory per LR pixel of a tile: three layers of 48 channels in fp32, and the canvas."""
+        return 640 + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
 
     def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
         """The router's word on an LR tile cut along patches: (exits, gy, gx) drop in mean squared error per exit."""

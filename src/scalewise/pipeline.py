@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from scalewise.zoo import load
 Progress = Callable[[float], bool | None]
 Scale = float | tuple[float, float]
 
+CONTEXT_OF_THE_UNBOUNDED = 32  # LR pixels around a tile of a model whose context is the whole image
 SURVEY_SIDE = 2048  # LR pixels a side that the router sees at once
 
 
@@ -143,10 +145,18 @@ def enlarge(
             model = rescaled
         plan = model.decide(_survey(source, model, out, device), size, out, budget)
         scale = (out[0] / size[0], out[1] / size[1])
-        side = job.tile or tiling.tile_side(scale, model.grid)
-        tiles = tiling.plan(size, out, side=side, grid=model.grid, context=model.context, unit=model.unit)
-        if model.context is None and job.tile is not None:
-            notes.append("this model sees the whole image: it was not tiled")
+        side = job.tile or tiling.tile_side(model.bytes_per_pixel(scale), model.grid)
+        context = model.context
+        if context is None:
+            context = CONTEXT_OF_THE_UNBOUNDED
+            if job.tile is None and _fits_whole(model, size, scale):
+                side = max(size)
+            elif side < max(size):
+                notes.append(
+                    f"this model looks at the whole picture, but ran in tiles of {side} with {context} pixels of "
+                    "context: the result differs from an untiled one"
+                )
+        tiles = tiling.plan(size, out, side=side, grid=model.grid, context=context, unit=model.unit)
         ran, lean = plan.overhead, plan.overhead.total
         for index, tile in enumerate(tiles):
             if progress is not None and progress(index / len(tiles)) is False:
@@ -177,6 +187,11 @@ def enlarge(
         notes=tuple(notes),
     )
     return result, report
+
+
+def _fits_whole(model: Model, size: Size, scale: tuple[float, float]) -> bool:
+    """True if half of the free memory holds the whole image at once."""
+    return size[0] * size[1] * model.bytes_per_pixel(scale) <= psutil.virtual_memory().available / 2
 
 
 def _own_scale(scales: tuple[float, ...], size: Size, out: Size) -> bool:
