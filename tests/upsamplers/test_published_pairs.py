@@ -1,0 +1,44 @@
+"""Parameters of published pairs of encoder and upsampler: spec arbitrary_scale, section 9.4."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from scalewise.encoders.edsr import EDSR
+from scalewise.encoders.rcan import RCAN
+from scalewise.encoders.rdn import RDN
+from scalewise.encoders.swinir import SwinIR
+from scalewise.upsamplers.ciaosr import CiaoSR
+from scalewise.upsamplers.itsrn import ITSRN
+from scalewise.upsamplers.liif import LIIF
+from scalewise.upsamplers.lte import LTE
+from scalewise.upsamplers.metasr import MetaSR
+
+PAIRS = [
+    (EDSR, LIIF, 1_567_299),
+    (EDSR, MetaSR, 1_665_536),
+    (EDSR, LTE, 1_714_243),
+    (RDN, MetaSR, 22_419_072),
+    (RDN, LIIF, 22_320_835),
+    (RDN, LTE, 22_467_779),
+    (RDN, ITSRN, 22_619_266),
+    (RDN, CiaoSR, 23_402_566),
+    (RCAN, LIIF, 15_642_083),
+    (SwinIR, MetaSR, 12_048_164),
+    (SwinIR, LIIF, 11_949_927),
+    (SwinIR, LTE, 12_096_871),
+    (SwinIR, CiaoSR, 14_667_218),
+]
+
+
+@pytest.mark.parametrize(("encoder", "upsampler", "published"), PAIRS, ids=lambda it: getattr(it, "__name__", str(it)))
+def test_the_pair_has_the_published_number_of_parameters(
+    encoder: type[nn.Module], upsampler: type[nn.Module], published: int
+) -> None:
+    with torch.device("meta"):
+        # CiaoSR reads SwinIR's 180 channels, the others the 64 after its last convolution
+        trunk = SwinIR(features=None) if (encoder, upsampler) == (SwinIR, CiaoSR) else encoder()
+        parts = [trunk, upsampler(trunk.channels)]
+    assert sum(p.numel() for part in parts for p in part.parameters()) == published
