@@ -23,7 +23,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "photo.jpg"
 
 @pytest.fixture(scope="module")
 def model() -> PatchRouted:
-    return zoo.load("fast").model  # type: ignore[return-value]
+    return zoo.load("fast", device="cpu").model  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")

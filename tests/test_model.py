@@ -120,6 +120,15 @@ def test_a_budget_below_the_floor_names_the_floor(model: PatchRouted, lr: torch.
     assert caught.value.floor is not None and 0 < caught.value.floor < 0.3
 
 
+@pytest.mark.parametrize("out", OUTPUTS)
+def test_a_budget_of_exactly_the_floor_works(model: PatchRouted, lr: torch.Tensor, out: tuple[int, int]) -> None:
+    with pytest.raises(BudgetInfeasible) as caught:
+        decide(model, lr, out, 1e-6)
+    assert caught.value.floor is not None
+    plan = decide(model, lr, out, caught.value.floor * 1.000001)
+    assert plan.macs <= caught.value.floor * 1.000002 * plan.macs_full
+
+
 @torch.no_grad()
 def test_the_router_sees_a_patch_alone(model: PatchRouted, lr: torch.Tensor) -> None:
     whole = model.survey(lr, (2.0, 2.0))

@@ -203,3 +203,30 @@ def test_a_model_without_bounds_says_what_tiling_changes() -> None:
     assert not whole.report.notes
     assert any("tiles of 16" in note and "differs" in note for note in tiled.report.notes)
     assert tiled.image.shape == whole.image.shape and np.isfinite(tiled.image).all()
+
+
+@pytest.mark.parametrize("tile", [None, 32, 64])
+def test_a_budget_in_macs_holds_with_tiles_too(tile: int | None) -> None:
+    picture = np.random.default_rng(0).random((150, 200, 3)).astype(np.float32)
+    granted = 4e9
+    report = upscale(picture, 2.0, budget=f"{granted}macs", tile=tile, dtype="fp32").report
+    assert report.macs <= granted * 1.02  # tiles do not have the same share of every exit
+    assert report.macs < report.macs_full
+
+
+def test_what_load_gives_can_be_passed_on_and_other_things_cannot() -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    assert upscale(picture, 2.0, model=zoo.load("bicubic")).image.shape == (16, 16, 3)
+    for wrong in (None, 3):
+        with pytest.raises(InvalidRequest, match="model is"):
+            upscale(picture, 2.0, model=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="tile is"):
+        upscale(picture, 2.0, model="bicubic", tile=-5)
+    with pytest.raises(InvalidRequest, match="device"):
+        upscale(picture, 2.0, model="bicubic", device="meta")
+
+
+def test_a_flat_picture_stays_flat_in_bf16() -> None:
+    flat = np.full((8, 8, 3), 0.9, np.float32)
+    result = upscale(flat, 2.0, model="bicubic", dtype="bf16").image
+    assert np.abs(result - 0.9).max() * 255 <= 0.01

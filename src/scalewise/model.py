@@ -68,6 +68,8 @@ class Model(Protocol):
 
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan: ...
 
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int: ...
+
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered: ...
 
 
@@ -147,7 +149,9 @@ class SuperResolver(nn.Module):
         full = self.macs(size, out).total
         if (budget.kind == "fraction" and budget.value < 1) or budget.allowed(full) < full:
             raise BudgetInfeasible(
-                f"this model has one level of effort: {full:.3g} MACs (100%); got {budget_words(budget)}", 1.0
+                f"budget {budget_words(budget)}: this model has one level of effort, 100% ({full:.3g} MACs); leave the "
+                "budget out, or take a model with exits (fast)",
+                1.0,
             )
         return Plan(Effort(), (), full, full)
 
@@ -165,6 +169,14 @@ class SuperResolver(nn.Module):
             (round(n * scale[0]), round(m * scale[1])) for n, m in (tile, kept)
         )  # tails enlarge all of a tile
         return Rendered(sampled.rgb[0], self.macs(tile, enlarged[0]), self.macs(kept, enlarged[1]).total)
+
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
+        """MACs of one tile with everything on, which is always so here."""
+        target, scale = output_box(core, frame.size, out), (out[0] / frame.size[0], out[1] / frame.size[1])
+        pixels = (target[2] - target[0], target[3] - target[1])
+        if self.scales is not None:
+            pixels = (round(tile[0] * scale[0]), round(tile[1] * scale[1]))
+        return self.macs(tile, pixels).total
 
     def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
         """The cost of one whole image, or of one tile and the pixels rendered from it."""
@@ -227,15 +239,26 @@ class Rescaled:
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
         return self.model.decide(evidence, size, self.middle, budget)
 
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
+        return self.model.full_macs(frame, tile, self._widened(frame, tile, core), self.middle)
+
+    def _widened(self, frame: Frame, tile: Size, core: Box) -> Box:
+        """The core and the LR pixels under the taps of its border, as far as the tile goes."""
+        (oy, ox), reach = frame.origin, self.reach
+        return (
+            max(oy, core[0] - reach),
+            max(ox, core[1] - reach),
+            min(oy + tile[0], core[2] + reach),
+            min(ox + tile[1], core[3] + reach),
+        )
+
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
-        (h, w), (oy, ox) = frame.size, frame.origin
         target = output_box(core, frame.size, out)
         rows, columns = (
             tuple(t[a:b] for t in axis_taps(m, n))
             for m, n, a, b in zip(self.middle, out, target[:2], target[2:], strict=True)
         )
-        reach = self.reach
-        wide = (max(oy, core[0] - reach), max(ox, core[1] - reach), min(h, core[2] + reach), min(w, core[3] + reach))
+        wide = self._widened(frame, (lr.shape[-2], lr.shape[-1]), core)
         inner = self.model.render(lr, frame, wide, self.middle, plan)
         y0, x0, _, _ = output_box(wide, frame.size, self.middle)
         rgb = resample(inner.rgb, (rows[0] - y0, rows[1]), (columns[0] - x0, columns[1]))
@@ -333,25 +356,38 @@ class PatchRouted(nn.Module):
         allowed = budget.allowed(full)
         choice, price, spent = top, 0.0, full
         if allowed < full:
-            always = fixed + self._always(size, out) + self._tables(rows, columns, range(1, exits + 1))
-            if always.total > allowed:
-                floor = always.total / full
+            always = (fixed + self._always(size, out)).total
+            if always > allowed:
+                floor = always / full
                 raise BudgetInfeasible(
-                    f"budget {budget_words(budget)} is below the floor of this model on this image: "
-                    f"{floor:.2%} ({always.total:.3g} MACs)",
+                    f"budget {budget_words(budget)} is below the floor of this model on this image, {floor:.2%} "
+                    f"({always:.3g} MACs): ask for more",
                     floor,
                 )
+
+            def needs(choice: Tensor) -> int:
+                return self._work(rows, columns, choice[0], whole, Frame(size), out)[0].total + fixed.total
+
+            def wins(choice: Tensor) -> float:
+                return float(gain.gather(1, choice.view(-1, 1)).sum())
+
             # Patches are priced with their rims; blocks that all patches run have none, and what that saves is
-            # granted again, as long as the whole stays within the budget.
-            choice, spent = torch.zeros_like(top), always.total
-            low = grant = allowed - always.total
+            # granted again. For the same reason raising the last few patches can cost less than leaving them.
+            choice = torch.zeros_like(top)
+            spent, best = needs(choice), 0.0
+            reserve = self._tables(rows, columns, range(1, exits + 1)).total
+            low = grant = max(0.0, allowed - always - reserve)
             for _ in range(REFINEMENTS):
                 solution = solve(gain, costs.flatten(1).T, grant)
                 candidate = solution.choice.view(1, *shape)
-                needs = self._work(rows, columns, candidate[0], whole, Frame(size), out)[0].total + fixed.total
-                if spent <= needs <= allowed:
-                    choice, price, spent, low = candidate, solution.price, needs, grant
-                    grant += allowed - needs
+                for level in range(exits + 1):
+                    raised = candidate.clamp_min(level)
+                    cost_of_it = needs(raised)
+                    if cost_of_it <= allowed and wins(raised) > best:
+                        choice, price, spent, best = raised, solution.price, cost_of_it, wins(raised)
+                left = allowed - needs(candidate)
+                if left >= 0:
+                    low, grant = grant, grant + left
                 else:
                     grant = (low + grant) / 2
         decision = Decision("patch", self.patch, choice, costs, evidence.unsqueeze(0))
@@ -432,11 +468,11 @@ class PatchRouted(nn.Module):
 
     # --- what it costs ------------------------------------------------------------------------------------------------
 
-    def macs(self, size: Size, out: Size, plan: Plan) -> Macs:
-        """The cost of the whole image by kind, the router included."""
-        rows, columns = self._cut(Frame(size), size, out)
-        choice = plan.route[0].choice[0]
-        return self._work(rows, columns, choice, (0, 0, *size), Frame(size), out)[0] + plan.overhead
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
+        """MACs of one tile with every patch at the last exit, the router left out."""
+        rows, columns = self._cut(frame, tile, out)
+        top = torch.full((len(rows.index), len(columns.index)), self.network.exits)
+        return self._work(rows, columns, top, core, frame, out)[0].total
 
     def _cut(self, frame: Frame, tile: Size, out: Size) -> tuple[Cut, Cut]:
         """Rows and columns of a tile that lies at `frame`, cut along patches."""

@@ -25,7 +25,7 @@ from scalewise.inference import Dtype, for_inference, pick_device, pick_dtype
 from scalewise.memory import PeakMemory
 from scalewise.model import Model, Plan, Rendered, Rescaled, bicubic_base
 from scalewise.route import effort_map, paint
-from scalewise.zoo import load
+from scalewise.zoo import LoadedModel, load
 
 Progress = Callable[[float], bool | None]
 Scale = float | tuple[float, float]
@@ -58,7 +58,7 @@ def upscale(
     size: Size | None = None,
     long_edge: int | None = None,
     budget: str | float | Budget | None = None,
-    model: str | Path | Model = "fast",
+    model: str | Path | LoadedModel | Model = "fast",
     tile: int | None = None,
     device: str | None = None,
     dtype: Dtype = "auto",
@@ -89,6 +89,10 @@ class Job:
     dtype: Dtype = "auto"
     exact_scale: bool = False
 
+    def __post_init__(self) -> None:
+        if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):
+            raise InvalidRequest(f"tile is {self.tile!r}: allowed is a side in LR pixels, at least 1")
+
 
 def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None) -> Size:
     """The output size (rows, columns) for exactly one of scale, size and long edge. Raises InvalidRequest."""
@@ -103,10 +107,14 @@ def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None,
     return check_output(size, out)
 
 
-def ready(model: str | Path | Model, device: str | None = None) -> Model:
+def ready(model: str | Path | LoadedModel | Model, device: str | None = None) -> Model:
     """A model to run, loaded and made ready for its device; by name it is loaded once per process."""
     if isinstance(model, str | Path):
         return load(model, device=device).model
+    if isinstance(model, LoadedModel):
+        return model.model
+    if not hasattr(model, "render"):
+        raise InvalidRequest(f"model is {type(model).__name__}: give a name, a weight file, or what load() gives")
     return for_inference(model, pick_device(device))
 
 
@@ -143,7 +151,6 @@ def enlarge(
             rescaled = Rescaled(model, size, out)
             notes.append(rescaled.note)
             model = rescaled
-        plan = model.decide(_survey(source, model, out, device), size, out, budget)
         scale = (out[0] / size[0], out[1] / size[1])
         side = job.tile or tiling.tile_side(model.bytes_per_pixel(scale), model.grid)
         context = model.context
@@ -157,6 +164,11 @@ def enlarge(
                     "context: the result differs from an untiled one"
                 )
         tiles = tiling.plan(size, out, side=side, grid=model.grid, context=context, unit=model.unit)
+        tiled = sum(_full_macs(model, tile, size, out) for tile in tiles)
+        if budget.kind == "macs" and len(tiles) > 1:  # the plan is made for the untiled picture: leave room for context
+            whole = model.full_macs(Frame(size), size, (0, 0, *size), out)
+            budget = Budget.macs(budget.value * whole / tiled)
+        plan = model.decide(_survey(source, model, out, device), size, out, budget)
         ran, lean = plan.overhead, plan.overhead.total
         for index, tile in enumerate(tiles):
             if progress is not None and progress(index / len(tiles)) is False:
@@ -168,7 +180,7 @@ def enlarge(
             alpha = _alpha(source, tile, out)
             sink.write(tile.target[0], tile.target[1], rendered.rgb.cpu(), alpha)
         seconds = time.perf_counter() - started
-        full = plan.macs_full if len(tiles) == 1 else round(plan.macs_full * ran.total / max(1, plan.macs))
+        full = tiled + plan.overhead.total
         result = sink.finish()
         if progress is not None:
             progress(1.0)
@@ -187,6 +199,11 @@ def enlarge(
         notes=tuple(notes),
     )
     return result, report
+
+
+def _full_macs(model: Model, tile: tiling.Tile, size: Size, out: Size) -> int:
+    y0, x0, y1, x1 = tile.source
+    return model.full_macs(Frame(size, (y0, x0)), (y1 - y0, x1 - x0), tile.core, out)
 
 
 def _fits_whole(model: Model, size: Size, scale: tuple[float, float]) -> bool:

@@ -1,4 +1,4 @@
-"""Separable kernels: an any-scale upsampler of our own, two small matrix products per patch.
+"""Separable kernels: an any-scale head of our own, two small matrix products per patch.
 
 Every LR pixel carries, per colour, a table G of M × M coefficients (one 3×3 convolution). M one-dimensional kernels,
 shared by rows and columns, are functions of the offset t from the LR pixel (-1 < t < 1) and of the cell (1 / scale):
@@ -19,11 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from scalewise import cost
-from scalewise.contracts import Sampled
 from scalewise.cost import Macs
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, Size
-from scalewise.route import Route
+from scalewise.grid import Size
 
 OFFSET_FEATURES = 6
 
@@ -93,12 +90,7 @@ def blend_macs(kernels: int, size: Size, out: Size) -> Macs:
 
 
 class SeparableKernels(nn.Module):
-    """The upsampler for any encoder: 3×3 convolution to coefficients, kernel table, blend.
-
-    `forward` is the valid (unpadded) convolution; `prepare` pads with the edge repeated.
-    """
-
-    context: int | None = 2
+    """A head: the 3×3 convolution to coefficients (valid, unpadded) and the kernel table that goes with it."""
 
     def __init__(self, channels: int, kernels: int = 5, *, hidden: int = 32) -> None:
         super().__init__()
@@ -113,21 +105,3 @@ class SeparableKernels(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(b, c, h + 2, w + 2) → (b, 3·M·M, h, w)."""
         return self.coefficients(features)
-
-    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Tensor:
-        return self(nn.functional.pad(features, (1, 1, 1, 1), mode="replicate"))
-
-    def sample(self, field: Tensor, query: Query, effort: Effort) -> Sampled:
-        height, width = field.shape[-2:]
-        if query.rectangle:
-            rows = self.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
-            columns = self.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
-            return Sampled(blend(field, rows, columns, self.kernels))
-        raise NotImplementedError("SeparableKernels renders rectangles; points have no use yet")
-
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
-        return (
-            cost.conv2d(self.channels, 3 * self.kernels**2, 3, *size)
-            + self.table.macs(out[0] + out[1])
-            + blend_macs(self.kernels, size, out)
-        )
