@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, wraps
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise import cost
@@ -35,6 +36,11 @@ def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def conv3(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
     """3×3 convolution that keeps the size (zero padding)."""
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+
+
+def repeat_edge(x: Tensor, margin: int) -> Tensor:
+    """Repeat the edge `margin` times on every side: what valid convolutions of a whole image start from."""
+    return F.pad(x, (margin, margin, margin, margin), mode="replicate")
 
 
 class ResidualBlock(nn.Module):

@@ -19,6 +19,7 @@ from scalewise.cost import Macs
 from scalewise.effort import Budget, Effort, solve
 from scalewise.errors import BudgetInfeasible
 from scalewise.grid import Box, Frame, Query, Size, first_output, output_box, rectangle
+from scalewise.layers import repeat_edge
 from scalewise.resize import Taps, axis_taps, resample, resample_macs
 from scalewise.route import Decision, Route
 
@@ -404,7 +405,7 @@ class PatchRouted(nn.Module):
         canvas = bicubic_base(lr, frame, out, target)[0]
         inside = _inside(rows, columns, core)
         margin = network.block_margin
-        field = _Padded(network.enter(_replicate(lr, network.stem_margin)), margin)
+        field = _Padded(network.enter(repeat_edge(lr, network.stem_margin)), margin)
         for index in range(1, network.depth + 1):
             level = network.level(index)
             active = choice >= level
@@ -599,10 +600,6 @@ def _inside(rows: Cut, columns: Cut, core: Box) -> Tensor:
 def _sum(macs: Macs, mask: Tensor) -> Macs:
     """Macs whose fields are (gy, gx) tensors, summed where `mask` holds."""
     return Macs(**{name: int((torch.as_tensor(value) * mask).sum()) for name, value in macs.as_dict().items()})
-
-
-def _replicate(x: Tensor, margin: int) -> Tensor:
-    return F.pad(x, (margin, margin, margin, margin), mode="replicate")
 
 
 def bicubic_base(lr: Tensor, frame: Frame, out: Size, target: Box) -> Tensor:

@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise import cost
 from scalewise.cost import Macs
 from scalewise.grid import Query, axis_positions
+from scalewise.layers import repeat_edge
 from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs
 
 STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3, and the ring that the kernels reach
@@ -96,14 +96,14 @@ class AnyScaleExits(nn.Module):
         Exit k's residual means something only where choice ≥ k.
         """
         height, width = lr.shape[-2:]
-        features = self.enter(_pad(lr, STEM_MARGIN))
+        features = self.enter(repeat_edge(lr, STEM_MARGIN))
         residuals = []
         for index in range(1, self.depth + 1):
             level = self.level(index)
-            features = torch.where(choice >= level, self.block(index, _pad(features, BLOCK_MARGIN)), features)
+            features = torch.where(choice >= level, self.block(index, repeat_edge(features, BLOCK_MARGIN)), features)
             if index == self.exit_after[level - 1]:
                 head = self.head(level)
-                coefficients = head(_pad(features, 1))
+                coefficients = head(repeat_edge(features, 1))
                 rows = head.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
                 columns = head.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
                 residuals.append(blend(coefficients, rows, columns, head.kernels))
@@ -135,7 +135,3 @@ class AnyScaleExits(nn.Module):
 
     def table_macs(self, level: int, positions: int) -> Macs:
         return self.head(level).table.macs(positions)
-
-
-def _pad(x: Tensor, margin: int) -> Tensor:
-    return F.pad(x, (margin, margin, margin, margin), mode="replicate")
