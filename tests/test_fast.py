@@ -13,8 +13,9 @@ from scalewise import images, zoo
 from scalewise.effort import Budget
 from scalewise.evaluate import evaluate, upscaler_of
 from scalewise.grid import Frame, output_size
-from scalewise.model import PatchRouted, bicubic_base
+from scalewise.patches import PatchRouted
 from scalewise.pipeline import Job, Upscaled, enlarge, upscale
+from scalewise.resize import bicubic_base
 
 SCALES = [(2.0, 2.0), (2.7, 2.7), (4.0, 4.0), (3.0, 1.4)]
 A_HUNDREDTH_OF_A_LEVEL = 0.01  # of 255; a flat picture has nothing to compare with

@@ -18,7 +18,7 @@ BASE = {"errors", "grid", "route", "effort", "resize", "projection", "images"}
 PICTURES = {"errors", "grid", "images", "resize", "projection", "data", "metrics"}
 MIDDLE = BASE | {"contracts", "layers", "tiling", "cost", "calibration", "memory"}
 SOCKETS = MIDDLE | {"routing"}
-MODEL = SOCKETS | {"model", "inference"}
+MODEL = SOCKETS | {"model", "patches", "rescaled", "inference"}
 FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}
 RUNNING = FILLERS | {"zoo", "metrics", "pipeline", "jobs"}
 MEASURING = RUNNING | {"data"}
@@ -31,7 +31,7 @@ MAY_IMPORT = (
     | {"routing": MIDDLE}
     | {"encoders": SOCKETS, "upsamplers": SOCKETS}  # never each other
     | {"multiexit": SOCKETS | {"encoders", "upsamplers"}}
-    | {"model": MODEL, "inference": MODEL}  # contracts, not the fillers
+    | dict.fromkeys(["model", "patches", "rescaled", "inference"], MODEL)  # contracts, not the fillers
     | {"compat": FILLERS, "zoo": FILLERS | {"compat"}}  # nothing else imports compat
     | dict.fromkeys(["data", "metrics"], PICTURES)
     | dict.fromkeys(["pipeline", "jobs"], RUNNING)

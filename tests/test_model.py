@@ -9,8 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from scalewise.effort import Budget
 from scalewise.errors import BudgetInfeasible
 from scalewise.grid import Frame, Query, axis_positions
-from scalewise.model import PatchRouted, Plan, bicubic_base
+from scalewise.model import Plan
 from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.patches import PatchRouted
+from scalewise.resize import bicubic_base
 from scalewise.routing.patch import PatchRouter
 from scalewise.tiling import plan as plan_tiles
 from scalewise.training.exits import at_query

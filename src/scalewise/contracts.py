@@ -65,6 +65,33 @@ class Encoder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Grant:
+    """What a routed encoder makes of a limit: its `effort`, decisions known before, and the MACs that they will take.
+
+    With a native dial whose decisions fall layer by layer, `macs` is an upper bound."""
+
+    effort: Effort
+    route: Route
+    macs: int
+
+
+@runtime_checkable
+class RoutedEncoder(Encoder, Protocol):
+    """An encoder that spends what it is granted: windows, tokens or branches that it leaves out."""
+
+    dials: tuple[str, ...]  # the paper's own, as in effort.DIALS
+
+    def survey(self, lr: Tensor, scale: Scale) -> Tensor | None:
+        """Evidence (·, gy, gx) of a piece lr (1, 3, h, w); None where decisions fall layer by layer."""
+        ...
+
+    def grant(self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None) -> Grant:
+        """The greatest effort within `limit` MACs on an image of `size` (a multiple of `grid`), or the paper's rule at
+        `native`. Where even the least effort is above the limit, that least."""
+        ...
+
+
 @runtime_checkable
 class Upsampler(Protocol):
     """Features → RGB at any points. `context`: LR pixels of features beyond a tile that can change its output."""
@@ -106,7 +133,7 @@ class MultiExit(Protocol):
     """Exits over one trunk of blocks, cheapest first; exit 0 is the bicubic base alone and costs nothing.
 
     Blocks are valid (unpadded) convolutions that need `block_margin` pixels on every side of what they return.
-    `model.PatchRouted` pads, gathers, scatters and selects; the network computes on what it is given. The cost
+    `patches.PatchRouted` pads, gathers, scatters and selects; the network computes on what it is given. The cost
     functions take ints, or tensors of patch sides.
     """
 
@@ -166,9 +193,11 @@ __all__ = [
     "Decision",
     "Encoded",
     "Encoder",
+    "Grant",
     "MultiExit",
     "PlainEncoder",
     "Route",
+    "RoutedEncoder",
     "Sampled",
     "Scale",
     "Upsampler",

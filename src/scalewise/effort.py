@@ -13,13 +13,20 @@ from torch import Tensor
 
 from scalewise.errors import BudgetInfeasible
 
+DIALS = ("eta", "k", "gamma", "epsilon", "beta", "lambda", "threshold")
+
 
 @dataclass(frozen=True)
 class Budget:
-    """What a user asks for: a share of the full model's MACs in (0, 1], or MACs."""
+    """What a user asks for: a share of the full model's MACs in (0, 1], MACs, or a value of the paper's own `dial`.
 
-    kind: Literal["fraction", "macs"]
+    The dials are those that published tables are printed in: `eta` of ENAF, `k` of ARM, `gamma` of CAMixerSR, `epsilon`
+    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE.
+    """
+
+    kind: Literal["fraction", "macs", "native"]
     value: float
+    dial: str = ""
 
     @classmethod
     def full(cls) -> Budget:
@@ -38,12 +45,24 @@ class Budget:
         return cls("macs", value)
 
     @classmethod
+    def native(cls, dial: str, value: float) -> Budget:
+        if dial not in DIALS or not math.isfinite(value):
+            raise BudgetInfeasible(f"native dial {dial}={value:g}: dials are {', '.join(DIALS)}, with a number")
+        return cls("native", value, dial)
+
+    @classmethod
     def parse(cls, text: str | float | Budget | None) -> Budget:
-        """`50%`, `0.5`, `2e12macs`; None is the full model. Raises BudgetInfeasible."""
+        """`50%`, `0.5`, `2e12macs`, `eta=0.5`; None is the full model. Raises BudgetInfeasible."""
         if text is None:
             return cls.full()
         if isinstance(text, Budget):
             return text
+        named = re.fullmatch(r"\s*([a-z]+)\s*=\s*([-+0-9.eE]+)\s*", str(text))
+        if named and named[1] in DIALS:
+            try:
+                return cls.native(named[1], float(named[2]))
+            except ValueError:
+                raise BudgetInfeasible(f"native dial {text!r} is not a number") from None
         match = re.fullmatch(r"\s*([-+0-9.eE]+|nan|[-+]?inf)\s*(%|macs)?\s*", str(text))
         try:
             value, unit = float(match[1]), match[2]  # type: ignore[index]
@@ -55,7 +74,18 @@ class Budget:
 
     def allowed(self, full: int) -> float:
         """The MACs that this budget grants a model that costs `full` with everything on."""
+        if self.kind == "native":
+            return float(full)
         return self.value * full if self.kind == "fraction" else min(self.value, float(full))
+
+    def dial_of(self, *own: str) -> float | None:
+        """The value of the native dial, None without one. Raises BudgetInfeasible if it is not one of `own`."""
+        if self.kind != "native":
+            return None
+        if self.dial not in own:
+            has = f"has {', '.join(own)}" if own else "has no native dial"
+            raise BudgetInfeasible(f"this model does not turn by {self.dial!r}: it {has}; use a budget like 50%")
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -142,3 +172,9 @@ def _envelope_steps(gain: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor,
         return empty.long(), empty.long(), empty.double(), empty.double()
     unit, target, slope, price = (torch.cat(column) for column in zip(*found, strict=True))
     return unit, target, slope, price
+
+
+def spread(total: int, layers: int) -> list[int]:
+    """`total` units over `layers`, as even as can be, earlier layers first: finer than one share for all layers."""
+    each, extra = divmod(total, layers)
+    return [each + (layer < extra) for layer in range(layers)]

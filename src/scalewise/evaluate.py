@@ -94,9 +94,7 @@ def upscaler_of(model: Model, budget: Budget | None = None, job: Job | None = No
 def _run_told(model: Model, lr: Picture, size: Size, scale: float, job: Job) -> Prediction:
     """The whole picture at once, with cells as large as `scale` would make them, whatever the size."""
     if not isinstance(model, SuperResolver) or model.scales is not None:
-        raise ProtocolMismatch(
-            f"cell_clip tells the network x{scale:g}; only any-scale upsamplers listen to that"
-        )
+        raise ProtocolMismatch(f"cell_clip tells the network x{scale:g}; only any-scale upsamplers listen to that")
     device = pick_device(job.device)
     low = (lr.shape[-2], lr.shape[-1])
     start = time.perf_counter()

@@ -23,8 +23,10 @@ from scalewise.errors import Cancelled, InvalidRequest, ScalewiseError
 from scalewise.grid import Box, Frame, Size, check_output, output_size
 from scalewise.inference import Dtype, for_inference, pick_device, pick_dtype
 from scalewise.memory import PeakMemory
-from scalewise.model import Model, Plan, Rendered, Rescaled, bicubic_base
-from scalewise.route import effort_map, paint
+from scalewise.model import Model, Plan, Rendered
+from scalewise.rescaled import Rescaled
+from scalewise.resize import bicubic_base
+from scalewise.route import effort_map, levelled, map_unit, paint
 from scalewise.zoo import LoadedModel, load
 
 Progress = Callable[[float], bool | None]
@@ -170,11 +172,13 @@ def enlarge(
             budget = Budget.macs(budget.value * whole / tiled)
         plan = model.decide(_survey(source, model, out, device), size, out, budget)
         ran, lean = plan.overhead, plan.overhead.total
+        effort = EffortMap(size, plan)
         for index, tile in enumerate(tiles):
             if progress is not None and progress(index / len(tiles)) is False:
                 raise Cancelled(f"cancelled after {index} of {len(tiles)} tiles; nothing was written")
             rendered, retried = _render(source, model, tile, out, plan, device, dtype)
             ran, lean = ran + rendered.macs, lean + rendered.lean
+            effort.add(tile, rendered)
             if retried:
                 notes.append(f"tile {index + 1} of {len(tiles)} was not finite in bf16 and was redone in fp32")
             alpha = _alpha(source, tile, out)
@@ -193,12 +197,38 @@ def enlarge(
         peak_bytes=peak.bytes,
         size=out,
         effort=plan.effort,
-        effort_map=effort_map(plan.route),
-        effort_unit=plan.route[0].extent if plan.route else max(size),
+        effort_map=levelled(effort.cells, ran.total / full if full else 1.0),
+        effort_unit=effort.unit,
         rim=rim,
         notes=tuple(notes),
     )
     return result, report
+
+
+class EffortMap:
+    """Where the work went, cell by cell: from the plan, or joined from what the tiles decided while they ran."""
+
+    def __init__(self, size: Size, plan: Plan) -> None:
+        self.size = size
+        self.planned = bool(plan.route)
+        self.unit = map_unit(plan.route) if plan.route else max(size)
+        self.cells = effort_map(plan.route)
+
+    def add(self, tile: tiling.Tile, rendered: Rendered) -> None:
+        if self.planned or not rendered.route:
+            return
+        here, unit = effort_map(rendered.route), map_unit(rendered.route)
+        if unit != self.unit:
+            self.unit = unit
+            self.cells = torch.ones(tuple(-(-n // unit) for n in self.size))
+        y0, x0, y1, x1 = (
+            tile.core[0] // unit,
+            tile.core[1] // unit,
+            -(-tile.core[2] // unit),
+            -(-tile.core[3] // unit),
+        )
+        y, x = y0 - tile.source[0] // unit, x0 - tile.source[1] // unit
+        self.cells[y0:y1, x0:x1] = here[y : y + y1 - y0, x : x + x1 - x0]
 
 
 def _full_macs(model: Model, tile: tiling.Tile, size: Size, out: Size) -> int:

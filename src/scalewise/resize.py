@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from scalewise.errors import UnsupportedScale
+from scalewise.grid import Box, Frame, Size
 
 Taps = tuple[Int[Tensor, "out taps"], Float[Tensor, "out taps"]]
 
@@ -146,6 +147,26 @@ def _apply(image: Float[Tensor, "... h w"], taps: Taps, axis: int) -> Float[Tens
     if not parts:
         return image.narrow(axis, 0, 0)
     return torch.cat(parts, axis)
+
+
+def bicubic_base(lr: Tensor, frame: Frame, out: Size, target: Box) -> Tensor:
+    """Bicubic enlargement (MATLAB's kernel and border) of the output box `target`, from a tile at `frame`."""
+    return resample(lr, *_base_taps(frame, out, target))
+
+
+def base_macs(frame: Frame, out: Size, target: Box) -> int:
+    """Multiply-accumulates of the matrix products of `bicubic_base`."""
+    return resample_macs(*_base_taps(frame, out, target))
+
+
+def _base_taps(frame: Frame, out: Size, target: Box) -> tuple[Taps, Taps]:
+    (h, w), (oy, ox) = frame.size, frame.origin
+    row_index, row_weight = axis_taps(h, out[0])
+    column_index, column_weight = axis_taps(w, out[1])
+    return (
+        (row_index[target[0] : target[2]] - oy, row_weight[target[0] : target[2]]),
+        (column_index[target[1] : target[3]] - ox, column_weight[target[1] : target[3]]),
+    )
 
 
 def pillow_bicubic(image: np.ndarray | Image.Image, size: tuple[int, int]) -> np.ndarray:

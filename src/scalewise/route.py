@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Unit = Literal["patch", "window", "token", "branch", "pixel"]
@@ -33,20 +34,45 @@ Route = tuple[Decision, ...]
 def effort_map(route: Route) -> Tensor:
     """(gy, gx) float32 in [0, 1]: MACs each unit of the first image spent over the most it could have spent.
 
-    Several decisions on one grid (layers) add up; an empty route gives a single 1.
+    Several decisions (layers) add up on the grid of the coarsest, whose side is `map_unit`; an empty route gives a
+    single 1.
     """
     if not route:
         return torch.ones(1, 1)
     spent = most = None
+    unit = map_unit(route)
     for decision in route:
-        choice = decision.choice[0]
-        table = decision.cost if decision.cost.dim() == 3 else decision.cost.view(-1, 1, 1).expand(-1, *choice.shape)
-        here = table.gather(0, choice.unsqueeze(0))[0]
-        top = table.amax(0)
+        choice = decision.choice[0].cpu()
+        table = decision.cost.cpu()
+        table = table if table.dim() == 3 else table.view(-1, 1, 1).expand(-1, *choice.shape)
+        here, top = table.gather(0, choice.unsqueeze(0))[0], table.amax(0)
+        finer = unit // decision.extent
+        if finer > 1:
+            here, top = (_summed(x, finer) for x in (here, top))
         spent = here if spent is None else spent + here
         most = top if most is None else most + top
     assert spent is not None and most is not None
     return (spent / most.clamp_min(1e-30)).float()
+
+
+def map_unit(route: Route) -> int:
+    """LR pixels a side of one cell of the effort map."""
+    return max((decision.extent for decision in route), default=1)
+
+
+def _summed(x: Tensor, block: int) -> Tensor:
+    """(gy, gx) summed over blocks of cells; what is missing at the end counts as 0."""
+    x = F.pad(x, (0, -x.shape[1] % block, 0, -x.shape[0] % block))
+    return F.avg_pool2d(x[None, None], block, divisor_override=1)[0, 0]
+
+
+def levelled(effort: Tensor, share: float) -> Tensor:
+    """The map with the work that every unit gets (stem, router, tail) counted in: its mean is `share`, its top 1."""
+    mean = float(effort.double().mean())
+    if mean >= 1:
+        return effort * share
+    always = (share - mean) / (1 - mean)
+    return effort * (share / max(mean, 1e-30)) if always < 0 else always + (1 - always) * effort
 
 
 def paint(effort: Tensor, unit: int, gray: Tensor, step: int = 1) -> Tensor:

@@ -22,8 +22,9 @@ from scalewise.encoders.edsr import EDSR
 from scalewise.errors import CheckpointError, UnknownModel
 from scalewise.grid import Size
 from scalewise.inference import for_inference, pick_device
-from scalewise.model import Model, PatchRouted, SuperResolver
+from scalewise.model import Model, SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.patches import PatchRouted
 from scalewise.route import Route
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.fixed import Bicubic

@@ -195,9 +195,7 @@ def flipped_evaluation(model: SuperResolver, case: Case, normal: Tensor) -> Outp
     padded = flip_pad(normal, case["window_size"], always=True)
     target = (padded.shape[-2] * scale, padded.shape[-1] * scale)
     multiplier = max(scale / case["scale_max"], 1.0)
-    query = grid_query(
-        [published_centres(n) for n in target], (padded.shape[-2], padded.shape[-1]), target, multiplier
-    )
+    query = grid_query([published_centres(n) for n in target], (padded.shape[-2], padded.shape[-1]), target, multiplier)
     lr = padded * model.std + model.mean
     rgb = model(lr, query, torch.full((len(lr), 2), float(scale))).rgb
     rgb = (rgb - model.mean) / model.std

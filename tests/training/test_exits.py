@@ -14,8 +14,8 @@ from scalewise import images, zoo
 from scalewise.data import AnyScaleCrops, decode_folder
 from scalewise.effort import Budget
 from scalewise.errors import DataError
-from scalewise.model import PatchRouted
 from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.patches import PatchRouted
 from scalewise.recipes.fast import FAST, export, fit, train
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.exits import ExitTraining, RouterTraining, patch_drops, random_choice
@@ -122,7 +122,7 @@ def test_samples_are_numbered(photos: list[torch.Tensor]) -> None:
 
 def test_the_base_of_a_sample_is_the_bicubic_of_its_lr(photos: list[torch.Tensor]) -> None:
     from scalewise.grid import Frame
-    from scalewise.model import bicubic_base
+    from scalewise.resize import bicubic_base
 
     sample = AnyScaleCrops(photos, length=1, lr_side=16, points=16, seed=4)[0]
     out = tuple(round(16 * s) for s in sample["scale"].tolist())

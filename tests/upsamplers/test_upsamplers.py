@@ -105,9 +105,7 @@ def test_rewrites_equal_the_published_order_where_scales_differ_in_a_batch(name:
     numbers = zip(targets, chosen, strict=True)
     coordinates = torch.stack([literal.make_coord(out).view(-1, 2)[pick] for out, pick in numbers])
     cells = torch.cat([literal.make_cell(1, 40, out) for out in targets])
-    close(
-        run(upsampler, features, lr, query), spelled_out(name, upsampler, features)(features, lr, coordinates, cells)
-    )
+    close(run(upsampler, features, lr, query), spelled_out(name, upsampler, features)(features, lr, coordinates, cells))
 
 
 @every

@@ -20,8 +20,9 @@ from scalewise.encoders.rdn import RDN
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
 from scalewise.errors import CheckpointError
-from scalewise.model import PatchRouted, SuperResolver
+from scalewise.model import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.patches import PatchRouted
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import (

@@ -102,9 +102,7 @@ def meta_sr(model: SuperResolver, rgb: Tensor, scale: float) -> dict[str, Tensor
     inverse = torch.full_like(offset_y, 1.0 / scale)
     normal = (rgb / 255 - model.mean) / model.std
     field = upsampler.prepare(model.encoder(normal), normal, Frame((height, width)))  # type: ignore[operator]
-    hidden = upsampler.mlp.hidden_after_first(
-        upsampler.mlp.first(torch.stack((offset_y, offset_x, inverse), -1))
-    )
+    hidden = upsampler.mlp.hidden_after_first(upsampler.mlp.first(torch.stack((offset_y, offset_x, inverse), -1)))
     y = torch.arange(height * slots).view(1, -1, 1) // slots
     x = torch.arange(width * slots).view(1, 1, -1) // slots
     filtered = gather(field.filtered, y, x, width)

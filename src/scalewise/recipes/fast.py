@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from scalewise import zoo
 from scalewise.data import AnyScaleCrops, decode_folder
-from scalewise.model import PatchRouted
 from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.patches import PatchRouted
 from scalewise.training.exits import ExitTraining, RouterTraining
 
 SAVE_EVERY = 250  # steps

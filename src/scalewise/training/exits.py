@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scalewise.grid import Query
-from scalewise.model import PatchRouted
+from scalewise.patches import PatchRouted
 
 Batch = dict[str, Tensor]
 
