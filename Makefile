@@ -10,11 +10,12 @@ comma := ,
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help demo test slow parity docs wheel clean
+.PHONY: help demo test slow test-browser parity docs wheel clean
 help:
 	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
 	@echo "make test     lint, types and tests (EXTRAS=dev,train,app adds the tests that need an extra)"
 	@echo "make slow     the tests that take minutes"
+	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root)"
 	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"
 	@echo "make docs     build the documentation site into site/"
 	@echo "make wheel    build the wheel into dist/"
@@ -46,6 +47,11 @@ test: $(DEV)
 
 slow: $(DEV)
 	$(PY) -m pytest -m slow
+
+test-browser: | $(PY)
+	$(INSTALL) -e ".[dev,app]" playwright
+	command -v chromium >/dev/null || apt-get install --yes --quiet chromium
+	$(PY) -m pytest -m browser tests/browser
 
 parity: $(DEV)
 	$(PY) tests/parity/run.py $(GOLDEN)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalewise.effort import Budget, solve
+from scalewise.effort import Budget, solve, spread
 from scalewise.errors import BudgetInfeasible
 
 
@@ -74,3 +74,31 @@ def test_price_reproduces_the_choice_where_the_budget_is_met_exactly() -> None:
 def test_below_the_floor_is_refused() -> None:
     with pytest.raises(BudgetInfeasible):
         solve(torch.zeros(2, 2), torch.ones(2, 2), 1.0)
+
+
+@pytest.mark.parametrize(("text", "dial", "value"), [("eta=0.5", "eta", 0.5), (" gamma = 1 ", "gamma", 1.0)])
+def test_native_dials_are_read_and_grant_everything(text: str, dial: str, value: float) -> None:
+    budget = Budget.parse(text)
+    assert (budget.kind, budget.dial, budget.value) == ("native", dial, value)
+    assert budget.allowed(1000) == 1000
+    assert budget.dial_of("k", dial) == value and Budget.fraction(0.5).dial_of(dial) is None
+
+
+@pytest.mark.parametrize("text", ["eta=", "zeta=1", "eta=nan", "eta=1=2"])
+def test_dials_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(BudgetInfeasible):
+        Budget.parse(text)
+
+
+def test_a_model_without_that_dial_says_which_it_has() -> None:
+    with pytest.raises(BudgetInfeasible, match="has eta"):
+        Budget.native("gamma", 0.5).dial_of("eta")
+    with pytest.raises(BudgetInfeasible, match="no native dial"):
+        Budget.native("gamma", 0.5).dial_of()
+
+
+@given(st.integers(0, 500), st.integers(1, 30))
+def test_spread_keeps_the_total_and_is_even(total: int, layers: int) -> None:
+    shares = spread(total, layers)
+    assert sum(shares) == total and len(shares) == layers
+    assert max(shares) - min(shares) <= 1 and shares == sorted(shares, reverse=True)

@@ -2,7 +2,7 @@
 
 - enlarge.py: upscale; places.py: which files it reads and writes
 - measure.py: evaluate, curve, calibrate, reproduce
-- models.py: models, inspect, convert, doctor
+- models.py: models, inspect, convert, doctor; page.py: app
 - common.py: options and texts that several commands share
 
 Commands import what they need when they run: `scalewise --help` loads neither torch nor libvips.
@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import enlarge, measure, models
+from scalewise.cli import enlarge, measure, models, page
 from scalewise.errors import InvalidRequest, ScalewiseError
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
@@ -72,6 +72,7 @@ for command in (
     measure.reproduce,
     models.inspect,
     models.convert,
+    page.app,
 ):
     app.command()(command)
 
