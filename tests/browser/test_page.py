@@ -125,6 +125,22 @@ def test_upload_enlarge_compare_and_download(visit: Any, tmp_path: Path) -> None
     assert result.size == (432, 324) and result.format == "PNG" and result.info["icc_profile"] == profile
 
 
+def test_a_picture_can_be_pasted(visit: Any) -> None:
+    page = visit()
+    page.evaluate(
+        """async () => {
+          const canvas = document.createElement('canvas');
+          canvas.width = 40; canvas.height = 30;
+          const blob = await new Promise((done) => canvas.toBlob(done, 'image/png'));
+          const held = new DataTransfer();
+          held.items.add(new File([blob], 'pasted.png', {type: 'image/png'}));
+          document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: held, bubbles: true}));
+        }"""
+    )
+    page.wait_for_selector("#sw-file :text('pasted')")
+    page.wait_for_selector("#sw-expected :text('80 × 60')")
+
+
 def test_cancel_ends_the_work(visit: Any, tmp_path: Path) -> None:
     photo = tmp_path / "large.png"
     Image.open(PHOTO).resize((2600, 1800)).save(photo)
