@@ -6,6 +6,7 @@ methods; `PlainEncoder` spares encoders that route nothing the empty ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -164,8 +165,12 @@ class MultiExit(Protocol):
         """Exit `level` (1-based): features with margin → coefficients (b, k, h + 2, w + 2), a ring of one pixel."""
         ...
 
-    def table(self, level: int, first: int, last: int, n: int, out: int, start: int, count: int) -> Tensor:
-        """Kernels for output pixels first..last-1 of an axis over LR pixels start..start+count-1: (last - first, ·)."""
+    def table(
+        self, level: int, first: int, last: int, n: int, out: int, start: int, count: int, goes_on: tuple[bool, bool]
+    ) -> Tensor:
+        """Kernels for output pixels first..last-1 of an axis over LR pixels start..start+count-1: (last - first, ·).
+
+        The image's first and last pixel are repeated where it does not go on (before them, behind them)."""
         ...
 
     def render(self, level: int, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -189,12 +194,73 @@ class MultiExit(Protocol):
     def table_macs(self, level: int, positions: int) -> Macs: ...
 
 
+class MultiPath(Protocol):
+    """Paths through one network or several, cheapest first; `patch_paths.PatchPaths` sends each patch along one."""
+
+    paths: int
+    scale: int
+
+    def run(self, patches: Tensor, choice: Tensor) -> Tensor:
+        """patches (n, 3, h, w) in [0, 1], choice (n,) on the CPU → (n, 3, h·scale, w·scale), not clamped. A patch's
+        pixels do not depend on the others."""
+        ...
+
+    def path_macs(self, path: int, side: Size) -> Macs:
+        """The cost of one patch of `side`; it rises with `path`."""
+        ...
+
+
+class PathRouter(Protocol):
+    """Who decides per patch, from what a look at each patch alone says (`evidence`), before anything runs."""
+
+    dials: tuple[str, ...]  # the paper's own, as in effort.DIALS
+
+    def evidence(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
+        """lr (1, 3, h, w) → (paths, ny, nx), of patches of `side` that start at `rows` and `columns`: the greater, the
+        better is the path, in the paper's unit (dB, logits)."""
+        ...
+
+    def gain(self, evidence: Tensor) -> Tensor:
+        """The same as what a budget adds up over patches: less squared error, where the evidence says so."""
+        ...
+
+    def native(self, evidence: Tensor, value: float) -> Tensor:
+        """The paper's rule at its dial: (ny, nx) int64, a path for each patch."""
+        ...
+
+    def macs(self, size: Size) -> Macs:
+        """What looking at an image of `size` costs."""
+        ...
+
+
+class EarlyExits(Protocol):
+    """Exits of one network, cheapest first, at which patches leave while it runs; `patch_exits.PatchExits` runs it."""
+
+    paths: int
+    scale: int
+    channels: int
+
+    def run_while(self, patches: Tensor, stays: Callable[[int, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """patches (n, 3, h, w) in [0, 1] → (n, 3, h·scale, w·scale), not clamped, and each one's exit (n,), on the CPU.
+
+        `stays(exit, capacity)`, (k,) → bool (k,), says who of those still there goes on; who does not is not computed
+        any further. The lower its capacity, the more a patch gains by going on."""
+        ...
+
+    def path_macs(self, path: int, side: Size) -> Macs:
+        """The cost of one patch of `side` that leaves at exit `path`."""
+        ...
+
+
 __all__ = [
     "Decision",
+    "EarlyExits",
     "Encoded",
     "Encoder",
     "Grant",
     "MultiExit",
+    "MultiPath",
+    "PathRouter",
     "PlainEncoder",
     "Route",
     "RoutedEncoder",

@@ -157,6 +157,32 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor
     return scores.softmax(-1) @ v
 
 
+def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """(…, n, parts · heads · d) → `parts` tensors (…, heads, n, d)."""
+    return x.unflatten(-1, (parts, heads, -1)).movedim(-3, 0).transpose(-3, -2).unbind(0)
+
+
+class LocalAttention(nn.Module):
+    """Multi-head attention inside windows with a bias per relative position, without a projection behind it."""
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, (window, window)
+        self.bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        self.qkv = nn.Linear(channels, 3 * channels)
+        nn.init.trunc_normal_(self.bias_table, std=0.02)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(…, n, c) → (…, n, c), windows of n pixels."""
+        q, k, v = split_heads(self.qkv(u), 3, self.heads)
+        index = relative_position_index(self.window).to(u.device)
+        return window_attention(q, k, v, self.bias_table[index].permute(2, 0, 1)).transpose(-3, -2).flatten(-2)
+
+    def macs(self, windows: int) -> Macs:
+        channels, n = self.qkv.in_features, self.window[0] * self.window[1]
+        return cost.linear(channels, 3 * channels, windows * n) + cost.attention(n, n, channels, windows)
+
+
 def window_context(steps: Iterable[tuple[int, tuple[tuple[int, int], ...]]]) -> int:
     """Pixels beyond any region that can change it, along one axis of a network of convolutions and masked windows.
 

@@ -1,7 +1,7 @@
 """One image in, one number out: PSNR, SSIM, WS-PSNR, WS-SSIM, consistency, edge score, and what pyiqa adds.
 
 Images are float (3, h, w), RGB, 1.0 is white. Nothing is rounded or clamped here but by `eight_bit`: which images are
-compared is the protocol's business (`evaluate.py`). Sums are float64, in bands of rows, so large images fit.
+compared is the protocol's business (`evaluate/`). Sums are float64, in bands of rows, so large images fit.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
+from scalewise.edges import edge_map as edge_map
+from scalewise.edges import edge_score as edge_score
 from scalewise.errors import InvalidRequest, MissingDependency, ProtocolMismatch
 from scalewise.projection import latitude_weights
 from scalewise.resize import imresize
@@ -86,30 +87,6 @@ def consistency(lr: Float[Tensor, "3 h w"], sr: Float[Tensor, "3 H W"]) -> float
     An LR of 8-bit levels cannot be met better than about 59 dB by anything that does not know its rounding.
     """
     return psnr(imresize(sr, (lr.shape[-2], lr.shape[-1])), lr)
-
-
-def gray(levels: UInt8[Tensor, "... 3 h w"]) -> Int[Tensor, "... h w"]:
-    """OpenCV's 8-bit RGB to gray, in its fixed point."""
-    red, green, blue = levels.to(torch.int32).unbind(-3)
-    return (9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15
-
-
-def edge_map(levels: UInt8[Tensor, "... 3 h w"]) -> Float[Tensor, "... h w"]:
-    """|Laplacian| of the gray picture, saturated at 255: kernel [[2,0,2],[0,-8,0],[2,0,2]], border mirrored."""
-    plane = gray(levels).float()
-    h, w = plane.shape[-2:]
-    padded = F.pad(plane.reshape(-1, 1, h, w), (1, 1, 1, 1), mode="reflect").reshape(*plane.shape[:-2], h + 2, w + 2)
-    corners = padded[..., :-2, :-2] + padded[..., :-2, 2:] + padded[..., 2:, :-2] + padded[..., 2:, 2:]
-    return (2 * corners - 8 * plane).abs().clamp(max=255)
-
-
-def edge_score(image: Float[Tensor, "... 3 h w"], *, truncate: bool = False) -> Float[Tensor, "..."]:
-    """The mean of `edge_map`: how busy a patch is (ARM, ENAF). One number per picture of the batch, float64.
-
-    ARM rounds to 8 bits first; ENAF truncates, which loses a level for some k / 255.
-    """
-    levels = (image * 255).to(torch.uint8) if truncate else (image.clamp(0, 1) * 255).round().to(torch.uint8)
-    return edge_map(levels).double().mean((-2, -1))
 
 
 def perceptual(name: str) -> Callable[[Image, Image], float]:

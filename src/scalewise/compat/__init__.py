@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scalewise.compat import bare, basicsr, elan, liif, mmediting, native, pcsr
+from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, multipath, native, pcsr
 from scalewise.compat.build import BUILDERS, empty, parameter_count
 from scalewise.compat.files import Content, sha256
 from scalewise.compat.files import read as read_file
 from scalewise.compat.layouts import Translated, few
-from scalewise.compat.official import official_resolver
+from scalewise.compat.official import OFFICIAL_BUILDERS
 from scalewise.errors import CheckpointError, InvalidRequest, ScalewiseError
 from scalewise.model import SuperResolver
 
-FORMATS = (pcsr, liif, basicsr, elan, mmediting, bare)  # the first that accepts a file reads it
+FORMATS = (adaformer, multipath, pcsr, liif, basicsr, elan, mmediting, bare)  # the first that accepts a file reads it
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def load(path: str | os.PathLike[str], *, parity: bool = False, **overrides: Any
     if native.accepts(content):
         return _load_native(content, overrides)
     translated, form = _translate(content, overrides)
-    build = official_resolver if parity else BUILDERS["super_resolver"]
-    arguments = translated.design.as_dict()
+    build = (OFFICIAL_BUILDERS if parity else BUILDERS)[translated.builder]
+    arguments = dict(translated.arguments) or translated.design.as_dict()
     model = _fill(content.path, partial(build, **arguments), translated.tensors)
     lacks = ""
-    if translated.design.upsampler is None:
+    if translated.builder == "super_resolver" and translated.design.upsampler is None:
         name, channels = translated.design.encoder.name, model.channels
         lacks = f"an upsampler: it holds the encoder {name} ({channels} channels) alone; train or add one"
     return Loaded(
@@ -103,7 +103,7 @@ def load(path: str | os.PathLike[str], *, parity: bool = False, **overrides: Any
             path=content.path,
             format=form,
             network=translated.title,
-            builder="super_resolver",
+            builder=translated.builder,
             arguments=arguments,
             scales=getattr(model, "scales", None),
             parameters=parameter_count(model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scalewise.compat import camixer
 from scalewise.compat.files import Content
 from scalewise.compat.layouts import BASICSR_NETWORKS, Choices, Translated, translate
 
@@ -20,4 +21,4 @@ def accepts(content: Content) -> bool:
 def read(content: Content, overrides: Mapping[str, Any]) -> Translated:
     state = next(content.data[key] for key in KEYS if isinstance(content.data.get(key), Mapping))
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    return translate(content.path, state, BASICSR_NETWORKS, Choices(overrides))
+    return translate(content.path, state, (*BASICSR_NETWORKS, *camixer.NETWORKS), Choices(overrides))

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from scalewise.encoders.adaformer import AdaFormer
+from scalewise.encoders.camixer import CAMixer
+from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.encoders.carn import CARN
 from scalewise.encoders.cat import CAT
 from scalewise.encoders.edsr import EDSR
@@ -19,10 +22,20 @@ from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
+from scalewise.encoders.tadt import TADT, MultiScaleTransformer
 from scalewise.errors import CheckpointError
 from scalewise.model import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.multiexit.ape import APE
+from scalewise.multiexit.arm import ARM
+from scalewise.multiexit.camixer_paths import CAMixerPaths
+from scalewise.multiexit.classsr import ClassSR
+from scalewise.multiexit.enaf import CARNExits, FSRCNNExits, SRResNetExits
+from scalewise.multiexit.paths import Backbone
+from scalewise.patch_exits import PatchExits
+from scalewise.patch_paths import PatchPaths
 from scalewise.patches import PatchRouted
+from scalewise.routing.estimator import ClassRouter, EdgeRouter, ENAFRouter, PatchEstimator
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import (
@@ -43,6 +56,9 @@ Colour = tuple[float, float, float]
 Constructors = Mapping[str, Callable[..., nn.Module]]
 
 ENCODERS: Constructors = {
+    "adaformer": AdaFormer,
+    "camixer": CAMixer,
+    "camixer_odi": CAMixerODI,
     "carn": CARN,
     "cat": CAT,
     "edsr": EDSR,
@@ -53,6 +69,8 @@ ENCODERS: Constructors = {
     "rdn": RDN,
     "srresnet": SRResNet,
     "swinir": SwinIR,
+    "tadt": TADT,
+    "tadt_baseline": MultiScaleTransformer,
 }
 
 UPSAMPLERS: Constructors = {
@@ -69,6 +87,9 @@ UPSAMPLERS: Constructors = {
     "residual": Residual,
     "resnet_tail": ResNetTail,
 }
+
+
+EXITS: Constructors = {"carn": CARNExits, "fsrcnn": FSRCNNExits, "srresnet": SRResNetExits}
 
 
 @dataclass(frozen=True)
@@ -127,8 +148,67 @@ def patch_routed(
     return PatchRouted(PatchRouter(network.exits, patch=patch, channels=router_channels), network, patch=patch)
 
 
+def enaf(
+    backbone: str,
+    sizes: Mapping[str, Any],
+    costs: tuple[float, ...],
+    bonus: float,
+    blank: float,
+    *,
+    estimator: type[PatchEstimator] = PatchEstimator,
+) -> PatchPaths:
+    """ENAF on FSRCNN, CARN-M or SRResNet; `sizes` are the constructor's."""
+    network = _construct(EXITS, {"name": backbone, "arguments": sizes})
+    return PatchPaths(ENAFRouter(tuple(costs), bonus=bonus, blank=blank, estimator=estimator), network)  # type: ignore[arg-type]
+
+
+def arm(backbone: Mapping[str, Any], widths: tuple[int, ...], bins: int, costs: tuple[float, ...]) -> PatchPaths:
+    """ARM: a super-network and the table that chooses its width."""
+    network = ARM(_backbone(backbone), tuple(widths))
+    return PatchPaths(EdgeRouter(network.paths, bins, costs=tuple(costs)), network)
+
+
+def classsr(
+    backbone: Mapping[str, Any],
+    channels: tuple[int, ...],
+    costs: tuple[float, ...],
+    *,
+    estimator: type[PatchEstimator] = PatchEstimator,
+) -> PatchPaths:
+    """ClassSR: networks of rising width, and the classifier."""
+    return PatchPaths(ClassRouter(tuple(costs), estimator=estimator), ClassSR(_backbone(backbone), tuple(channels)))
+
+
+def classsr_camixer(channels: tuple[int, ...], keep: tuple[float, ...], scale: int, predictor: str) -> PatchPaths:
+    """ClassSR with CAMixerSR networks; costs are ours, as none were published for its own dial."""
+    network = CAMixerPaths(tuple(channels), tuple(keep), scale=scale, predictor=predictor)
+    costs = tuple(float(network.path_macs(path, (32, 32)).total) for path in range(network.paths))
+    return PatchPaths(ClassRouter(costs), network)
+
+
+def _backbone(given: Mapping[str, Any]) -> Backbone:
+    return Backbone(**{name: _tuples(value) for name, value in given.items()})
+
+
+def patch_exits(
+    channels: int, blocks: int, interval: int, scale: int, res_scale: float, patch: int = 48, step: int = 46
+) -> PatchExits:
+    """APE on its patches."""
+    return PatchExits(
+        APE(channels, blocks, interval=interval, scale=scale, res_scale=res_scale), patch=patch, step=step
+    )
+
+
 # What the metadata of a converted file calls `builder`; its `arguments` are the function's.
-BUILDERS: Mapping[str, Callable[..., nn.Module]] = {"super_resolver": super_resolver, "patch_routed": patch_routed}
+BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
+    "super_resolver": super_resolver,
+    "patch_routed": patch_routed,
+    "patch_exits": patch_exits,
+    "enaf": enaf,
+    "arm": arm,
+    "classsr": classsr,
+    "classsr_camixer": classsr_camixer,
+}
 
 
 def _construct(constructors: Constructors, part: Mapping[str, Any], *first: Any) -> nn.Module:

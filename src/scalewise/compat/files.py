@@ -7,6 +7,7 @@ harmless names, makes no tensor, and compares what each tensor declares with the
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -20,7 +21,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy._core.multiarray import _reconstruct  # pyright: ignore[reportAttributeAccessIssue]
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -41,6 +44,14 @@ STORAGE_BYTES = {
     "UntypedStorage": 1,
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+# What numpy's arrays are written with, under both names of its core: none of these runs what a file brings.
+ARRAY_NAMES = [
+    *((np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype"), (codecs.encode, "_codecs.encode")),
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((type(np.dtype(kind)), f"numpy.dtypes.{type(np.dtype(kind)).__name__}") for kind in ("f8", "f4", "i8", "i4")),
+]
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,8 @@ def read(path: str | os.PathLike[str]) -> Content:
         raise CheckpointError(f"{path}: not a weight file; give safetensors or a torch file (.pth, .pt, .t7, .ckpt)")
     mmap = start[:2] == b"PK"
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals(ARRAY_NAMES):
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         raise CheckpointError(f"{path}: cannot be read as weights: {_first_line(error)}") from None
     return Content(path, data, {})
@@ -151,6 +163,10 @@ class _Walker(pickle.Unpickler):
         }
         if (module, name) in known:
             return known[module, name]
+        if (module, name) == ("numpy", "ndarray"):
+            return _never_called
+        if (module, name) in {(n.rpartition(".")[0], n.rpartition(".")[2]) for _, n in ARRAY_NAMES}:
+            return _empty_array if name == "_reconstruct" else _Array
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return None
         raise _RefusedError(f"it names {module}.{name}, which weights have no need of")
@@ -160,6 +176,25 @@ class _Walker(pickle.Unpickler):
         if not (isinstance(item, int) and isinstance(count, int) and count >= 0):
             raise _RefusedError("it declares a storage that is not one")
         return self.storages.setdefault(str(key), _Storage(str(key), count * item, item))
+
+
+class _Array:
+    """Stands for anything that a numpy array is written with."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _empty_array(_: Any, shape: Any, *__: Any) -> _Array:
+    """An array is made empty, and then gets the numbers that are in the file."""
+    if prod(shape):
+        raise _RefusedError(f"it declares an array of {prod(shape):.3g} numbers that it does not hold")
+    return _Array()
+
+
+def _never_called(*_: Any) -> None:
+    raise _RefusedError("it makes an array without numbers in the file")
 
 
 def _nothing(*_: Any) -> None:

@@ -83,13 +83,17 @@ class Network:
 
 @dataclass(frozen=True)
 class Translated:
-    """A recognised file: `tensors` under our keys, what they are, and what was left out."""
+    """A recognised file: `tensors` under our keys, what they are, and what was left out.
+
+    A network that is not an encoder with an upsampler names its `builder` and that function's `arguments`."""
 
     title: str
     design: Design
     tensors: dict[str, Tensor]
     choices: Choices
     dropped: tuple[str, ...] = ()
+    builder: str = "super_resolver"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,6 @@ class Match:
 def translate(path: object, state: Tensors, networks: Iterable[Network], choices: Choices) -> Translated:
     """A flat state dict → our network. Raises CheckpointError naming the nearest network and what does not fit."""
     state = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    refuse_unbuilt(path, state)
     matches = [fit(state, network) for network in networks]
     match = next((one for one in matches if one.complete), None)
     if match is None:
@@ -187,21 +190,6 @@ def describe_misfit(match: Match, keys: int) -> str:
 def few(names: Iterable[str], most: int = 4) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-# Networks that are known by a mark in their keys but are not of the encoder-and-upsampler kind.
-UNBUILT = (
-    (r"estimator\.lastOut\.", "an ENAF checkpoint (multi-exit network)"),
-    (r"classifier\.(lastOut|CondNet)\.", "a ClassSR checkpoint (three networks and a classifier)"),
-    (r"shollow_feature_extraction\.", "an AdaFormer checkpoint"),
-    (r"body\.\d+\.body\.\d+\.mixer\.", "a CAMixerSR checkpoint"),
-)
-
-
-def refuse_unbuilt(path: object, state: Tensors) -> None:
-    for pattern, what in UNBUILT:
-        if any(re.match(pattern, key) for key in state):
-            raise CheckpointError(f"{path} is {what}; this loader does not run it yet")
 
 
 def count(tensors: Tensors, pattern: str) -> int:

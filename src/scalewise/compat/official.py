@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from scalewise.compat.build import ENCODERS, UPSAMPLERS, Constructors, super_resolver
+from scalewise.compat import camixer, multipath
+from scalewise.compat.adaformer import OfficialAdaFormer
+from scalewise.compat.build import BUILDERS, ENCODERS, UPSAMPLERS, Constructors, classsr, enaf, super_resolver
 from scalewise.compat.geometry import PublishedGeometry
 from scalewise.contracts import Sampled
 from scalewise.effort import Effort
 from scalewise.encoders.nlsa import NLSA, bucket_count
 from scalewise.grid import Frame, Query
 from scalewise.model import SuperResolver, pad_to_grid
+from scalewise.route import Route
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.corners import gather
 from scalewise.upsamplers.fixed import FixedTail
@@ -63,16 +66,27 @@ class UncroppedResolver(SuperResolver):
     """Windowed fixed-scale networks crop the picture, not the features: their tail sees the padding."""
 
     def forward(
-        self, lr: Tensor, query: Query, scale: Tensor, effort: Effort | None = None, frame: Frame | None = None
+        self,
+        lr: Tensor,
+        query: Query,
+        scale: Tensor,
+        effort: Effort | None = None,
+        frame: Frame | None = None,
+        plan: Route = (),
     ) -> Sampled:
         if not isinstance(self.upsampler, FixedTail):
-            return super().forward(lr, query, scale, effort, frame)
+            return super().forward(lr, query, scale, effort, frame, plan)
         padded = pad_to_grid(lr, self.grid)
         frame = frame or Frame((padded.shape[-2], padded.shape[-1]))
-        return super().forward(padded, query, scale, effort, frame)
+        return super().forward(padded, query, scale, effort, frame, plan)
 
 
-OFFICIAL_ENCODERS: Constructors = {**ENCODERS, "nlsa": RandomRotations}
+OFFICIAL_ENCODERS: Constructors = {
+    **ENCODERS,
+    **camixer.OFFICIAL_ENCODERS,
+    "adaformer": OfficialAdaFormer,
+    "nlsa": RandomRotations,
+}
 OFFICIAL_UPSAMPLERS: Constructors = {
     **UPSAMPLERS,
     "ciaosr": OfficialCiaoSR,
@@ -124,3 +138,11 @@ def slot_offsets(length: int, scale: float) -> tuple[Tensor, Tensor]:
     offset[slot] = position - pixel
     used[slot] = True
     return offset, used
+
+# What `load(parity=True)` builds; builders that are not here have no quirk to repeat.
+OFFICIAL_BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
+    **BUILDERS,
+    "super_resolver": official_resolver,
+    "enaf": partial(enaf, estimator=multipath.OfficialEstimator),
+    "classsr": partial(classsr, estimator=multipath.OfficialEstimator),
+}

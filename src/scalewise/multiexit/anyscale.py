@@ -78,13 +78,23 @@ class AnyScaleExits(nn.Module):
         """Exit `level` (1-based): features (b, c, h + 4, w + 4) → coefficients (b, 3·M·M, h + 2, w + 2)."""
         return self.head(level)(features)
 
-    def table(self, level: int, first: int, last: int, n: int, out: int, start: int, count: int) -> Tensor:
+    def table(
+        self,
+        level: int,
+        first: int,
+        last: int,
+        n: int,
+        out: int,
+        start: int,
+        count: int,
+        goes_on: tuple[bool, bool] = (False, False),
+    ) -> Tensor:
         """(last - first, count · M): kernels for output pixels first..last-1 over LR pixels start..start+count-1."""
         head = self.head(level)
         device = head.coefficients.weight.device
         position = axis_positions(first, last, n, out).unsqueeze(0).to(device)
         cell = torch.tensor([n / out], device=device)
-        return head.table(position, cell, start, count, (0, n - 1))[0]
+        return head.table(position, cell, start, count, (-goes_on[0], n - 1 + goes_on[1]))[0]
 
     def render(self, level: int, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Residual RGB (b, 3, hq, wq)."""

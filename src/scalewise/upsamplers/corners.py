@@ -16,8 +16,10 @@ from scalewise.grid import Frame, Query, Size
 
 # Points rendered at a time, so that memory stays the same for any output size. On a processor 1024 × 256 channels are
 # 1 MB per layer: that stays in the cache and the allocator gives it out again without fresh pages, and the matrix
-# product still has rows enough. A GPU needs more to be busy: there a layer takes 128 MB.
+# product still has rows enough. A GPU needs more to be busy: there a layer takes 128 MB. In training every band costs a
+# gradient of the whole LR map: 4096 points took 0.8 of the time of 1024 (benchmarks/training.py), 65536 took 1.15.
 BAND = 1024
+BAND_TRAINING = 4096
 BAND_GPU = 2**17
 
 # Positions reach us rounded to float32: within this distance (LR pixels) below a pixel border, a point is on it.
@@ -36,15 +38,15 @@ class Side:
 
 
 def sides(frame: Frame, size: Size) -> tuple[Side, Side]:
-    """Rows and columns of a tile of `size`. A 360° image has no first and no last column."""
+    """Rows and columns of a tile of `size`. A 360° image has no first and no last column, and none at its poles."""
 
-    def side(axis: int, wrap: bool) -> Side:
+    def side(axis: int) -> Side:
         whole, origin = frame.size[axis], frame.origin[axis]
-        if wrap:
-            return Side(whole, origin, 0, size[axis] - 1)
-        return Side(whole, origin, max(0, -origin), min(size[axis], whole - origin) - 1)
+        before, behind = frame.goes_on[axis]
+        first = 0 if before else max(0, -origin)
+        return Side(whole, origin, first, (size[axis] if behind else min(size[axis], whole - origin)) - 1)
 
-    return side(0, False), side(1, frame.wrap)
+    return side(0), side(1)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ def bilinear(rows: Tensor, y: Tensor, x: Tensor, axes: tuple[Side, Side], width:
 
 
 def band_points(query: Query) -> int:
-    return BAND if query.y.device.type == "cpu" else BAND_GPU
+    if query.y.device.type != "cpu":
+        return BAND_GPU
+    return BAND_TRAINING if torch.is_grad_enabled() else BAND
 
 
 def in_bands(query: Query, images: int, render: Callable[[Query], Tensor], band: int | None = None) -> Tensor:

@@ -1,0 +1,45 @@
+"""ClassSR: three networks of rising width, and a class per patch that says which. Kong et al., CVPR 2021,
+arXiv:2103.04039. The classifier and its rule are in `routing/estimator.py`; in training `mixed` is its Eq. 2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scalewise.cost import Macs
+from scalewise.grid import Size
+from scalewise.multiexit.paths import Backbone, run_by_path
+
+
+class ClassSR(nn.Module):
+    """A network of `backbone` for each of `channels`, cheapest first."""
+
+    def __init__(self, backbone: Backbone, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(backbone.build(c) for c in channels)
+        self.paths, self.scale = len(channels), backbone.scale
+
+    def run(self, patches: Tensor, choice: Tensor) -> Tensor:
+        """patches (n, 3, h, w) in [0, 1], choice (n,) on the CPU → (n, 3, 4h, 4w), not clamped."""
+        return run_by_path(lambda path, some: self.networks[path](some), patches, choice, self.scale)
+
+    def mixed(self, patches: Tensor, probability: Tensor) -> Tensor:
+        """The sum of all networks' pictures, weighted by the classes' probabilities (n, paths): for training."""
+        pictures = torch.stack([network(patches) for network in self.networks], 1)
+        return (pictures * probability[:, :, None, None, None]).sum(1)
+
+    def path_macs(self, path: int, side: Size) -> Macs:
+        return self.networks[path].macs(side)  # type: ignore[operator]
+
+
+def class_loss(probability: Tensor) -> Tensor:
+    """Eq. 4: how far the probabilities (n, classes) are from a clear word: classes - 1 minus their summed distances."""
+    pairs = (probability.unsqueeze(1) - probability.unsqueeze(2)).abs().sum((1, 2)) / 2
+    return (probability.shape[1] - 1 - pairs).mean()
+
+
+def average_loss(probability: Tensor) -> Tensor:
+    """Eq. 5: how unevenly the classes are used in a batch, as a share of the worst."""
+    samples, classes = probability.shape
+    even = samples / classes
+    return ((probability.sum(0) - even).abs() / (even * 4)).sum()

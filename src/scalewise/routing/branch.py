@@ -1,0 +1,103 @@
+"""Branches: which attention branches of a whole network run for an image and a scale. TADT's routing controller.
+
+Xu et al., ECAI 2024. `TaskController` is TARC: an image branch and a scale branch; `probabilities` is Eq. 3,
+`straight_through` Eq. 4, `intensity_loss` Eq. 6 and 7, `routed_loss` Eq. 5. The paper draws routes at inference too;
+we take the expectation (`expected`, or `likely`), and `straight_through` with the caller's numbers is there to draw.
+
+The paper leaves open, and ours are (spec adaptive §5.2): widths and ReLUs; a sigmoid behind the scale branch, which
+starts at β = .98, and an image branch that starts at e = 0, so that fine-tuning starts with nearly all branches on.
+Images are looked at in cells, each with zeros around it: a training patch of the paper is one cell, so what the
+controller sees of an image is the mean of what it was trained on, and pieces of an image equal the whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scalewise import cost
+from scalewise.cost import Macs
+from scalewise.grid import Size
+from scalewise.layers import conv3
+
+PENALTY = 2e-4  # λ of Eq. 5
+THRESHOLD = (0.25, 0.25, 0.5)  # α of Eq. 6
+START = 4.0  # sigmoid(4) = .98
+
+
+class TaskController(nn.Module):
+    """TARC: image and scale → the probability of each of `branches`. `cell` is the side that one look takes in."""
+
+    def __init__(self, branches: int, *, cell: int = 48, channels: int = 32, hidden: int = 16) -> None:
+        super().__init__()
+        self.branches, self.cell = branches, cell
+        self.convs = nn.Sequential(conv3(3, channels), nn.ReLU(), conv3(channels, channels), nn.ReLU())
+        self.judge = nn.Linear(channels, branches)
+        last = nn.Linear(hidden, 1)
+        self.scale = nn.Sequential(nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
+        nn.init.zeros_(self.judge.weight)
+        nn.init.zeros_(self.judge.bias)
+        nn.init.constant_(last.bias, START)
+
+    def look(self, lr: Tensor) -> Tensor:
+        """lr (b, 3, h, w), sides multiples of `cell` → (b, channels, gy, gx): the mean over each cell."""
+        b, gy, gx = len(lr), lr.shape[-2] // self.cell, lr.shape[-1] // self.cell
+        cells = lr.unflatten(-1, (gx, -1)).unflatten(-3, (gy, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        return self.convs(cells).mean((-2, -1)).unflatten(0, (b, gy, gx)).permute(0, 3, 1, 2)
+
+    def intensity(self, scale: Tensor) -> Tensor:
+        """scale (b, 2) → β (b,) in (0, 1); of two factors the geometric mean."""
+        return self.scale(scale.prod(-1, keepdim=True).sqrt()).squeeze(-1).sigmoid()
+
+    def forward(self, seen: Tensor, beta: Tensor) -> Tensor:
+        """What was seen (b, …, channels) and β (b,) → p (b, …, branches)."""
+        return probabilities(self.judge(seen), beta.view(-1, *(1 for _ in seen.shape[1:])))
+
+    def macs(self, size: Size, units: int) -> Macs:
+        """An image of `size` whose branches are routed in as many units."""
+        width = self.judge.in_features
+        total = cost.conv2d(3, width, 3, *size) + cost.conv2d(width, width, 3, *size)
+        for layer in self.scale:
+            if isinstance(layer, nn.Linear):
+                total += cost.linear(layer.in_features, layer.out_features, 1)
+        return (total + cost.linear(width, self.branches, units)).as_router()
+
+
+def probabilities(e: Tensor, beta: Tensor) -> Tensor:
+    """Eq. 3: e (…, 4N) and β that broadcasts → p; their sum is 4N·β where none is clipped at 1."""
+    return unclipped(e, beta).clamp(max=1)
+
+
+def unclipped(e: Tensor, beta: Tensor) -> Tensor:
+    share = e.sigmoid()
+    return beta * e.shape[-1] * share / share.sum(-1, keepdim=True)
+
+
+def straight_through(p: Tensor, uniform: Tensor) -> Tensor:
+    """Eq. 4: r of 0 and 1, drawn with numbers `uniform` in [0, 1) of the same shape; its gradient is that of p."""
+    return (uniform < p).to(p) + (p - p.detach())
+
+
+def expected(p: Tensor, costs: Tensor) -> Tensor:
+    """As many as a draw takes on average: the round(Σp) most probable of p (…, 4N), of equals the cheaper."""
+    cheapest = costs.argsort(stable=True)
+    order = cheapest[p[..., cheapest].argsort(dim=-1, descending=True, stable=True)]
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(p.shape[-1], device=p.device).expand_as(order))
+    return rank < p.sum(-1, keepdim=True).round()
+
+
+def likely(p: Tensor) -> Tensor:
+    """The branches that a draw takes more often than not."""
+    return p > 0.5
+
+
+def intensity_loss(beta: Tensor, scale: Tensor) -> Tensor:
+    """Eq. 6 and 7: β where it is at least α₁ + α₂·s^α₃, else 0; the mean over the batch. The mask has no gradient."""
+    first, second, power = THRESHOLD
+    s = scale.prod(-1).sqrt()
+    return (beta * (beta.detach() >= first + second * s**power)).mean()
+
+
+def routed_loss(error: Tensor, beta: Tensor, scale: Tensor) -> Tensor:
+    """Eq. 5: the L1 error plus λ times `intensity_loss`."""
+    return error + PENALTY * intensity_loss(beta, scale)

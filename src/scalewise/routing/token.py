@@ -1,0 +1,88 @@
+"""Tokens: who leaves when, in AdaFormer (Luo et al., AAAI 2024): confidence adds up to a halting score (Eq. 18).
+
+`Confidence` is Eq. 15 before its sigmoid, `uncertainty_loss` Eq. 17. `below` are the masks of Eq. 19 and 22; `lowest`
+those of a budget: as many as it grants, the lowest scores first. Scores only rise and masks only shrink from layer to
+layer, and what happens to one image does not depend on another of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalewise import cost
+from scalewise.cost import Macs
+from scalewise.grid import Size
+from scalewise.layers import conv3
+from scalewise.routing.window import top
+
+SMALL = 1e-8  # ε of Eq. 17
+
+
+class Confidence(nn.Sequential):
+    """Features (b, c, h, w) → logits (b, 1, h, w) of how well each token is restored; one estimator for all layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(conv3(channels, channels // 2), nn.Tanh(), conv3(channels // 2, 1))
+        self.channels = channels
+
+    def macs(self, size: Size) -> Macs:
+        half = self.channels // 2
+        return (cost.conv2d(self.channels, half, 3, *size) + cost.conv2d(half, 1, 3, *size)).as_router()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What has not left before a layer: `windows` (b, gy, gx) and `tokens` (b, gy, gx, pixels of a window), bool."""
+
+    windows: Tensor
+    tokens: Tensor
+
+    @staticmethod
+    def all(batch: int, grid: Size, pixels: int, device: torch.device) -> Kept:
+        windows = torch.ones(batch, *grid, dtype=torch.bool, device=device)
+        return Kept(windows, windows.unsqueeze(-1).expand(-1, -1, -1, pixels))
+
+    @staticmethod
+    def of_windows(windows: Tensor, pixels: int) -> Kept:
+        """Tokens leave with their window."""
+        return Kept(windows, windows.unsqueeze(-1).expand(-1, -1, -1, pixels))
+
+
+def below(score: Tensor, epsilon: float) -> Kept:
+    """Score (b, gy, gx, n) → what stays: tokens below 1 - ε, and windows whose mean is (Eq. 19, 22)."""
+    return Kept(score.mean(-1) < 1 - epsilon, score < 1 - epsilon)
+
+
+def lowest(score: Tensor, windows: int, tokens: int, before: Kept) -> Kept:
+    """The `windows` and `tokens` of each image with the lowest score, of those that stayed before; ties by index."""
+    return Kept(_lowest(score.mean(-1), windows, before.windows), _lowest(score, tokens, before.tokens))
+
+
+def _lowest(score: Tensor, count: int, before: Tensor) -> Tensor:
+    candidates = score.masked_fill(~before, torch.inf).flatten(1)
+    keep = torch.full((len(score),), count, device=score.device)
+    return top(-candidates, keep).view_as(before) & before
+
+
+def uncertainty_loss(
+    logits: Iterable[Tensor], sr: Tensor, hr: Tensor, *, scale: int, value_range: float = 255
+) -> Tensor:
+    """Σ over layers of mean(C↑·|hr - sr|) + mean(log 1 / (C + ε)), C = sigmoid(logits), C↑ bilinear (Eq. 17).
+
+    `logits` (b, h, w) of each layer, as the evidence of AdaFormer's decisions has them; sr, hr (b, 3, H, W) in [0, 1].
+    The error counts in `value_range`: C tends to 1 / error, so with errors in [0, 1] all tokens would leave at once.
+    `sr` is detached: what is trained here is the confidence (spec adaptive §3.4).
+    """
+    height, width = hr.shape[-2:]
+    error = (hr - sr.detach()).abs().mean(1, keepdim=True) * value_range
+    total = error.new_zeros(())
+    for layer in logits:
+        confidence = layer[:, None, : height // scale, : width // scale].sigmoid()  # without the padding
+        raised = F.interpolate(confidence, size=(height, width), mode="bilinear", align_corners=False)
+        total = total + (raised * error).mean() - (confidence + SMALL).log().mean()
+    return total
