@@ -165,7 +165,7 @@ def test_every_folder_layout_is_found(tmp_path: Path) -> None:
 def test_a_made_lr_has_the_geometry_of_the_project(tmp_path: Path, scale: float) -> None:
     hr = picture(61, 83)
     save(hr, tmp_path / "img.png")
-    lr, cropped = load_pair(*find_pairs(tmp_path, scale), scale, DEFAULT)
+    lr, cropped = load_pair(find_pairs(tmp_path, scale)[0], scale, DEFAULT)
     assert lr.shape[-2:] == (math.floor(61 / scale), math.floor(83 / scale))
     assert cropped.shape[-2:] == tuple(round(n * scale) for n in lr.shape[-2:])
     torch.testing.assert_close(cropped, hr[:, : cropped.shape[-2], : cropped.shape[-1]])
@@ -175,7 +175,7 @@ def test_a_made_lr_has_the_geometry_of_the_project(tmp_path: Path, scale: float)
 def test_a_given_lr_is_used_whole_at_fractional_scales(tmp_path: Path) -> None:
     save(picture(32, 45), tmp_path / "HR/img.png")
     save(picture(13, 18), tmp_path / "LR_bicubic/X2.5/imgx2.5.png")
-    lr, hr = load_pair(*find_pairs(tmp_path, 2.5), 2.5, DEFAULT)
+    lr, hr = load_pair(find_pairs(tmp_path, 2.5)[0], 2.5, DEFAULT)
     assert lr.shape[-2:] == (13, 18) and hr.shape[-2:] == (32, 45)
 
 

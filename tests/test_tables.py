@@ -71,7 +71,7 @@ def test_bicubic_is_reproduced_and_the_rest_says_why_not(tmp_path: Path, monkeyp
         asked.append((method, dial))
         return bicubic if method == "camixer-b" else None
 
-    rows = reproduce("camixer", tmp_path, models, methods=["camixer-b", "camixer-s"])
+    rows = reproduce("camixer", tmp_path, models, methods=["camixer-b", "camixer-m"])
     found = {(row.published.dial, row.published.scale): row for row in rows if not row.absent}
     assert ("gamma=0.5", 4) in found and len(asked) == len(set(asked)) * 2  # once per dial and scale, not per metric
     assert {row.absent for row in rows if row.absent} >= {"no data: F2K", "not measured by this command"}
@@ -89,7 +89,7 @@ def test_the_reproduced_table_in_three_styles(tmp_path: Path) -> None:
     markdown = reproduced_table(rows, "markdown").splitlines()
     assert markdown[1].startswith("| ---") and len(markdown) == len(rows) + 2
     lines = reproduced_table(rows, "csv").splitlines()
-    assert lines[0].endswith("difference,why absent,source,note") and len(lines) == len(rows) + 1
+    assert lines[0].endswith("difference,FLOPs,our count,why absent,source,note") and len(lines) == len(rows) + 1
 
 
 def test_tables_escape_what_their_style_needs() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from scalewise.effort import Budget
+from scalewise.errors import BudgetInfeasible, DataError
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,38 @@ def measure(
     protocol: str,
     data: str,
 ) -> Calibration:
-    """Run at each budget (a share in (0, 1]); `run` gives mean share, PSNR and seconds."""
-    points = [Point(budget, *run(Budget.fraction(budget))) for budget in sorted(set(budgets))]
+    """Run at each budget (a share in (0, 1]); `run` gives mean share, PSNR and seconds. Budgets below the model's floor
+    are left out; raises BudgetInfeasible if all are."""
+    points, refused = [], None
+    for budget in sorted(set(budgets)):
+        try:
+            points.append(Point(budget, *run(Budget.fraction(budget))))
+        except BudgetInfeasible as error:
+            refused = error
+    if refused is not None and not points:
+        raise refused
     return Calibration(scale, protocol, data, tuple(points))
+
+
+def beside(weights: Path) -> Path:
+    """Where the curves of a weight file are kept if they are not in it."""
+    return weights.with_name(weights.name + ".calibration.json")
+
+
+def kept(weights: Path) -> list[Calibration]:
+    """The curves beside a weight file. Raises DataError if they cannot be read."""
+    path = beside(weights)
+    if not path.exists():
+        return []
+    try:
+        return [Calibration.from_dict(curve) for curve in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        raise DataError(
+            f"{path} holds no calibration: delete it, or measure again (scalewise calibrate --keep)"
+        ) from None
+
+
+def joined(curves: Iterable[Calibration], found: Calibration) -> list[dict[str, Any]]:
+    """Curves as JSON, one for each scale: `found` in place of an older one."""
+    others = (curve for curve in curves if curve.scale != found.scale)
+    return [curve.as_dict() for curve in sorted((*others, found), key=lambda curve: curve.scale)]

@@ -16,16 +16,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from scalewise.errors import BudgetInfeasible, InvalidRequest, MissingDependency, ScalewiseError
+from scalewise.errors import BudgetInfeasible, InvalidRequest, MissingDependency, ProtocolMismatch, ScalewiseError
 from scalewise.evaluate import (
     DEFAULT,
     Comparison,
     EvalProtocol,
     EvalResult,
+    PaperCost,
     Upscaler,
     bicubic,
     evaluate,
     find_protocol,
+    paper_cost,
     plain,
 )
 
@@ -57,11 +59,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """A published number beside ours, or why there is none of ours."""
+    """A published number beside ours, or why there is none of ours. `cost`: ours of what the paper prints
+    beside it, as it counts; None where that is not known."""
 
     published: Published
     ours: float = math.nan
     absent: str = ""
+    cost: PaperCost | None = None
 
     @property
     def difference(self) -> float:
@@ -96,7 +100,7 @@ def reproduce(
     `models(method, dial)` gives the upscaler of a row, or None if there are no weights for it; bicubic needs none.
     `methods` limits the rows. What cannot be measured says why.
     """
-    found: dict[tuple[str, str, str, float, str], EvalResult | str] = {}
+    found: dict[tuple[str, str, str, float, str], tuple[EvalResult, PaperCost | None] | str] = {}
     rows = []
     for row in load_table(table):
         if methods and row.method not in methods:
@@ -112,20 +116,21 @@ def reproduce(
             if progress is not None:
                 progress(row)
             found[key] = _measure(row, data, models)
-        result = found[key]
-        if isinstance(result, str):
-            rows.append(Reproduced(row, absent=result))
+        measured = found[key]
+        if isinstance(measured, str):
+            rows.append(Reproduced(row, absent=measured))
             continue
+        result, cost = measured
         ours = result.mean.get(MEASURED[row.metric], math.nan)
         absent = f"{len(result.skipped)} pictures could not be read" if result.skipped else ""
-        rows.append(Reproduced(row, ours, absent))
+        rows.append(Reproduced(row, ours, absent, cost))
     return rows
 
 
 def _measure(
     row: Published, data: Path | str | None, models: Callable[[str, str], Upscaler | None] | None
-) -> EvalResult | str:
-    """The evaluation behind a row, or why there is none."""
+) -> tuple[EvalResult, PaperCost | None] | str:
+    """The evaluation behind a row and its cost, or why there is none."""
     folder = _dataset_folder(row.dataset, data)
     if folder is None:
         return f"no data: {row.dataset}"
@@ -134,9 +139,20 @@ def _measure(
         upscaler = bicubic if row.method == "bicubic" else own
         if upscaler is None:
             return f"no weights: {row.method}"
-        return evaluate(upscaler, folder, row.scale, find_protocol(row.protocol))
+        result = evaluate(upscaler, folder, row.scale, find_protocol(row.protocol))
     except ScalewiseError as error:
         return str(error)
+    return result, _cost(upscaler, result)
+
+
+def _cost(upscaler: Upscaler, result: EvalResult) -> PaperCost | None:
+    """What the papers print beside their numbers, where it is known how they count."""
+    for convention in ("classsr", "camixer"):
+        try:
+            return paper_cost(upscaler, result, convention)
+        except ProtocolMismatch:
+            continue
+    return None
 
 
 def _dataset_folder(dataset: str, data: Path | str | None) -> Path | None:
@@ -147,21 +163,28 @@ def _dataset_folder(dataset: str, data: Path | str | None) -> Path | None:
 
 
 def reproduced_table(rows: Sequence[Reproduced], style: Literal["text", "csv", "markdown"] = "text") -> str:
-    """published | ours | difference | why absent. CSV also has the source and the note of every number."""
+    """published | ours | difference | FLOPs published | ours | why absent. CSV also has the source and the note of
+    every number."""
     header = ["method", "dial", "dataset", "scale", "metric", "protocol"]
-    header += ["published", "ours", "difference", "why absent"]
+    header += ["published", "ours", "difference", "FLOPs", "our count", "why absent"]
     if style == "csv":
         header += ["source", "note"]
     cells = []
     for row in rows:
         printed = row.published
-        digits = 2 if "psnr" in printed.metric else 4
+        digits = max(2, decimals(printed.value)) if "psnr" in printed.metric else 4
         line = [printed.method, printed.dial, printed.dataset, f"{printed.scale:g}", printed.metric, printed.protocol]
         line += [f"{printed.value:.{digits}f}" if printed.metric in MEASURED else f"{printed.value:g}"]
         line += ["", ""] if math.isnan(row.ours) else [f"{row.ours:.{digits}f}", f"{row.difference:+.{digits}f}"]
-        line += [row.absent]
+        cost = "" if row.cost is None else f"{row.cost.mean / 1e6:.1f}M ({row.cost.share:.1%})"
+        line += [printed.flops, cost, row.absent]
         cells.append([*line, printed.source, printed.note] if style == "csv" else line)
     return table_text(header, cells, style)
+
+
+def decimals(value: float) -> int:
+    """How many a printed number has."""
+    return len(repr(value).partition(".")[2])
 
 
 def comparison_table(rows: Sequence[Comparison], style: Literal["text", "csv", "markdown"] = "text") -> str:

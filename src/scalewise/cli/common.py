@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import sys
@@ -15,12 +17,14 @@ import typer
 from scalewise.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from scalewise.grid import Size
+    from scalewise.effort import Budget
+    from scalewise.grid import Box, Size
     from scalewise.pipeline import Job
 
 Format = Literal["text", "csv", "markdown"]
 
 RUNNING, FILES = "How to run", "Files"  # panels of the help
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 Device = Annotated[
     str | None,
@@ -78,13 +82,33 @@ Protocol = Annotated[
     ),
 ]
 OneScale = Annotated[float, typer.Option("--scale", "-s", metavar="FACTOR", help="The scale, a number of at least 1.")]
+Native = Annotated[
+    str | None,
+    typer.Option(
+        "--native",
+        metavar="NAME=VALUE",
+        help="Instead of a budget, the paper's own dial: eta=0.5 (ENAF), k=4 (ARM), lambda=0 (ClassSR), gamma=0.5 "
+        "(CAMixerSR), …; path=K takes path K of a network that routes patches.",
+    ),
+]
 Style = Annotated[Format, typer.Option("--format", metavar="text|csv|markdown", help="How the table is printed.")]
 
 
-def job(tile: int = 0, device: str | None = None, dtype: str = "auto", fp32: bool = False, exact: bool = False) -> Job:
+def job(
+    tile: int = 0,
+    device: str | None = None,
+    dtype: str = "auto",
+    fp32: bool = False,
+    exact: bool = False,
+    projection: str = "auto",
+    max_memory: str | None = None,
+    crop: str | None = None,
+) -> Job:
     """How to run, from the options. Raises InvalidRequest."""
     from scalewise.inference import Dtype, pick_device
-    from scalewise.pipeline import Job
+    from scalewise.memory import parse_bytes
+    from scalewise.outlook import Job
+    from scalewise.projection import Projection
 
     if tile < 0:
         raise InvalidRequest(f"--tile {tile} is out of range: pixels of the input a side, or 0 to let memory decide")
@@ -92,8 +116,31 @@ def job(tile: int = 0, device: str | None = None, dtype: str = "auto", fp32: boo
         raise InvalidRequest(f"--dtype {dtype} is not known: allowed are {', '.join(get_args(Dtype))}")
     if fp32 and dtype == "bf16":
         raise InvalidRequest("--fp32 and --dtype bf16 contradict each other: leave one out")
+    if projection not in get_args(Projection):
+        raise InvalidRequest(f"--projection {projection} is not known: allowed are {', '.join(get_args(Projection))}")
     pick_device(device)
-    return Job(tile or None, device, "fp32" if fp32 else dtype, exact)  # type: ignore[arg-type]
+    most = None if max_memory is None else parse_bytes(max_memory)
+    window = None if crop is None else parse_crop(crop)
+    return Job(tile or None, device, "fp32" if fp32 else dtype, exact, projection, most, window)  # type: ignore[arg-type]
+
+
+def measuring(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that measures: its parameter `how: Job` becomes the options --tile, --device, --dtype, --fp32 and
+    --threads. A dB is measured in fp32 unless asked otherwise."""
+    options = (("tile", TileSide, 0), ("device", Device, None), ("dtype", Number, "fp32"), ("fp32", Fp32, False))
+    options += (("threads", Threads, None),)
+    ours = [inspect.Parameter(name, KEYWORD, default=default, annotation=kind) for name, kind, default in options]
+
+    @functools.wraps(command)
+    def run(tile: int, device: str | None, dtype: str, fp32: bool, threads: int | None, **others: Any) -> None:
+        use_threads(threads)
+        command(**others, how=job(tile, device, dtype, fp32))
+
+    del command.__annotations__["how"]  # the module of Job loads torch
+    own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "how"]
+    run.__signature__ = inspect.Signature([*(one.replace(kind=KEYWORD) for one in own), *ours])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in (*own, *ours)}
+    return run
 
 
 def use_threads(count: int | None) -> None:
@@ -130,6 +177,30 @@ def parse_size(text: str) -> Size:
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InvalidRequest(f"size {text!r} is not a size: write width x height in pixels, as 3840x2160")
     return int(parts[1]), int(parts[0])
+
+
+def parse_crop(text: str) -> Box:
+    """Left, top, width, height in pixels of the input, `100,50,640,480` → rows and columns of a box. Raises
+    InvalidRequest."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts) or "0" in (parts[2], parts[3]):
+        raise InvalidRequest(f"--crop {text!r}: write X,Y,WIDTH,HEIGHT in pixels of the input, as 100,50,640,480")
+    x, y, width, height = map(int, parts)
+    return y, x, y + height, x + width
+
+
+def wanted_budget(budget: str | None, native: str | None) -> Budget:
+    """What --budget or --native says; the full model without both. Raises InvalidRequest."""
+    from scalewise.effort import DIALS, Budget
+
+    if native is None:
+        return Budget.parse(budget)
+    if budget is not None:
+        raise InvalidRequest("--budget and --native both say how much to spend: leave one out")
+    found = Budget.parse(native) if "=" in native else None
+    if found is None or found.kind != "native":
+        raise InvalidRequest(f"--native {native!r}: write NAME=VALUE, with a name of {', '.join(DIALS)}")
+    return found
 
 
 def parse_budgets(text: str) -> list[float]:
@@ -173,6 +244,11 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
         yield lambda doing, share: progress.update(task, description=escape(doing), completed=share)
 
 
+def one_line(text: str) -> str:
+    """A name as it can be shown: a file's may hold line breaks, and signs that a terminal obeys."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def amount(value: float) -> str:
     """A count with three figures: `812 G`."""
     for unit in ("", "k", "M", "G", "T"):
@@ -180,6 +256,14 @@ def amount(value: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} P"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def memory(value: float) -> str:

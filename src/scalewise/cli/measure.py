@@ -12,28 +12,26 @@ import typer
 from scalewise.cli.common import (
     FILES,
     Data,
-    Device,
-    Fp32,
     Json,
-    Number,
+    Native,
     OneScale,
     Overwrite,
     Protocol,
     Quiet,
     Style,
-    Threads,
-    TileSide,
     check_files,
-    job,
+    measuring,
     parse_budgets,
     progress_bar,
-    use_threads,
+    wanted_budget,
     write_json,
 )
 from scalewise.errors import DataError, InvalidRequest
 
 if TYPE_CHECKING:
+    from scalewise.effort import Budget
     from scalewise.evaluate import EvalResult, Upscaler
+    from scalewise.pipeline import Job
 
 Model = Annotated[
     str, typer.Option("--model", "-n", metavar="MODEL|FILE", help="A name of `scalewise models`, or a weight file.")
@@ -41,6 +39,7 @@ Model = Annotated[
 Budgets = Annotated[str, typer.Option("--budgets", metavar="LIST", help="Shares of the full model's MACs, in percent.")]
 
 
+@measuring
 def evaluate(
     data: Data,
     name: Model = "fast",
@@ -49,6 +48,15 @@ def evaluate(
     budget: Annotated[
         str | None,
         typer.Option("--budget", metavar="SHARE|MACS", help="Per picture: 50%, 0.5 or 2e12macs. Default: 100%."),
+    ] = None,
+    native: Native = None,
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            "--convention",
+            metavar="honest|classsr|camixer",
+            help="Also the mean cost per patch: our MACs, or FLOPs as that paper counts them.",
+        ),
     ] = None,
     self_ensemble: Annotated[
         bool,
@@ -59,27 +67,22 @@ def evaluate(
         list[str] | None,
         typer.Option("--metric", metavar="NAME", help="Also lpips, niqe, brisque or piqe, if pyiqa is installed."),
     ] = None,
-    tile: TileSide = 0,
-    device: Device = None,
-    dtype: Number = "auto",
-    fp32: Fp32 = False,
-    threads: Threads = None,
     json: Json = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    *,
+    how: Job,
 ) -> None:
     """Measure a model on a folder: PSNR, SSIM and consistency per picture, share of MACs, seconds.
 
     Pictures that cannot be read are named and skipped, and the exit code is then 1.
     """
-    use_threads(threads)
-
     from scalewise import evaluate as runner
     from scalewise import metrics
 
     check_files([json], overwrite=overwrite)
-    find = _models(tile, device, dtype, fp32)
-    upscaler = find(name, budget)
+    find = _models(how)
+    measured = upscaler = find(name, wanted_budget(budget, native))
     if self_ensemble:
         upscaler = runner.self_ensemble(upscaler)
     if wrap:
@@ -94,11 +97,15 @@ def evaluate(
             extra=extra,
             progress=lambda done, all: bar(f"{done + 1} of {all}", done / all),
         )
+    cost = runner.paper_cost(measured, result, convention) if convention is not None else None
     if json is not None:
-        write_json(json, {"model": name, **result.as_dict()}, overwrite=overwrite)
+        found = {"model": name, **result.as_dict()} | ({} if cost is None else {"cost": cost.as_dict()})
+        write_json(json, found, overwrite=overwrite)
     if not quiet:
         typer.echo(f"{name} on {data}, ×{scale:g}, protocol {result.protocol}")
         typer.echo(_per_picture(result), nl=False)
+        if cost is not None:
+            typer.echo(cost.words())
     _end(result)
 
 
@@ -117,9 +124,10 @@ def _figure(key: str, value: float) -> str:
         return "-"
     if key == "macs_share":
         return f"{value:.1%}"
-    return (
-        f"{value:.4f}" if "ssim" in key or key not in ("psnr", "ws_psnr", "consistency", "seconds") else f"{value:.2f}"
-    )
+    if key.startswith("path"):
+        return f"{value:g}"
+    digits = {"psnr": 3, "ws_psnr": 3, "consistency": 2, "seconds": 2}.get(key, 4)
+    return f"{value:.{digits}f}"
 
 
 def _end(result: EvalResult) -> None:
@@ -130,23 +138,21 @@ def _end(result: EvalResult) -> None:
         raise typer.Exit(1)
 
 
-def _models(tile: int, device: str | None, dtype: str, fp32: bool) -> Callable[[str, str | float | None], Upscaler]:
+def _models(how: Job) -> Callable[[str, Budget], Upscaler]:
     """(name or file, budget) → what is measured. `bicubic` by name is MATLAB's own, whose taps cost no MACs."""
     from scalewise import evaluate as runner
     from scalewise import zoo
     from scalewise.effort import Budget
 
-    how = job(tile, device, dtype, fp32)
-
-    def find(name: str, budget: str | float | None) -> Upscaler:
-        allowed = Budget.parse(budget)
-        if name == "bicubic" and allowed == Budget.full():
+    def find(name: str, budget: Budget) -> Upscaler:
+        if name == "bicubic" and budget == Budget.full():
             return runner.bicubic
-        return runner.upscaler_of(zoo.load(name, device=how.device).model, allowed, how)
+        return runner.upscaler_of(zoo.load(name, device=how.device).model, budget, how)
 
     return find
 
 
+@measuring
 def curve(
     data: Data,
     name: Annotated[
@@ -159,28 +165,24 @@ def curve(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw it, to a .png.", rich_help_panel=FILES)
     ] = None,
     json: Json = None,
-    tile: TileSide = 0,
-    device: Device = None,
-    dtype: Number = "auto",
-    fp32: Fp32 = False,
-    threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    *,
+    how: Job,
 ) -> None:
     """Quality against cost over budgets, for one or several models, with bicubic as the floor."""
-    use_threads(threads)
-
     from scalewise import reporting
+    from scalewise.effort import Budget
     from scalewise.images import atomic_write
 
     check_files([json, picture], overwrite=overwrite)
     if picture is not None and picture.suffix.lower() != ".png":
         raise InvalidRequest(f"-o {picture}: the picture of a curve is a .png")
     shares = parse_budgets(budgets)
-    find = _models(tile, device, dtype, fp32)
+    find = _models(how)
     for one in name:
-        find(one, None)  # a wrong name is said before hours of work
-    models = {one: lambda share, one=one: find(one, share) for one in name}
+        find(one, Budget.full())  # a wrong name is said before hours of work
+    models = {one: lambda share, one=one: find(one, Budget.fraction(share)) for one in name}
     with progress_bar(quiet) as bar:
         steps = 1 + len(shares) * len([one for one in models if one != "bicubic"])
         done = iter(range(steps))
@@ -215,43 +217,50 @@ def curve(
         raise typer.Exit(1)
 
 
+@measuring
 def calibrate(
     data: Data,
     name: Model = "fast",
     scale: OneScale = 4,
     protocol: Protocol = "default",
     budgets: Budgets = "25,50,75,100",
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Keep the curve beside the weight file, as FILE.calibration.json, where it is found on loading.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
     json: Json = None,
-    tile: TileSide = 0,
-    device: Device = None,
-    dtype: Number = "auto",
-    fp32: Fp32 = False,
-    threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    *,
+    how: Job,
 ) -> None:
     """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder."""
-    use_threads(threads)
-
     from scalewise import calibration, reporting
     from scalewise import evaluate as runner
-    from scalewise.effort import Budget
 
+    weights = None if not keep else _weight_file(name)
     check_files([json], overwrite=overwrite)
     shares = parse_budgets(budgets)
-    find = _models(tile, device, dtype, fp32)
+    find = _models(how)
     results: list[EvalResult] = []
     with progress_bar(quiet) as bar:
 
         def run(budget: Budget) -> tuple[float, float, float]:
             bar(f"{name} at {budget.value:.0%}", len(results) / len(shares))
-            result = runner.evaluate(find(name, budget.value), data, scale, protocol)
+            result = runner.evaluate(find(name, budget), data, scale, protocol)
             if not result.images:
                 raise DataError(f"no picture of {str(data)!r} could be read: {result.skipped[0].error}")
             results.append(result)
             return result.mean["macs_share"], result.mean["psnr"], result.mean["seconds"]
 
         found = calibration.measure(run, shares, scale=scale, protocol=protocol, data=str(data))
+    if weights is not None:
+        curves = calibration.joined(calibration.kept(weights), found)
+        write_json(calibration.beside(weights), curves, overwrite=True)
     if json is not None:
         write_json(json, {"model": name, **found.as_dict()}, overwrite=overwrite)
     if not quiet:
@@ -261,9 +270,22 @@ def calibrate(
             for p in found.points
         ]
         typer.echo(reporting.table_text(["budget", "share", "PSNR", "loss", "seconds"], rows, "text"), nl=False)
+    for budget in sorted(set(shares) - {point.budget for point in found.points}):
+        typer.echo(f"scalewise: {budget:.0%} is below the floor of this model", err=True)
     _end(results[0])
 
 
+def _weight_file(name: str) -> Path:
+    """The file of `-n FILE` or `-n FILE:key=value`. Raises InvalidRequest for models by name."""
+    from scalewise.zoo import file_and_settings
+
+    path, _ = file_and_settings(name)
+    if not path.is_file():
+        raise InvalidRequest(f"--keep is for weight files, and {name!r} is a name: use --json")
+    return path
+
+
+@measuring
 def reproduce(
     table: Annotated[str, typer.Argument(help="A published table: adaformer, arm, bicubic, camixer, ciaosr, …")],
     data: Annotated[
@@ -282,18 +304,14 @@ def reproduce(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the table here instead.", rich_help_panel=FILES),
     ] = None,
-    tile: TileSide = 0,
-    device: Device = None,
-    dtype: Number = "auto",
-    fp32: Fp32 = False,
-    threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    *,
+    how: Job,
 ) -> None:
     """A published table beside what we measure: published, ours, difference, and why a number is absent."""
-    use_threads(threads)
-
     from scalewise import reporting
+    from scalewise.effort import Budget
     from scalewise.images import atomic_write
 
     check_files([output], overwrite=overwrite)
@@ -303,14 +321,14 @@ def reproduce(
         raise InvalidRequest(f"table {table} has no method {unknown!r}: there are {', '.join(sorted(known))}")
     if data is not None and not data.is_dir():
         raise DataError(f"no folder {str(data)!r}: give a folder that holds one folder per dataset")
-    find = _models(tile, device, dtype, fp32)
+    find = _models(how)
     for file in files.values():
-        find(file, None)
+        find(file, Budget.full())
 
     def models(name: str, dial: str) -> Upscaler | None:
-        if name in files and dial:
-            raise InvalidRequest(f"printed at {dial!r}, which cannot be set here")
-        return find(files[name], None) if name in files else None
+        if name in files and dial and "=" not in dial:
+            raise InvalidRequest(f"printed at {dial!r}: which value that is, is not published")
+        return find(files[name], wanted_budget(None, dial or None)) if name in files else None
 
     with progress_bar(quiet) as bar:
         rows = reporting.reproduce(
