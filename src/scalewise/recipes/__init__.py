@@ -1,1 +1,26 @@
-"""One value per way a model was made."""
+"""Recipes by name: one value per way to make a model. A new one is a file like `edsr.py`, and its names here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scalewise.errors import InvalidRequest
+from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
+from scalewise.recipes.fast import FAST, FAST_TINY
+from scalewise.training.recipe import Recipe, Theirs
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (FAST, FAST_TINY, EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY)
+}
+
+
+def find(name: str, *, model: str | None = None, steps: int | None = None, seed: int | None = None) -> Recipe:
+    """A recipe by name, with another model (`theirs:build`), number of steps or seed. Raises InvalidRequest."""
+    if name not in RECIPES:
+        raise InvalidRequest(f"no recipe is called {name!r}: there are {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    if model is not None:
+        recipe = replace(recipe, name=f"{name}-theirs", network=Theirs(model), expects={})
+    if steps is not None:
+        recipe = recipe.shortened(steps)
+    return recipe if seed is None else replace(recipe, seed=seed)
