@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 
 from scalewise import images
 from scalewise.errors import InvalidRequest, UnwritableOutput
+from scalewise.images import encode as encode_module
 from scalewise.images import sink as sink_module
 from scalewise.images.sink import to_levels
 
@@ -192,9 +193,8 @@ def test_profile_exif_and_resolution_are_kept(tmp_path: Path, suffix: str, start
     assert result.size == (8, 12)
     assert result.info["icc_profile"] == profile
     assert result.getexif().get(0x0112, 1) == 1
-    if suffix != ".tif":  # libvips has no place for EXIF there
-        assert result.getexif()[0x010E] == "a tree" and result.getexif().get_ifd(0x8769)[0x829A] == 0.01
-        assert images.open(tmp_path / f"out{suffix}").metadata.exif is not None
+    assert result.getexif()[0x010E] == "a tree" and result.getexif().get_ifd(0x8769)[0x829A] == 0.01
+    assert images.open(tmp_path / f"out{suffix}").metadata.exif is not None
     if suffix not in (".webp", ".avif"):  # these say it in EXIF only
         assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
@@ -215,7 +215,7 @@ def test_a_profile_for_other_channels_is_left_out(tmp_path: Path) -> None:
     assert "icc_profile" not in Image.open(path).info
 
 
-def test_a_turned_picture_loses_its_old_thumbnail(tmp_path: Path) -> None:
+def test_old_thumbnails_are_left_out(tmp_path: Path) -> None:
     thumbnail = io.BytesIO()
     Image.fromarray(noise(4, 6, 3)).save(thumbnail, "jpeg")
     image = pyvips.Image.new_from_memory(noise(8, 12, 3).tobytes(), 12, 8, 3, "uchar").copy(interpretation="srgb")
@@ -225,7 +225,7 @@ def test_a_turned_picture_loses_its_old_thumbnail(tmp_path: Path) -> None:
         image.jpegsave(str(tmp_path / f"{orientation}.jpg"))
         out = copy(images.open(tmp_path / f"{orientation}.jpg"), tmp_path / f"out{orientation}.jpg")
         fields = pyvips.Image.new_from_file(str(out)).get_fields()
-        assert ("jpeg-thumbnail-data" in fields) == (orientation == 1)
+        assert "jpeg-thumbnail-data" not in fields
 
 
 def refusal(path: str | Path | None, size: tuple[int, int] = (4, 5), channels: int = 3, dtype: str = "uint8") -> str:
@@ -239,13 +239,10 @@ def refusal(path: str | Path | None, size: tuple[int, int] = (4, 5), channels: i
 
 def test_what_a_format_cannot_hold_is_refused_before_the_work(tmp_path: Path) -> None:
     assert ".png" in refusal(tmp_path / "a.jpg", channels=4) and "alpha" in refusal(tmp_path / "a.jpg", channels=2)
-    for suffix in (".jpg", ".webp", ".avif"):
-        for dtype in ("uint16", "float32"):
-            assert ".png or .tif" in refusal(tmp_path / f"a{suffix}", dtype=dtype)
     assert ".tif" in refusal(tmp_path / "a.jpg", (65501, 1)) and ".tif" in refusal(tmp_path / "a.jpeg", (1, 65501))
     assert "16383" in refusal(tmp_path / "a.webp", (16384, 1))
     assert "16384" in refusal(tmp_path / "a.avif", (1, 16385))
-    for name in ("a.xyz", "a", "a.gif"):
+    for name in ("a.xyz", "a", "a.heic"):
         assert all(suffix in refusal(tmp_path / name) for suffix in images.WRITABLE)
     assert list(tmp_path.iterdir()) == []
 
@@ -351,7 +348,7 @@ def test_requests_that_make_no_sense(tmp_path: Path) -> None:
 def test_large_tiff_is_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = []
     for limit in (2**32, 10):
-        monkeypatch.setattr(sink_module, "_CLASSIC_TIFF_BYTES", limit)
+        monkeypatch.setattr(encode_module, "_CLASSIC_TIFF_BYTES", limit)
         path = images.save(tmp_path / f"{limit}.tif", noise(20, 30, 3))
         versions.append(path.read_bytes()[2])
         assert np.array_equal(images.open(path).fetch((0, 0, 20, 30)), noise(20, 30, 3))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 import torch
 from PIL import Image
 
@@ -143,13 +145,15 @@ def test_lab_of_16_bit_becomes_rgb_of_16_bit(tmp_path: Path) -> None:
     assert (source.read() - 0.466).abs().max() < 0.01  # L* 50 is 18.4% of the light
 
 
-def test_float_tiff_must_lie_in_zero_to_one(tmp_path: Path) -> None:
+def test_float_tiff_is_read_by_its_own_range(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((4, 5)).astype(np.float32)
     Image.fromarray(values).save(tmp_path / "a.tif")
     source = images.open(tmp_path / "a.tif")
-    assert source.dtype == "float32" and np.array_equal(source.read()[0].numpy(), values)
-    Image.fromarray(values * 255).save(tmp_path / "b.tif")
-    assert "allowed is [0, 1]" in complaint(tmp_path / "b.tif")
+    assert source.dtype == "float32" and np.array_equal(source.read()[0].numpy(), values) and source.notes == ()
+    Image.fromarray(values * 255 - 7).save(tmp_path / "b.tif")
+    source = images.open(tmp_path / "b.tif")
+    assert source.levels == (float((values * 255 - 7).min()), float((values * 255 - 7).max()))
+    assert source.read().min() == 0 and source.read().max() == 1 and "taken as 0 to 1" in source.notes[0]
 
 
 def test_pages_are_counted_and_the_first_is_read(tmp_path: Path) -> None:
@@ -238,8 +242,19 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
     assert "max_pixels" in complaint(tmp_path / "bomb.png")
 
 
+def test_a_header_that_promises_more_than_the_file_can_hold_is_refused_at_once(tmp_path: Path) -> None:
+    Image.fromarray(noise(24, 20)).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[16:20] = (14_000_000).to_bytes(4)
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    (tmp_path / "a.png").write_bytes(content)
+    assert "too short for the 24x14000000" in complaint(tmp_path / "a.png")
+    pyvips.Image.black(20000, 20000).pngsave(str(tmp_path / "black.png"), compression=9)
+    assert images.open(tmp_path / "black.png").size == (20000, 20000), "the most that can be compressed"
+
+
 def test_integers_of_32_bit_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.ones((3, 4), np.int32)).save(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 4), np.uint32))
     assert "8 or 16 bit or float" in complaint(tmp_path / "a.tif")
 
 

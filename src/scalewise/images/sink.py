@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyvips
 import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.atomic import atomic_write, check_writable
-from scalewise.images.source import Depth, Source, open, reason
+from scalewise.images.encode import FORMATS, QUALITY, WRITABLE, Encoding, check_format, depth_for, encode, unwritten
+from scalewise.images.source import Depth, Source, open
 
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
-if pyvips.type_find("VipsForeignSave", "heifsave_target"):  # libvips can be built without it
-    _FORMATS[".avif"] = "avif"
-WRITABLE = frozenset(_FORMATS)
-
-QUALITY = 95  # of JPEG, WebP and AVIF where nothing is asked
 CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
-_LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 16384}  # libjpeg's own limit; the standard would have 65535
-_CLASSIC_TIFF_BYTES = 2**32 - 2**26  # offsets have 32 bits; some room for the rest of the file
-_BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 _BAND_ROWS = 512
+
+Deliver = Callable[[np.ndarray], tuple[Any, list[str]]]  # a full canvas → the result, and what was left out
 
 
 def create(
@@ -38,31 +31,43 @@ def create(
     size: tuple[int, int],
     like: Source,
     *,
+    encoding: Encoding | None = None,
     quality: int | None = None,
     overwrite: bool = False,
+    scratch: Path | None = None,
 ) -> Sink:
     """A `Sink` of `size` (H, W) with the channels, depth and metadata of `like`; `path` None: the result is returned.
 
-    The format follows the extension. PNG keeps 8 and 16 bit (float becomes 16 bit), TIFF also float; JPEG, WebP and
-    AVIF take 8-bit pictures only, JPEG no alpha. `quality`, 1 to 100, is for these three and is ignored by the others;
-    100 makes WebP and AVIF lossless. What the format cannot hold is refused here, before any work is done.
+    The format follows the extension. PNG keeps 8 and 16 bit, TIFF also float, AVIF up to 12 bit; JPEG, WebP and GIF
+    take 8 bit, JPEG no alpha. Depth that is lost is in `Sink.notes`; what the format cannot hold at all is refused
+    here, before any work is done. `encoding` says how it is written; `quality` is short for one of quality only.
+    `scratch` names the file that holds the pixels until they are encoded: a run that was cut off finds them there.
     """
     if min(size) < 1:
         raise InvalidRequest(f"size is {size[0]}x{size[1]}; each side must be at least 1")
-    if quality is not None and not 1 <= quality <= 100:
-        raise InvalidRequest(f"quality is {quality}; allowed is 1 to 100")
+    how = encoding or Encoding(quality=quality)
     if path is None:
-        return Sink(None, size, like, like.dtype, QUALITY)
+        return Sink(size, like, like.dtype, lambda canvas: (like.restore(canvas), []), scratch=scratch)
     path = Path(os.fsdecode(path))
-    format = _FORMATS.get(path.suffix.lower())
-    if format is None:
-        raise UnwritableOutput(f"{str(path)!r} has extension {path.suffix!r}; allowed are {' '.join(sorted(WRITABLE))}")
-    _check_format(path, format, size, like)
-    if like.path is not None and _same_file(path, like.path):
+    format = check_format(path, size, like, how)
+    if like.path is not None and same_file(path, like.path):
         raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
     check_writable(path, overwrite=overwrite)
-    dtype: Depth = "uint16" if format == "png" and like.dtype == "float32" else like.dtype
-    return Sink(path, size, like, dtype, quality or QUALITY, overwrite=overwrite)
+    dtype, note = depth_for(format, like)
+    if like.bands is not None:
+        from scalewise.images import geo_write  # stands above this file
+
+        if format == "tiff":
+            finish = geo_write.deliver(path, like, how, overwrite=overwrite)
+            return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch)
+        note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
+
+    def deliver(canvas: np.ndarray) -> tuple[Path, list[str]]:
+        with atomic_write(path, overwrite=overwrite) as temporary, unwritten(path), temporary.open("r+b") as out:
+            left_out = encode(canvas, out, format, like, how, path.parent)
+        return path, left_out
+
+    return Sink(size, like, dtype, deliver, folder=path.parent, notes=(note,) if note else (), scratch=scratch)
 
 
 class Sink:
@@ -71,30 +76,37 @@ class Sink:
     with create("out.png", (h, w), like=source) as sink:
         sink.write(y0, x0, rgb, alpha)      # as often as it takes
         result = sink.finish()              # leaving the block without it discards everything
+
+    `notes` says what the container could not hold; it is complete after `finish`.
     """
 
     def __init__(
         self,
-        path: Path | None,
         size: tuple[int, int],
         like: Source,
         dtype: Depth,
-        quality: int,
+        deliver: Deliver,
         *,
-        overwrite: bool = False,
+        folder: Path | None = None,
+        notes: tuple[str, ...] = (),
+        scratch: Path | None = None,
+        canvas: np.ndarray | None = None,
     ) -> None:
-        self.path, self.size, self.like = path, size, like
+        self.size, self.like, self.notes, self.scratch = size, like, notes, scratch
         self.dtype: Depth = dtype
-        self.quality, self.overwrite = quality, overwrite
-        channels = (1 if like.kind == "gray" else 3) + like.alpha
-        self._canvas: np.ndarray | None = _canvas((*size, channels), dtype, path.parent if path else None)
+        # Float that stays float goes back to the file's own range.
+        self.levels = like.levels if dtype == "float32" else (0.0, 1.0)
+        self._deliver = deliver
+        shape = (*size, channels_of(like))
+        self._canvas = canvas_for(shape, dtype, folder, scratch) if canvas is None else canvas
         self._written = 0
 
     def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None:
         """Put float (3, h, w) and alpha (1, h, w) with its top left pixel at (y0, x0).
 
-        Values are clamped to [0, 1] and rounded to the nearest level. A gray picture gets BT.601 luma, which equal
-        channels leave exactly as they are. Threads may write different rectangles at once.
+        Values are clamped to [0, 1] and rounded to the nearest level; those of a float file are scaled back to its
+        range. A gray picture gets BT.601 luma, which equal channels leave exactly as they are. Threads may write
+        different rectangles at once.
         """
         assert self._canvas is not None, "write after finish or abort"
         assert not rgb.isnan().any(), "NaN must be dealt with where it arises"
@@ -110,8 +122,25 @@ class Sink:
         if alpha is not None:
             pixels = torch.cat([pixels, alpha.detach().to(pixels)])
         levels = to_levels(pixels, self.dtype)
-        self._canvas[y0 : y0 + height, x0 : x0 + width] = levels.permute(1, 2, 0).cpu().numpy()
+        if self.levels != (0.0, 1.0):
+            low, high = self.levels
+            colour = levels[:-1] if alpha is not None else levels
+            colour.mul_(high - low).add_(low).clamp_(low, high)
+        block = levels.permute(1, 2, 0).cpu().numpy()
+        if self.like.holes and self.dtype == "float32":
+            block = self._with_holes(block, y0, x0)
+        self._canvas[y0 : y0 + height, x0 : x0 + width] = block
         self._written += height * width
+
+    def resume(self, rows: int) -> None:
+        """Count the first `rows` rows as written: an earlier run left them in `scratch`."""
+        assert self.scratch is not None and 0 <= rows <= self.size[0]
+        self._written += rows * self.size[1]
+
+    def flush(self) -> None:
+        """Bring what was written to the disk, if there is a scratch file."""
+        if isinstance(self._canvas, np.memmap):
+            self._canvas.flush()
 
     def finish(self) -> Any:
         """Encode the file and return its path, or return the picture in the kind and dtype that the input had."""
@@ -120,17 +149,16 @@ class Sink:
         missing = self.size[0] * self.size[1] - self._written
         if missing > 0:
             raise InvalidRequest(f"{missing} of {self.size[0] * self.size[1]} pixels were never written")
-        if self.path is None:
-            result = self.like.restore(canvas)
-        else:
-            with atomic_write(self.path, overwrite=self.overwrite) as temporary:
-                self._encode(canvas, temporary)
-            result = self.path
+        result, left_out = self._deliver(canvas)
+        self.notes = (*self.notes, *left_out)
         self._canvas = None
+        if self.scratch is not None:
+            del canvas
+            self.scratch.unlink(missing_ok=True)
         return result
 
     def abort(self) -> None:
-        """Drop what was written; nothing stays on disk."""
+        """Drop what was written; nothing stays on disk but a scratch file that was asked for."""
         self._canvas = None
 
     def __enter__(self) -> Sink:
@@ -141,41 +169,17 @@ class Sink:
     ) -> None:
         self.abort()
 
-    def _encode(self, canvas: np.ndarray, temporary: Path) -> None:
-        assert self.path is not None
-        height, width, channels = canvas.shape
-        gray, deep = self.like.kind == "gray", self.dtype == "uint16"
-        colours = ("grey16" if deep else "b-w") if gray else ("rgb16" if deep else "srgb")
-        image = pyvips.Image.new_from_memory(canvas.data, width, height, channels, _BAND_FORMATS[self.dtype])
-        image = self.like.metadata.attach(image.copy(interpretation=colours), gray)
-        # Through a descriptor: a name may hold what libvips takes for options, or bytes that are not UTF-8.
-        descriptor = os.open(temporary, os.O_RDWR | getattr(os, "O_BINARY", 0))
-        try:
-            target = pyvips.Target.new_to_descriptor(descriptor)
-            match _FORMATS[self.path.suffix.lower()]:
-                case "png":
-                    image.pngsave_target(target, filter=pyvips.enums.ForeignPngFilter.ALL)
-                case "jpeg":
-                    image.jpegsave_target(target, Q=self.quality, subsample_mode="off")
-                case "webp":
-                    lossless = self.quality == 100
-                    q = 75 if lossless else self.quality  # of a lossless file, Q is the effort: 100 takes far longer
-                    image.webpsave_target(target, Q=q, lossless=lossless, smart_subsample=True)
-                case "avif":
-                    lossless = self.quality == 100
-                    image.heifsave_target(
-                        target, compression="av1", Q=self.quality, lossless=lossless, subsample_mode="off"
-                    )
-                case "tiff":
-                    big = canvas.nbytes > _CLASSIC_TIFF_BYTES
-                    image.tiffsave_target(target, compression="deflate", predictor="horizontal", bigtiff=big)
-        except pyvips.Error as error:
-            free = shutil.disk_usage(temporary.parent).free / 2**20  # libvips does not always name a full disk
-            raise UnwritableOutput(
-                f"could not write {str(self.path)!r}: {reason(error)} ({free:.0f} MiB are free there)"
-            ) from error
-        finally:
-            os.close(descriptor)
+    def _with_holes(self, block: np.ndarray, y0: int, x0: int) -> np.ndarray:
+        """NaN where the nearest pixel of the input is not finite."""
+        (h, w), (out_h, out_w) = self.like.size, self.size
+        y = ((2 * np.arange(y0, y0 + block.shape[0]) + 1) * h) // (2 * out_h)
+        x = ((2 * np.arange(x0, x0 + block.shape[1]) + 1) * w) // (2 * out_w)
+        raw = self.like.fetch((int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1))
+        colour = raw[..., :-1] if self.like.alpha else raw
+        finite = np.asarray(np.isfinite(colour).all(axis=-1))[y - y[0]][:, x - x[0]]
+        block = block.copy()
+        block[..., : -1 if self.like.alpha else None][~finite] = np.nan
+        return block
 
 
 def save(
@@ -183,19 +187,44 @@ def save(
     image: object,
     *,
     like: Source | None = None,
+    encoding: Encoding | None = None,
     quality: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a picture that is in memory (numpy, PIL, torch) to a file; metadata comes from `like`, if given."""
-    source = open(image)
+    if like is not None and like.bands is not None and isinstance(image, np.ndarray):
+        from scalewise.images import geo_write  # in the values of the file, whatever their type and range
+
+        how = Encoding(quality) if encoding is None else encoding
+        with create(path, (image.shape[0], image.shape[1]), like, encoding=how, overwrite=overwrite) as sink:
+            sink.write(0, 0, geo_write.picture(like, image))
+            return sink.finish()
+    own_range = like is not None and like.path is not None and like.dtype == "float32"
+    own_range = own_range and isinstance(image, np.ndarray) and image.dtype.kind == "f"
+    if own_range:
+        assert like is not None and isinstance(image, np.ndarray)
+        image = _in_unit_range(image, like)
+    source = how = open(image)
     if like is not None:
-        source = replace(source, metadata=like.metadata, path=like.path)
+        # Its size too: metadata is mended from there.
+        how = replace(like, kind=source.kind, alpha=source.alpha, dtype=source.dtype, restore=source.restore)
+        if not own_range:
+            how = replace(how, levels=source.levels, holes=False)
     height, width = source.size
-    with create(path, source.size, source, quality=quality, overwrite=overwrite) as sink:
+    with create(path, source.size, how, encoding=encoding, quality=quality, overwrite=overwrite) as sink:
         for top in range(0, height, _BAND_ROWS):
             band = (top, 0, min(top + _BAND_ROWS, height), width)
             sink.write(top, 0, source.read(band), source.read_alpha(band))
         return sink.finish()
+
+
+def _in_unit_range(array: np.ndarray, like: Source) -> np.ndarray:
+    """What came out of a float file, as arrays are taken: in [0, 1], without holes."""
+    low, high = like.levels
+    colour = np.nan_to_num((array - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    if like.alpha:
+        colour[..., -1] = np.nan_to_num(array[..., -1], nan=0.0).clip(0, 1)
+    return colour.astype(np.float32)
 
 
 def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
@@ -208,40 +237,47 @@ def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
     return pixels.mul_(65535).round_().to(torch.int32)  # numpy makes uint16 of it: torch has few operators for that
 
 
-def _check_format(path: Path, format: str, size: tuple[int, int], like: Source) -> None:
-    """Raise `UnwritableOutput` if `format` would lose alpha or depth, or cannot be that large."""
-    name, longest = repr(str(path)), _LONGEST_SIDE.get(format)
-    if longest is not None and max(size) > longest:
-        raise UnwritableOutput(
-            f"{name} would be {size[0]}x{size[1]}; {format} holds at most {longest} per side: write .tif instead"
-        )
-    if format == "jpeg" and like.alpha:
-        raise UnwritableOutput(f"{name} would lose the alpha channel, which jpeg cannot hold: write .png instead")
-    if longest is not None and like.dtype != "uint8":
-        raise UnwritableOutput(
-            f"{name} would lose depth: {format} holds 8 bit and the input is {like.dtype}; write .png or .tif instead"
-        )
+def channels_of(like: Source) -> int:
+    return (1 if like.kind == "gray" else 3) + like.alpha
 
 
-def _same_file(a: Path, b: Path) -> bool:
+def same_file(a: Path, b: Path) -> bool:
     try:
         return os.path.samefile(a, b)
     except (OSError, ValueError):  # one of them does not exist
         return False
 
 
-def _canvas(shape: tuple[int, ...], dtype: Depth, folder: Path | None) -> np.ndarray:
-    """Zeros in memory, or in a file in `folder` that has no name, so that even a killed process leaves nothing."""
+def canvas_for(shape: tuple[int, ...], dtype: Depth, folder: Path | None, scratch: Path | None = None) -> np.ndarray:
+    """Zeros in memory, or in a file in `folder` that has no name, so that even a killed process leaves nothing.
+
+    `scratch` names the file instead, and what is in one of the right length is kept.
+    """
     byte_count = math.prod(shape) * np.dtype(dtype).itemsize
-    if byte_count <= CANVAS_BYTES:
+    if byte_count <= CANVAS_BYTES and scratch is None:
         return np.zeros(shape, dtype)
     try:
+        if scratch is not None:
+            mode = "r+b" if scratch.is_file() and scratch.stat().st_size == byte_count else "w+b"
+            with scratch.open(mode) as file:
+                _reserve(file.fileno(), byte_count)
+                return np.memmap(file, dtype, "r+", shape=shape)
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and not a crash at some later pixel
-                os.posix_fallocate(file.fileno(), 0, byte_count)
-            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+            _reserve(file.fileno(), byte_count)
+            return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         place = str(folder or tempfile.gettempdir())
         raise UnwritableOutput(
             f"cannot keep {byte_count / 2**30:.1f} GiB of pixels in folder {place!r}: {error.strerror}"
         ) from error
+
+
+def _reserve(descriptor: int, byte_count: int) -> None:
+    """A full disk is an error now, and not a crash at some later pixel; where the system cannot, the file grows."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, byte_count)
+    else:
+        os.ftruncate(descriptor, byte_count)
+
+
+__all__ = ["CANVAS_BYTES", "FORMATS", "QUALITY", "WRITABLE", "Encoding", "Sink", "create", "save", "to_levels"]

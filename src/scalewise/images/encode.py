@@ -1,0 +1,251 @@
+"""From a canvas of pixels to the bytes of a file: which container holds what, and with which settings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyvips
+
+from scalewise.errors import InvalidRequest, UnwritableOutput
+from scalewise.images import containers
+from scalewise.images.files import reason
+from scalewise.images.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
+from scalewise.images.source import Depth, Source
+from scalewise.images.tiff import Book
+
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+for _suffix, _saver in ((".avif", "heifsave_target"), (".gif", "gifsave_target")):
+    if pyvips.type_find("VipsForeignSave", _saver):  # libvips can be built without it
+        FORMATS[_suffix] = _suffix[1:]
+WRITABLE = frozenset(FORMATS)
+
+QUALITY = 95  # of JPEG, WebP and AVIF where nothing is asked
+FULL_CHROMA = 90  # from this quality on, JPEG and AVIF keep colour at full resolution (4:4:4), below at half (4:2:0)
+_LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 16384, "gif": 65535}  # libjpeg's own limit
+_HOLDS: dict[str, tuple[Depth, ...]] = {
+    "png": ("uint8", "uint16"),
+    "tiff": ("uint8", "uint16", "float32"),
+    "avif": ("uint8", "uint16"),  # as 10 or 12 bit
+}
+_CLASSIC_TIFF_BYTES = 2**32 - 2**26  # offsets have 32 bits; some room for the rest of the file
+_BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+_EXIF, _XMP, _ICC = 1, 2, 8  # libvips' VipsForeignKeep
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a file is to be written.
+
+    `quality` 1 to 100 of JPEG, WebP and AVIF; 100 is lossless in the last two. `strip`: pixels only, in sRGB. `dpi`:
+    the resolution stays, or is scaled with the picture. `note`: where the picture came from, put into the XMP.
+    """
+
+    quality: int | None = None
+    lossless: bool = False
+    strip: bool = False
+    dpi: Dpi = "keep"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise InvalidRequest(f"quality is {self.quality}; allowed is 1 to 100")
+        if self.dpi not in ("keep", "scale"):
+            raise InvalidRequest(f"dpi is {self.dpi!r}; allowed are keep and scale")
+        if self.lossless and self.quality not in (None, 100):
+            raise InvalidRequest(f"lossless and quality {self.quality} contradict each other: leave one out")
+
+
+def check_format(path: Path, size: tuple[int, int], like: Source, how: Encoding) -> str:
+    """The container that the extension of `path` names. Raises UnwritableOutput if it cannot hold such a picture."""
+    name, format = repr(str(path)), FORMATS.get(path.suffix.lower())
+    if format is None:
+        raise UnwritableOutput(f"{name} has extension {path.suffix!r}; allowed are {' '.join(sorted(WRITABLE))}")
+    longest = _LONGEST_SIDE.get(format)
+    if longest is not None and max(size) > longest:
+        raise UnwritableOutput(
+            f"{name} would be {size[0]}x{size[1]}; {format} holds at most {longest} per side: write .tif instead"
+        )
+    if format == "jpeg" and like.alpha:
+        raise UnwritableOutput(f"{name} would lose the alpha channel, which jpeg cannot hold: write .png instead")
+    if how.lossless and format in ("jpeg", "gif"):
+        raise InvalidRequest(f"{name} cannot be lossless: {format} has no such mode; write .png instead")
+    return format
+
+
+def depth_for(format: str, like: Source) -> tuple[Depth, str | None]:
+    """The number type of a canvas for this container, and what has to be said about it."""
+    held = _HOLDS.get(format, ("uint8",))
+    dtype = like.dtype if like.dtype in held else held[-1]
+    if format == "avif" and dtype == "uint16":
+        bits = avif_bits(like)
+        return dtype, None if like.depth == bits else f"{like.dtype} became {bits} bit, the most that avif holds"
+    return dtype, None if dtype == like.dtype else f"{like.dtype} became {dtype}, the most that {format} holds"
+
+
+def avif_bits(like: Source) -> int:
+    return like.depth if like.depth in (10, 12) else 12
+
+
+def encode(
+    canvas: np.ndarray,
+    out: IO[bytes],
+    format: str,
+    like: Source,
+    how: Encoding,
+    folder: Path,
+    *,
+    frames: tuple[int, ...] = (),
+    book: Book | None = None,
+    pages: int = 1,
+    big: bool = False,
+) -> list[str]:
+    """Write (h, w, c) pixels with the metadata of `like` into the open file `out`; what was left out, in words.
+
+    `frames`: the canvas holds so many pictures one below the other, shown for these milliseconds each. `book`: the
+    TIFF to add one of `pages` to, and whether it is a BigTIFF. `folder` has room for a temporary copy.
+    """
+    size = (canvas.shape[0] // max(1, len(frames)), canvas.shape[1])
+    image = _image(canvas, format, like)
+    if how.strip:
+        metadata, left_out = Metadata(), []
+        image = _in_srgb(image, like)
+    else:
+        metadata, notes = like.metadata.mended(like.size, size, how.dpi, how.note)
+        left_out = list(notes)
+        image, fits = metadata.attach_profile(image, like.kind == "gray")
+        if not fits:
+            left_out.append("its colour profile is for other channels and was left out")
+    if frames:
+        image = _animated(image, frames, like.metadata.loop)
+    if metadata.dpi is not None or format == "tiff":  # where a TIFF knows nothing, other programs write 72
+        image = _with_resolution(image, metadata.dpi or (72.0, 72.0))
+    if format == "avif":
+        with _target(out) as target:
+            _save_avif(image, target, metadata, how, like)
+        return left_out + (["IPTC has no place in an avif and was left out"] if metadata.iptc else [])
+    with tempfile.TemporaryFile(dir=folder) as file:
+        with _target(file) as target:
+            _save(image, target, format, how, like, big or like.big or canvas.nbytes > _CLASSIC_TIFF_BYTES)
+        file.seek(0)
+        match format:
+            case "tiff":
+                (book or Book(out)).append(file, metadata, pages)
+            case "png":
+                left_out += containers.into_png(file, out, metadata)
+            case "jpeg":
+                left_out += containers.into_jpeg(file, out, metadata)
+            case "webp":
+                left_out += containers.into_webp(file, out, metadata)
+            case "gif":
+                left_out += containers.into_gif(file, out, metadata)
+    return left_out
+
+
+@contextmanager
+def unwritten(path: Path) -> Iterator[None]:
+    """What libvips says while it writes, as `UnwritableOutput`."""
+    try:
+        yield
+    except pyvips.Error as error:
+        free = shutil.disk_usage(path.parent).free / 2**20  # libvips does not always name a full disk
+        raise UnwritableOutput(
+            f"could not write {str(path)!r}: {reason(error)} ({free:.0f} MiB are free there)"
+        ) from error
+
+
+def _image(canvas: np.ndarray, format: str, like: Source) -> pyvips.Image:
+    height, width, channels = canvas.shape
+    gray, deep = like.kind == "gray", canvas.dtype == np.uint16
+    image = pyvips.Image.new_from_memory(canvas.data, width, height, channels, _BAND_FORMATS[canvas.dtype.name])
+    if format == "avif" and deep:  # libvips would cut bits off, not round
+        step = 2 ** (16 - avif_bits(like))
+        image = (image * ((65536 / step - 1) / 65535)).rint().cast("ushort") * step
+        image = image.cast("ushort")
+    return image.copy(interpretation=("grey16" if deep else "b-w") if gray else ("rgb16" if deep else "srgb"))
+
+
+def _in_srgb(image: pyvips.Image, like: Source) -> pyvips.Image:
+    """The colours of a picture with a profile, so that they look the same without it. Float stays as it is."""
+    gray = like.kind == "gray"
+    image, fits = like.metadata.attach_profile(image, gray)
+    if like.metadata.icc is None or not fits or image.format == "float":
+        return image
+    alpha = image[image.bands - 1] if like.alpha else None
+    with suppress(pyvips.Error):  # a damaged profile means nothing
+        colour = image.icc_transform("srgb", embedded=True, depth=16 if image.format == "ushort" else 8)
+        colour = colour[1] if gray else colour.extract_band(0, n=3)
+        image = colour if alpha is None else colour.bandjoin(alpha.cast(colour.format))
+        image = image.copy(interpretation="b-w" if gray and image.format == "uchar" else image.interpretation)
+    image = image.copy()
+    image.remove("icc-profile-data")
+    return image
+
+
+def _with_resolution(image: pyvips.Image, dpi: tuple[float, float]) -> pyvips.Image:
+    x, y = (value / MILLIMETRES_PER_INCH for value in dpi)
+    return image.copy(xres=x, yres=y)
+
+
+def _animated(image: pyvips.Image, delays: tuple[int, ...], loop: int) -> pyvips.Image:
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "page-height", image.height // len(delays))
+    image.set_type(pyvips.GValue.array_int_type, "delay", list(delays))
+    image.set_type(pyvips.GValue.gint_type, "loop", loop)
+    return image
+
+
+@contextmanager
+def _target(file: IO[bytes]) -> Iterator[pyvips.Target]:
+    """Through a descriptor: a name may hold what libvips takes for options, or bytes that are not UTF-8."""
+    file.flush()
+    yield pyvips.Target.new_to_descriptor(file.fileno())
+    file.seek(0, os.SEEK_END)
+
+
+def _save(image: pyvips.Image, target: pyvips.Target, format: str, how: Encoding, like: Source, big: bool) -> None:
+    """Pixels and profile; the rest is inserted later."""
+    quality = how.quality or QUALITY
+    match format:
+        case "png":
+            image.pngsave_target(target, filter=pyvips.enums.ForeignPngFilter.ALL, keep=_ICC)
+        case "jpeg":
+            chroma = "off" if quality >= FULL_CHROMA else "on"
+            image.jpegsave_target(target, Q=quality, subsample_mode=chroma, keep=_ICC)
+        case "webp":
+            lossless = how.lossless or quality == 100
+            q = 75 if lossless else quality  # of a lossless file, Q is the effort: 100 takes far longer
+            image.webpsave_target(target, Q=q, lossless=lossless, exact=lossless, smart_subsample=True, keep=_ICC)
+        case "gif":
+            image.gifsave_target(target, keep=_ICC)
+        case "tiff":
+            tiles = {"tile": True, "tile_width": 256, "tile_height": 256} if like.tiled else {}
+            image.tiffsave_target(
+                target, compression="deflate", predictor="horizontal", bigtiff=big, resunit="inch", keep=_ICC, **tiles
+            )
+
+
+def _save_avif(image: pyvips.Image, target: pyvips.Target, metadata: Metadata, how: Encoding, like: Source) -> None:
+    """With its metadata: its boxes point into each other, so nothing can be inserted later."""
+    quality, keep = how.quality or QUALITY, _ICC
+    image = image.copy()
+    for flag, field, blob in ((_EXIF, "exif-data", metadata.exif), (_XMP, "xmp-data", metadata.xmp)):
+        if blob:
+            set_blob(image, field, blob)
+            keep |= flag
+    image.heifsave_target(
+        target,
+        compression="av1",
+        Q=quality,
+        lossless=how.lossless or quality == 100,
+        subsample_mode="off" if quality >= FULL_CHROMA or how.lossless else "on",
+        bitdepth=avif_bits(like) if image.format == "ushort" else 8,
+        keep=keep,
+    )
