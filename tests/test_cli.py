@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import scalewise
-from scalewise import pipeline
+from scalewise import pipeline, running
 from scalewise.cli import app, common
 from scalewise.errors import InvalidRequest
 from scalewise.resize import imresize
@@ -325,7 +325,7 @@ def test_an_interrupt_leaves_nothing(photo: Path, monkeypatch: pytest.MonkeyPatc
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_render", interrupted)
+    monkeypatch.setattr(running, "render_tile", interrupted)
     out = photo.parent / "out"
     answer = Answer("upscale", photo, "-s", 2, "-n", "bicubic", "-o", f"{out}/")
     assert answer.failed_by_one_line(130, "interrupted")
@@ -336,7 +336,7 @@ def test_what_we_did_not_expect_keeps_its_traceback(photo: Path, monkeypatch: py
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pipeline, "_render", broken)
+    monkeypatch.setattr(running, "render_tile", broken)
     with pytest.raises(ZeroDivisionError):
         Answer("upscale", photo, "-s", 2, "-n", "bicubic")
 
@@ -427,7 +427,7 @@ def test_evaluate_prints_and_writes_the_means(dataset: Path, tmp_path: Path) -> 
     assert answer.code == 0 and "protocol default" in answer.out
     found = json.loads(report.read_text())
     assert {"psnr", "ssim", "macs_share", "seconds"} <= found["mean"].keys() and len(found["images"]) == 2
-    assert f"{found['mean']['psnr']:.2f}" in answer.out
+    assert f"{found['mean']['psnr']:.3f}" in answer.out
     (dataset / "2.png").write_text("no picture")
     skipped = Answer("evaluate", "-n", "bicubic", "--data", dataset, "--scale", 2)
     assert skipped.failed_by_one_line(1, "skipped 2")

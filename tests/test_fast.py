@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalewise import images, zoo
+from scalewise import images, tiling, zoo
 from scalewise.effort import Budget
 from scalewise.evaluate import evaluate, upscaler_of
 from scalewise.grid import Frame, output_size
@@ -44,11 +44,33 @@ def test_the_weight_file_is_small_and_has_a_card() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("side", [64, 96])
-def test_tiles_equal_the_whole_image(photo: torch.Tensor, scale: tuple[float, float], side: int) -> None:
+def test_tiles_equal_the_whole_image(
+    model: PatchRouted, photo: torch.Tensor, scale: tuple[float, float], side: int
+) -> None:
+    """With one plan for both: what a tile sees of its context is enough."""
+    size = (photo.shape[-2], photo.shape[-1])
+    out = output_size(size, scale)
+    plan = model.decide(model.survey(photo, scale), size, out, Budget.fraction(0.5))
+    whole = model.render(photo, Frame(size), (0, 0, *size), out, plan).rgb
+    assert model.context is not None
+    for tile in tiling.plan(size, out, side=side, grid=model.grid, context=model.context):
+        (top, left, bottom, right), (y0, x0, y1, x1) = tile.source, tile.target
+        lr, frame = photo[..., top:bottom, left:right], Frame(size, (top, left))
+        part = model.render(lr, frame, tile.core, out, plan)
+        torch.testing.assert_close(part.rgb, whole[:, y0:y1, x0:x1], atol=1e-4, rtol=0)
+        assert model.planned_macs(frame, (bottom - top, right - left), tile.core, out, plan) == part.macs.total
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [64, 96])
+def test_a_budget_holds_in_tiles(photo: torch.Tensor, side: int) -> None:
+    """Tiles compute their context too, and most of it where the picture is difficult."""
     pixels = photo[0].permute(1, 2, 0).numpy()  # float in, float out: nothing is rounded
-    whole, tiled = (upscale(pixels, scale, budget=0.5, tile=t, dtype="fp32") for t in (None, side))
-    assert np.abs(whole.image - tiled.image).max() <= 1e-4
-    assert tiled.report.rim > whole.report.rim
+    whole, tiled = (upscale(pixels, 2.0, tile=t, dtype="fp32") for t in (None, side))
+    assert np.abs(whole.image - tiled.image).max() <= 1e-4 and tiled.report.rim > whole.report.rim
+    for share in (0.25, 0.5, 0.75):
+        report = upscale(pixels, 2.0, budget=share, tile=side, dtype="fp32").report
+        assert share - 0.02 <= report.share <= share and report.macs_full == tiled.report.macs_full
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Which pictures were meant, and where each result goes."""
+"""Which pictures were meant, where each result goes, and what the manifest remembers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scalewise import images, jobs
-from scalewise.errors import InvalidRequest, UnreadableImage
+from scalewise.errors import InvalidRequest, UnreadableImage, UnwritableOutput
 
 
 @pytest.fixture
@@ -41,6 +41,16 @@ def test_links_do_not_lead_in_circles(folder: Path) -> None:
     assert names(jobs.expand([folder], recursive=True), folder) == expected
 
 
+def test_results_do_not_leave_the_output_folder_by_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(UnwritableOutput, match="is a link"):
+        jobs.plan([folder], tmp_path / "out", "", recursive=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert len(jobs.plan([folder], tmp_path / "link", "", recursive=True)) == 4, "the folder itself may be a link"
+
+
 @pytest.mark.parametrize("name", ["missing", "new\nline", "nul\0", "empty"])
 def test_inputs_that_are_not_there(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -53,7 +63,7 @@ def test_without_out_the_result_is_beside_the_input() -> None:
     assert jobs.output_path("x/photo.jpg", None, "_x3.7") == Path("x/photo_x3.7.jpg")
     assert jobs.output_path("x/photo.v1.JPG", None, "_x2") == Path("x/photo.v1_x2.JPG")
     assert jobs.output_path("x/photo.jpg", None, "_x2", ".png") == Path("x/photo_x2.png")
-    assert jobs.output_path("x/photo.gif", None, "_x2") == Path("x/photo_x2.png"), "gif cannot be written"
+    assert jobs.output_path("x/photo.heic", None, "_x2") == Path("x/photo_x2.png"), "heic cannot be written"
 
 
 def test_out_is_a_folder_if_it_is_one_or_ends_like_one(tmp_path: Path) -> None:
@@ -98,3 +108,73 @@ def test_an_input_is_nobody_s_output(folder: Path) -> None:
 
 def test_one_mechanism_writes_atomically() -> None:
     assert jobs.atomic_write is images.atomic_write
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    photo, result = tmp_path / "photo.png", tmp_path / "out" / "photo.png"
+    result.parent.mkdir()
+    photo.write_bytes(b"a photo")
+    result.write_bytes(b"a larger photo")
+    return photo, result
+
+
+def manifest(pair: tuple[Path, Path], **request: object) -> jobs.Manifest:
+    return jobs.Manifest(pair[1].parent / jobs.MANIFEST, request)
+
+
+def test_what_is_done_stays_done(pair: tuple[Path, Path]) -> None:
+    first = manifest(pair, scale=2)
+    assert first.known(*pair) is None
+    first.done(*pair, {"seconds": 1.5})
+    for one in (first, manifest(pair, scale=2)):
+        line = one.known(*pair)
+        assert line is not None and line["status"] == "done" and line["report"] == {"seconds": 1.5}
+    assert first.path.read_bytes().count(b"\n") == 1
+
+
+@pytest.mark.parametrize("change", ["request", "input", "gone", "failed"])
+def test_what_changed_is_done_again(pair: tuple[Path, Path], change: str) -> None:
+    first = manifest(pair, scale=2)
+    first.done(*pair, {})
+    if change == "input":
+        pair[0].write_bytes(b"another photo")
+    elif change == "gone":
+        pair[1].unlink()
+    elif change == "failed":
+        first.failed(*pair, "disk full", final=False)
+    assert manifest(pair, scale=3 if change == "request" else 2).known(*pair) is None
+
+
+def test_a_file_that_cannot_be_read_is_named_again_and_not_tried(pair: tuple[Path, Path]) -> None:
+    manifest(pair).failed(*pair, "no picture", final=True)
+    line = manifest(pair).known(*pair)
+    assert line is not None and (line["status"], line["error"]) == ("failed", "no picture")
+    pair[0].write_bytes(b"mended")
+    assert manifest(pair).known(*pair) is None
+
+
+def test_an_unfinished_line_counts_for_nothing(pair: tuple[Path, Path]) -> None:
+    first = manifest(pair)
+    first.done(*pair, {})
+    whole = first.path.read_bytes()
+    first.path.write_bytes(whole[: len(whole) // 2])
+    again = manifest(pair)
+    assert again.known(*pair) is None
+    again.done(*pair, {})
+    assert manifest(pair).known(*pair)
+    first.path.write_bytes(first.path.read_bytes() + b"[1]\nnull\n\xff\xfe\n")
+    assert manifest(pair).known(*pair)
+
+
+def test_one_run_at_a_time_writes_to_a_folder(pair: tuple[Path, Path]) -> None:
+    folder = pair[1].parent
+    with jobs.Manifest.of(folder, {}):
+        second = jobs.Manifest.of(folder, {})
+        with pytest.raises(UnwritableOutput, match="another run"):
+            second.__enter__()
+    with jobs.Manifest.of(folder, {}):
+        pass

@@ -133,7 +133,7 @@ def test_progress_rises_to_one_and_may_cancel() -> None:
             stop.set()
         return not stop.is_set()
 
-    with pytest.raises(Cancelled, match="5 of 9"):
+    with pytest.raises(Cancelled, match="4 of 9"):
         bicubic(image, tile=16, progress=until_half)
 
 
@@ -180,7 +180,7 @@ def test_saving_keeps_metadata_and_is_atomic(tmp_path: Path) -> None:
 
 
 def test_opacity_is_enlarged_on_the_same_grid() -> None:
-    image = np.zeros((8, 8, 4), np.float32)
+    image = np.full((8, 8, 4), 0.25, np.float32)  # nowhere transparent: colour is enlarged as it is
     image[:, 4:] = 1
     result = bicubic(image, 3.5, tile=4).image
     assert np.allclose(result[..., 0], result[..., 3], atol=1e-6)
@@ -210,7 +210,7 @@ def test_a_budget_in_macs_holds_with_tiles_too(tile: int | None) -> None:
     picture = np.random.default_rng(0).random((150, 200, 3)).astype(np.float32)
     granted = 4e9
     report = upscale(picture, 2.0, budget=f"{granted}macs", tile=tile, dtype="fp32").report
-    assert report.macs <= granted * 1.02  # tiles do not have the same share of every exit
+    assert report.macs <= granted
     assert report.macs < report.macs_full
 
 

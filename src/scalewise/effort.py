@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scalewise.errors import BudgetInfeasible
 
-DIALS = ("eta", "k", "gamma", "epsilon", "beta", "lambda", "threshold")
+DIALS = ("eta", "k", "gamma", "epsilon", "beta", "lambda", "threshold", "path")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Budget:
     """What a user asks for: a share of the full model's MACs in (0, 1], MACs, or a value of the paper's own `dial`.
 
     The dials are those that published tables are printed in: `eta` of ENAF, `k` of ARM, `gamma` of CAMixerSR, `epsilon`
-    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE.
+    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE; and `path`: all patches take it.
     """
 
     kind: Literal["fraction", "macs", "native"]

@@ -12,6 +12,7 @@
     │   └── UnwritableOutput        folder missing or read-only, format limit, disk full, file exists
     ├── CheckpointError             a weight file that is damaged, hostile, incomplete or of an unknown kind
     ├── DataError                   a data folder that a recipe or protocol cannot use
+    ├── TrainingError               a training run that cannot go on: not a number, a state that does not fit
     └── Cancelled                   the caller's progress callback asked to stop
 
 Messages are one line: what came, what is allowed, what to do.
@@ -70,6 +71,10 @@ class CheckpointError(ScalewiseError):
 
 class DataError(ScalewiseError):
     """A data folder that a recipe or protocol cannot use."""
+
+
+class TrainingError(ScalewiseError):
+    """A training run that cannot go on: a loss that is not a number, a state that does not fit the recipe."""
 
 
 class Cancelled(ScalewiseError):

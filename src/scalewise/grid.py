@@ -24,11 +24,21 @@ Box = tuple[int, int, int, int]  # (row start, column start, row stop, column st
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a tile lies: whole LR `size`, the tile's `origin` (row, column) in it, `wrap` for 360° longitude."""
+    """Where a tile lies: whole LR `size`, the tile's `origin` (row, column) in it.
+
+    A 360° image goes on beyond its borders, in longitude (`wrap`) and over its `poles` (top, bottom): tiles of it reach
+    there, so `origin` can be negative, and what they read there are copies of pixels inside (`projection.py`).
+    """
 
     size: Size
     origin: Size = (0, 0)
     wrap: bool = False
+    poles: tuple[bool, bool] = (False, False)
+
+    @property
+    def goes_on(self) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
+        """Rows and columns: does the image go on before the first, and behind the last?"""
+        return self.poles, (self.wrap, self.wrap)
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,10 @@ def check_output(size: Size, out: Size) -> Size:
 def first_output(i: int, n: int, out: int) -> int:
     """The first of `out` output pixels whose centre lies at or beyond LR position `i` of an axis with `n` LR pixels.
 
-    Integer arithmetic: the smallest j with (j + 0.5)·n/out ≥ i. Boxes of LR pixels thus partition the output.
+    Integer arithmetic: the smallest j with (j + 0.5)·n/out ≥ i. Boxes of LR pixels thus partition the output. Beyond
+    the borders of the image both count on, as a 360° image does.
     """
-    return min(max(-((n - 2 * i * out) // (2 * n)), 0), out)
+    return -((n - 2 * i * out) // (2 * n))
 
 
 def output_box(box: Box, size: Size, out: Size) -> Box:

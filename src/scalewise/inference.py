@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -46,6 +48,16 @@ def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
     if name != "auto":
         raise InvalidRequest(f"dtype {name!r} is not known: allowed are auto, fp32 and bf16")
     return torch.bfloat16 if fast_bf16(device) else torch.float32
+
+
+@contextmanager
+def numbers(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Compute in `dtype` where that is safe; weights and images stay fp32."""
+    if dtype == torch.float32:
+        yield
+    else:
+        with torch.autocast(device.type, dtype):
+            yield
 
 
 def fast_bf16(device: torch.device) -> bool:

@@ -49,7 +49,9 @@ class Rendered:
 
 
 class Model(Protocol):
-    """What the pipeline runs. `scales`: the only factors the model has, or None for any."""
+    """What the pipeline runs. `scales`: the only factors the model has, or None for any. `survey_margin`: LR pixels by
+    which the units that a survey judges reach beyond the grid. `wraps`: it can render tiles of a 360° image that reach
+    beyond its borders."""
 
     @property
     def scales(self) -> tuple[float, ...] | None: ...
@@ -63,6 +65,12 @@ class Model(Protocol):
     @property
     def unit(self) -> int: ...
 
+    @property
+    def survey_margin(self) -> int: ...
+
+    @property
+    def wraps(self) -> bool: ...
+
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float: ...
 
     def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None: ...
@@ -70,6 +78,10 @@ class Model(Protocol):
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan: ...
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int: ...
+
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int | None:
+        """The MACs that `render` will run on a tile; None where that is decided while it runs."""
+        ...
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered: ...
 
@@ -82,6 +94,8 @@ class SuperResolver(nn.Module):
 
     mean: Tensor
     std: Tensor
+    survey_margin: int = 0
+    wraps: bool = True
 
     def __init__(
         self,
@@ -153,7 +167,7 @@ class SuperResolver(nn.Module):
         """The encoder's evidence, if it routes by the whole image."""
         if not isinstance(self.encoder, RoutedEncoder):
             return None
-        return self.encoder.survey((lr - self.mean) / self.std, scale)
+        return self.encoder.survey(pad_to_grid((lr - self.mean) / self.std, self.grid), scale)
 
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
         """What the encoder makes of the budget. Raises BudgetInfeasible below the model's floor."""
@@ -208,6 +222,10 @@ class SuperResolver(nn.Module):
         if self.scales is not None:
             pixels = (round(tile[0] * scale[0]), round(tile[1] * scale[1]))
         return self.macs(tile, pixels).total
+
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int | None:
+        """The same, but for encoders that decide while they run: None."""
+        return None if isinstance(self.encoder, RoutedEncoder) else self.full_macs(frame, tile, core, out)
 
     def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
         """The cost of one whole image, or of one tile and the pixels rendered from it."""

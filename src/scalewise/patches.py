@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from scalewise.contracts import MultiExit
 from scalewise.cost import Macs
 from scalewise.effort import Budget, Effort, solve
 from scalewise.errors import BudgetInfeasible
-from scalewise.grid import Box, Frame, Size, first_output, output_box
+from scalewise.grid import Box, Frame, Size, output_box
 from scalewise.layers import repeat_edge
 from scalewise.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered, budget_words
 from scalewise.resize import base_macs, bicubic_base
@@ -26,36 +26,70 @@ REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One axis of a tile, cut at multiples of the patch side: patch i is pixels start[i]..stop[i]-1 of the whole image
-    and renders output pixels first[i]..last[i]-1."""
+class Cells:
+    """The patches of a tile, n of them in rows of (row, column) pairs.
 
-    index: tuple[int, ...]
-    start: tuple[int, ...]
-    stop: tuple[int, ...]
-    first: tuple[int, ...]
-    last: tuple[int, ...]
+    `patch` says which one of the plan a cell is: beyond the borders of a 360° image, of which it is a copy. Cell k is
+    pixels start..stop-1 of the whole image and renders output pixels first..last-1; in the tile it is `boxes[k]`.
+    """
+
+    tile: Size
+    patch: Tensor
+    start: Tensor
+    stop: Tensor
+    first: Tensor
+    last: Tensor
+    boxes: list[Box]
 
     @property
     def lengths(self) -> Tensor:
-        return torch.tensor(self.stop, dtype=torch.float64) - torch.tensor(self.start, dtype=torch.float64)
+        return (self.stop - self.start).double()
 
     @property
     def outputs(self) -> Tensor:
-        return torch.tensor(self.last, dtype=torch.float64) - torch.tensor(self.first, dtype=torch.float64)
+        return (self.last - self.first).double()
+
+    def inside(self, core: Box) -> Tensor:
+        """(n,) bool: cells that belong to the core of the tile."""
+        y, x = self.start.unbind(1)
+        return (core[0] <= y) & (y < core[2]) & (core[1] <= x) & (x < core[3])
+
+    def positions(self, mask: Tensor) -> int:
+        """Rows and columns of output pixels that the cells of `mask` have, each counted once."""
+        first, last = self.first[mask], self.last[mask]
+        return sum(int(last[:, axis].unique().sum() - first[:, axis].unique().sum()) for axis in (0, 1))
 
 
-def cut_axis(start: int, stop: int, patch: int, n: int, out: int) -> Cut:
-    """Cut pixels start..stop-1 of an axis with n LR and `out` output pixels at multiples of `patch`."""
-    edges = [start, *range((start // patch + 1) * patch, stop, patch), stop]
-    spans = list(pairwise(edges))
-    return Cut(
-        tuple(a // patch for a, _ in spans),
-        tuple(a for a, _ in spans),
-        tuple(b for _, b in spans),
-        tuple(first_output(a, n, out) for a, _ in spans),
-        tuple(first_output(b, n, out) for _, b in spans),
-    )
+def cut(frame: Frame, tile: Size, patch: int, out: Size) -> Cells:
+    """Cut a tile that lies at `frame` where the whole image is cut: at multiples of `patch`. Copies of pixels, beyond
+    the borders of a 360° image, are cut as the originals are."""
+    (height, width), (oy, ox), half = frame.size, frame.origin, frame.size[1] // 2
+    here = list(_spans(ox, ox + tile[1], patch, width))
+    beyond = [(j, a - half, b - half) for j, a, b in _spans(ox + half, ox + tile[1] + half, patch, width)]
+    cells = [
+        (i, j, y0, x0, y1, x1)
+        for i, y0, y1 in _spans(oy, oy + tile[0], patch, height, poles=True)
+        for j, x0, x1 in (beyond if y0 // height % 2 else here)
+    ]
+    index, boxes = torch.tensor([cell[:2] for cell in cells]), [cell[2:] for cell in cells]
+    target = torch.tensor([output_box(box, frame.size, out) for box in boxes])
+    corners = torch.tensor(boxes)
+    in_tile = [(y0 - oy, x0 - ox, y1 - oy, x1 - ox) for y0, x0, y1, x1 in boxes]
+    return Cells(tile, index, corners[:, :2], corners[:, 2:], target[:, :2], target[:, 2:], in_tile)
+
+
+def _spans(start: int, stop: int, patch: int, n: int, poles: bool = False) -> Iterator[tuple[int, int, int]]:
+    """Pixels start..stop-1 of an axis with n LR pixels, cut: (patch, first pixel, last + 1). Beyond its ends the axis
+    is repeated, or with `poles` run backwards every other time."""
+    for turn in range(start // n, -(-stop // n)):
+        patches = range(-(-n // patch))
+        for index in reversed(patches) if poles and turn % 2 else patches:
+            first, last = index * patch, min((index + 1) * patch, n)
+            if poles and turn % 2:
+                first, last = n - last, n - first
+            first, last = max(start, turn * n + first), min(stop, turn * n + last)
+            if first < last:
+                yield index, first, last
 
 
 class PatchRouted(nn.Module):
@@ -67,6 +101,8 @@ class PatchRouted(nn.Module):
     """
 
     scales: tuple[float, ...] | None = None
+    survey_margin: int = 0
+    wraps: bool = True
 
     def __init__(self, router: nn.Module, network: MultiExit, *, patch: int = 32) -> None:
         super().__init__()
@@ -97,16 +133,16 @@ class PatchRouted(nn.Module):
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
         """Solve for the exits: greatest predicted drop in squared error within the budget, on this image."""
         assert evidence is not None
-        rows, columns = self._cut(Frame(size), size, out)
-        shape = (len(rows.index), len(columns.index))
+        cells = cut(Frame(size), size, self.patch, out)
+        shape = evidence.shape[1:]
         exits = self.network.exits
         top = torch.full((1, *shape), exits, dtype=torch.int64)
         fixed = self.router.macs(size)  # type: ignore[operator]
         whole = (0, 0, *size)
-        full = self._work(rows, columns, top[0], whole, Frame(size), out)[0].total + fixed.total
-        costs = self._option_costs(rows, columns)
-        area = (rows.lengths.unsqueeze(1) * columns.lengths.unsqueeze(0)).flatten()
-        gain = F.pad(evidence.detach().double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area.unsqueeze(1)
+        full = self._work(cells, top.flatten(), whole, Frame(size), out)[0].total + fixed.total
+        costs = self._option_costs(cells)
+        area = cells.lengths.prod(1, keepdim=True)
+        gain = F.pad(evidence.detach().double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area
         budget.dial_of()
         allowed = budget.allowed(full)
         choice, price, spent = top, 0.0, full
@@ -121,7 +157,7 @@ class PatchRouted(nn.Module):
                 )
 
             def needs(choice: Tensor) -> int:
-                return self._work(rows, columns, choice[0], whole, Frame(size), out)[0].total + fixed.total
+                return self._work(cells, choice.flatten(), whole, Frame(size), out)[0].total + fixed.total
 
             def wins(choice: Tensor) -> float:
                 return float(gain.gather(1, choice.view(-1, 1)).sum())
@@ -130,10 +166,10 @@ class PatchRouted(nn.Module):
             # granted again. For the same reason raising the last few patches can cost less than leaving them.
             choice = torch.zeros_like(top)
             spent, best = needs(choice), 0.0
-            reserve = self._tables(rows, columns, range(1, exits + 1)).total
+            reserve = sum(self.network.table_macs(level, sum(out)).total for level in range(1, exits + 1))
             low = grant = max(0.0, allowed - always - reserve)
             for _ in range(REFINEMENTS):
-                solution = solve(gain, costs.flatten(1).T, grant)
+                solution = solve(gain, costs.T, grant)
                 candidate = solution.choice.view(1, *shape)
                 for level in range(exits + 1):
                     raised = candidate.clamp_min(level)
@@ -145,19 +181,18 @@ class PatchRouted(nn.Module):
                     low, grant = grant, grant + left
                 else:
                     grant = (low + grant) / 2
-        decision = Decision("patch", self.patch, choice, costs, evidence.unsqueeze(0))
+        decision = Decision("patch", self.patch, choice, costs.unflatten(1, shape), evidence.unsqueeze(0))
         return Plan(Effort(share=budget.allowed(full) / full, price=price), (decision,), spent, full, fixed)
 
     @torch.no_grad()
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
-        network, (oy, ox) = self.network, frame.origin
-        height, width = lr.shape[-2:]
-        rows, columns = self._cut(frame, (height, width), out)
-        choice = plan.route[0].choice[0][list(rows.index)][:, list(columns.index)]
+        network = self.network
+        cells = cut(frame, (lr.shape[-2], lr.shape[-1]), self.patch, out)
+        choice = plan.route[0].choice[0][cells.patch.unbind(1)]
         target = output_box(core, frame.size, out)
         canvas = bicubic_base(lr, frame, out, target)[0]
-        inside = _inside(rows, columns, core)
+        inside = cells.inside(core)
         margin = network.block_margin
         field = _Padded(network.enter(repeat_edge(lr, network.stem_margin)), margin)
         for index in range(1, network.depth + 1):
@@ -168,84 +203,70 @@ class PatchRouted(nn.Module):
             if bool(active.all()):
                 field.store(network.block(index, field.buffer))
             else:
-                patches = [(int(i), int(j)) for i, j in active.nonzero()]
-                fresh = [
-                    (group, network.block(index, field.gather(group, rows, columns, oy, ox)))
-                    for group in _groups(patches, lambda p: _shape(p, rows, columns))
-                ]
+                boxes = [cells.boxes[k] for k in active.nonzero().flatten().tolist()]
+                fresh = [(group, network.block(index, field.gather(group))) for group in _groups(boxes, _shape)]
                 for group, features in fresh:
-                    field.scatter(group, features, rows, columns, oy, ox)
+                    field.scatter(group, features)
                 field.refresh()
             if index == network.exit_after[level - 1]:
-                leaving = [(int(i), int(j)) for i, j in ((choice == level) & inside).nonzero()]
-                self._render_exit(level, leaving, field, rows, columns, frame, out, target, canvas)
-        macs, lean = self._work(rows, columns, choice, core, frame, out)
+                leaving = ((choice == level) & inside).nonzero().flatten().tolist()
+                self._render_exit(level, leaving, field, cells, frame, out, target, canvas)
+        macs, lean = self._work(cells, choice, core, frame, out)
         return Rendered(canvas, macs, lean)
 
     def _render_exit(
         self,
         level: int,
-        patches: list[tuple[int, int]],
+        leaving: list[int],
         field: _Padded,
-        rows: Cut,
-        columns: Cut,
+        cells: Cells,
         frame: Frame,
         out: Size,
         target: Box,
         canvas: Tensor,
     ) -> None:
-        """Add the residual of exit `level` to the output pixels of `patches`."""
-        if not patches:
-            return
+        """Add the residual of exit `level` to the output pixels of the cells that leave there."""
         network = self.network
-        (h, w), (oy, ox) = frame.size, frame.origin
-        table = lambda cut, i, n, size: network.table(  # noqa: E731
-            level, cut.first[i], cut.last[i], n, size, cut.start[i] - 1, cut.stop[i] - cut.start[i] + 2
-        )
-        row_tables = {i: table(rows, i, h, out[0]) for i in {i for i, _ in patches}}
-        column_tables = {j: table(columns, j, w, out[1]) for j in {j for _, j in patches}}
+        tables: dict[tuple[int, ...], Tensor] = {}
 
-        def kind(p: tuple[int, int]) -> tuple[int, ...]:
-            i, j = p
-            return (*_shape(p, rows, columns), rows.last[i] - rows.first[i], columns.last[j] - columns.first[j])
+        def table(axis: int, start: int, stop: int, first: int, last: int) -> Tensor:
+            span = (axis, first, last)
+            if span not in tables:
+                n, size, goes_on = frame.size[axis], out[axis], frame.goes_on[axis]
+                tables[span] = network.table(level, first, last, n, size, start - 1, stop - start + 2, goes_on)
+            return tables[span]
 
-        for group in _groups(patches, kind):
-            coefficients = network.coefficients(level, field.gather(group, rows, columns, oy, ox))
-            residual = network.render(
-                level,
-                coefficients,
-                torch.stack([row_tables[i] for i, _ in group]),
-                torch.stack([column_tables[j] for _, j in group]),
-            )
-            for (i, j), block in zip(group, residual, strict=True):
-                y, x = rows.first[i] - target[0], columns.first[j] - target[1]
+        spans = torch.stack((cells.start, cells.stop, cells.first, cells.last), -1)[leaving].tolist()
+        parts = [
+            (cells.boxes[k], table(0, *rows), table(1, *columns), rows[2] - target[0], columns[2] - target[1])
+            for k, (rows, columns) in zip(leaving, spans, strict=True)
+        ]
+        for group in _groups(parts, lambda part: (_shape(part[0]), len(part[1]), len(part[2]))):
+            boxes, rows, columns, ys, xs = zip(*group, strict=True)
+            coefficients = network.coefficients(level, field.gather(boxes))
+            residual = network.render(level, coefficients, torch.stack(rows), torch.stack(columns))
+            for y, x, block in zip(ys, xs, residual, strict=True):
                 canvas[:, y : y + block.shape[-2], x : x + block.shape[-1]] += block
 
     # --- what it costs ------------------------------------------------------------------------------------------------
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         """MACs of one tile with every patch at the last exit, the router left out."""
-        rows, columns = self._cut(frame, tile, out)
-        top = torch.full((len(rows.index), len(columns.index)), self.network.exits)
-        return self._work(rows, columns, top, core, frame, out)[0].total
+        cells = cut(frame, tile, self.patch, out)
+        top = torch.full((len(cells.boxes),), self.network.exits)
+        return self._work(cells, top, core, frame, out)[0].total
 
-    def _cut(self, frame: Frame, tile: Size, out: Size) -> tuple[Cut, Cut]:
-        """Rows and columns of a tile that lies at `frame`, cut along patches."""
-        (oy, ox), patch = frame.origin, self.patch
-        rows = cut_axis(oy, oy + tile[0], patch, frame.size[0], out[0])
-        return rows, cut_axis(ox, ox + tile[1], patch, frame.size[1], out[1])
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int:
+        """MACs that `render` will run on a tile."""
+        cells = cut(frame, tile, self.patch, out)
+        return self._work(cells, plan.route[0].choice[0][cells.patch.unbind(1)], core, frame, out)[0].total
 
     def _always(self, size: Size, out: Size) -> Macs:
         return self.network.stem_macs(*size) + _base(Frame(size), out, (0, 0, *out))
 
-    def _tables(self, rows: Cut, columns: Cut, levels: Any) -> Macs:
-        positions = sum(rows.last) - sum(rows.first) + sum(columns.last) - sum(columns.first)
-        return sum((self.network.table_macs(level, positions) for level in levels), Macs())
-
-    def _option_costs(self, rows: Cut, columns: Cut) -> Tensor:
-        """(exits + 1, gy, gx) float64: MACs of each exit of each patch with its rims; exit 0 is free."""
-        h, w = rows.lengths.unsqueeze(1), columns.lengths.unsqueeze(0)
-        hq, wq = rows.outputs.unsqueeze(1), columns.outputs.unsqueeze(0)
+    def _option_costs(self, cells: Cells) -> Tensor:
+        """(exits + 1, n) float64: MACs of each exit of each patch with its rims; exit 0 is free."""
+        (h, w), (hq, wq) = cells.lengths.unbind(1), cells.outputs.unbind(1)
         network = self.network
         block = torch.as_tensor(network.block_macs(h, w).total)
         options = [torch.zeros_like(h * w)]
@@ -254,13 +275,11 @@ class PatchRouted(nn.Module):
             options.append(block * after + head.total)
         return torch.stack(options)
 
-    def _work(self, rows: Cut, columns: Cut, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
+    def _work(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
         """MACs that `render` runs on a tile, and those without rims of patches and context of the tile."""
-        network = self.network
-        h, w = rows.lengths.unsqueeze(1), columns.lengths.unsqueeze(0)
-        hq, wq = rows.outputs.unsqueeze(1), columns.outputs.unsqueeze(0)
-        height, width = int(rows.lengths.sum()), int(columns.lengths.sum())
-        inside = _inside(rows, columns, core)
+        network, (height, width) = self.network, cells.tile
+        (h, w), (hq, wq) = cells.lengths.unbind(1), cells.outputs.unbind(1)
+        inside = cells.inside(core)
         core_size = (core[2] - core[0], core[3] - core[1])
         base = _base(frame, out, output_box(core, frame.size, out))
         work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
@@ -279,10 +298,9 @@ class PatchRouted(nn.Module):
             lean += _sum(
                 network.lean_head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving
             ).total
-            used_rows, used_columns = leaving.any(1), leaving.any(0)
-            positions = int((rows.outputs * used_rows).sum() + (columns.outputs * used_columns).sum())
-            work += network.table_macs(level, positions)
-            lean += network.table_macs(level, positions).total
+            tables = network.table_macs(level, cells.positions(leaving))
+            work += tables
+            lean += tables.total
         return work, lean
 
 
@@ -310,49 +328,33 @@ class _Padded:
         buffer[..., :m] = buffer[..., m : m + 1]
         buffer[..., -m:] = buffer[..., -m - 1 : -m]
 
-    def gather(self, patches: list[tuple[int, int]], rows: Cut, columns: Cut, oy: int, ox: int) -> Tensor:
-        """Patches of one shape with their margin: (patches, c, h + 2m, w + 2m)."""
+    def gather(self, boxes: Iterable[Box]) -> Tensor:
+        """Boxes of one shape with their margin: (boxes, c, h + 2m, w + 2m)."""
         m = 2 * self.margin
-        pieces = [
-            self.buffer[
-                0, :, rows.start[i] - oy : rows.stop[i] - oy + m, columns.start[j] - ox : columns.stop[j] - ox + m
-            ]
-            for i, j in patches
-        ]
+        pieces = [self.buffer[0, :, y0 : y1 + m, x0 : x1 + m] for y0, x0, y1, x1 in boxes]
         # stacked as (n, h, w, c) so that the copy runs along memory
         return torch.stack([piece.permute(1, 2, 0) for piece in pieces]).permute(0, 3, 1, 2)
 
-    def scatter(
-        self, patches: list[tuple[int, int]], features: Tensor, rows: Cut, columns: Cut, oy: int, ox: int
-    ) -> None:
+    def scatter(self, boxes: Iterable[Box], features: Tensor) -> None:
         m = self.margin
-        for (i, j), piece in zip(patches, features, strict=True):
-            y, x = rows.start[i] - oy + m, columns.start[j] - ox + m
-            self.buffer[0, :, y : y + piece.shape[-2], x : x + piece.shape[-1]] = piece
+        for (y0, x0, y1, x1), piece in zip(boxes, features, strict=True):
+            self.buffer[0, :, y0 + m : y1 + m, x0 + m : x1 + m] = piece
 
 
-def _groups(patches: list[tuple[int, int]], kind: Any) -> list[list[tuple[int, int]]]:
+def _groups(patches: list[Any], kind: Any) -> list[list[Any]]:
     """Patches of one kind together, at most CHUNK at a time."""
-    by_kind: dict[Any, list[tuple[int, int]]] = defaultdict(list)
+    by_kind: dict[Any, list[Any]] = defaultdict(list)
     for patch in patches:
         by_kind[kind(patch)].append(patch)
     return [group[k : k + CHUNK] for group in by_kind.values() for k in range(0, len(group), CHUNK)]
 
 
-def _shape(patch: tuple[int, int], rows: Cut, columns: Cut) -> tuple[int, int]:
-    i, j = patch
-    return rows.stop[i] - rows.start[i], columns.stop[j] - columns.start[j]
-
-
-def _inside(rows: Cut, columns: Cut, core: Box) -> Tensor:
-    """(gy, gx) bool: patches of a tile that belong to its core."""
-    y = torch.tensor([core[0] <= a < core[2] for a in rows.start])
-    x = torch.tensor([core[1] <= a < core[3] for a in columns.start])
-    return y.unsqueeze(1) & x.unsqueeze(0)
+def _shape(box: Box) -> Size:
+    return box[2] - box[0], box[3] - box[1]
 
 
 def _sum(macs: Macs, mask: Tensor) -> Macs:
-    """Macs whose fields are (gy, gx) tensors, summed where `mask` holds."""
+    """Macs whose fields are (n,) tensors, summed where `mask` holds."""
     return Macs(**{name: int((torch.as_tensor(value) * mask).sum()) for name, value in macs.as_dict().items()})
 
 

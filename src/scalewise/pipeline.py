@@ -6,34 +6,31 @@ open → output size → survey by the router → decide with the budget → ren
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
-from scalewise import images, tiling
+from scalewise import __version__, images, tiling
 from scalewise.cost import CostReport
 from scalewise.effort import Budget
-from scalewise.errors import Cancelled, InvalidRequest, ScalewiseError
+from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.grid import Box, Frame, Size, check_output, output_size
-from scalewise.inference import Dtype, for_inference, pick_device, pick_dtype
-from scalewise.memory import PeakMemory
-from scalewise.model import Model, Plan, Rendered
-from scalewise.rescaled import Rescaled
-from scalewise.resize import bicubic_base
-from scalewise.route import effort_map, levelled, map_unit, paint
+from scalewise.inference import Dtype, for_inference, pick_device
+from scalewise.journal import Journal
+from scalewise.memory import PeakMemory, parse_bytes
+from scalewise.model import Model, Plan, budget_words
+from scalewise.outlook import Job, Outlook, look_ahead
+from scalewise.projection import Projection
+from scalewise.route import levelled, paint
+from scalewise.running import Canvas, Progress, Run, full_macs
 from scalewise.zoo import LoadedModel, load
 
-Progress = Callable[[float], bool | None]
 Scale = float | tuple[float, float]
 
-CONTEXT_OF_THE_UNBOUNDED = 32  # LR pixels around a tile of a model whose context is the whole image
-SURVEY_SIDE = 2048  # LR pixels a side that the router sees at once
+SURVEY_SIDE = 1024  # LR pixels a side that the router sees at once
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,20 @@ class Upscaled:
     image: Any
     report: CostReport
     source: images.Source
+    note: str = ""  # where it comes from, for the file
+    crop: Box | None = None  # the part of the source that it shows
 
-    def save(self, path: str | Path, *, quality: int | None = None, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        quality: int | None = None,
+        encoding: images.Encoding | None = None,
+        overwrite: bool = False,
+    ) -> Path:
         """Write the picture with the input's metadata; atomic. Raises UnwritableOutput."""
-        return images.save(path, self.image, like=self.source, quality=quality, overwrite=overwrite)
+        how = replace(encoding or images.Encoding(quality), note=self.note)
+        return images.save(path, self.image, like=cropped(self.source, self.crop), encoding=how, overwrite=overwrite)
 
     def effort_picture(self) -> Tensor:
         """Where the work went, over the gray input: uint8 (h, w, 3)."""
@@ -65,35 +72,31 @@ def upscale(
     device: str | None = None,
     dtype: Dtype = "auto",
     exact_scale: bool = False,
+    projection: Projection = "auto",
+    max_memory: str | int | None = None,
+    crop: Box | None = None,
     progress: Progress | None = None,
 ) -> Upscaled:
     """Enlarge a picture: a path, numpy HWC (uint8, uint16, float in [0, 1]), PIL image, torch CHW tensor.
 
     One of `scale` (a factor, or rows × columns), `size` (rows, columns) and `long_edge` says how far; `budget` is a
     share of the full model's MACs (`0.5`, `"50%"`) or MACs (`"2e12macs"`); `model` a name of the zoo, a weight file
-    or a model. `tile` is the side of a tile in LR pixels, chosen by memory if absent. `progress` gets the share done
-    in [0, 1]; returning False cancels. Safe to call from several threads. Raises ScalewiseError's children.
+    or a model. `tile` is the side of a tile in LR pixels, chosen by memory if absent. `projection` "erp" is for 360°
+    pictures; "auto" finds them by their metadata. `max_memory` bounds what the process holds ("2GiB"; half of what is
+    free), and `crop` (row and column of the first pixel, and behind the last, in the input) renders that part as it
+    will be in the whole picture. `progress` gets the share done in [0, 1]; returning False cancels.
+    Safe to call from several threads. Raises ScalewiseError's children.
     """
     source = images.open(image)
     out = wanted_size(source.size, scale, size, long_edge)
-    sink = images.create(None, out, source)
-    job = Job(tile=tile, device=device, dtype=dtype, exact_scale=exact_scale)
-    picture, report = enlarge(source, sink, ready(model, device), Budget.parse(budget), job, progress)
-    return Upscaled(picture, report, source)
-
-
-@dataclass(frozen=True)
-class Job:
-    """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses other scales than the model's."""
-
-    tile: int | None = None
-    device: str | None = None
-    dtype: Dtype = "auto"
-    exact_scale: bool = False
-
-    def __post_init__(self) -> None:
-        if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):
-            raise InvalidRequest(f"tile is {self.tile!r}: allowed is a side in LR pixels, at least 1")
+    most = None if max_memory is None else parse_bytes(max_memory)
+    job = Job(tile, device, dtype, exact_scale, projection, most, crop)
+    wish, loaded = Budget.parse(budget), ready(model, device)
+    ahead = look_ahead(source, out, loaded, wish, job)
+    sink = images.create(None, ahead.canvas, cropped(source, crop))
+    picture, report = enlarge(source, sink, loaded, wish, job, progress, ahead=ahead)
+    name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
+    return Upscaled(picture, report, source, provenance(str(name), source.size, out, wish), crop)
 
 
 def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None) -> Size:
@@ -109,6 +112,19 @@ def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None,
     return check_output(size, out)
 
 
+def cropped(source: images.Source, crop: Box | None) -> images.Source:
+    """The part of a picture that a crop leaves, as a picture of its own."""
+    if crop is None:
+        return source
+    top, left, bottom, right = crop
+
+    def fetch(box: Box) -> Any:
+        return source.fetch((box[0] + top, box[1] + left, box[2] + top, box[3] + left))
+
+    bands = None if source.bands is None else source.bands.cropped(top, left)
+    return replace(source, size=(bottom - top, right - left), fetch=fetch, turn=None, bands=bands)
+
+
 def ready(model: str | Path | LoadedModel | Model, device: str | None = None) -> Model:
     """A model to run, loaded and made ready for its device; by name it is loaded once per process."""
     if isinstance(model, str | Path):
@@ -120,142 +136,125 @@ def ready(model: str | Path | LoadedModel | Model, device: str | None = None) ->
     return for_inference(model, pick_device(device))
 
 
-class Canvas(Protocol):
-    """Where the pixels of an enlarged picture go: `images.Sink`, or anything that takes rectangles."""
-
-    @property
-    def size(self) -> Size: ...
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
-
-    def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None: ...
-
-    def finish(self) -> Any: ...
+def provenance(model: str, size: Size, out: Size, budget: Budget) -> str:
+    """What made a picture, in words: version, model, scale and budget."""
+    scale = " x ".join(f"{m / n:.6g}" for m, n in zip(reversed(out), reversed(size), strict=True))
+    amounts = {"fraction": f"{budget.value:.4g} of the MACs", "macs": f"{budget.value:.4g} MACs"}
+    allowed = amounts.get(budget.kind, f"{budget.dial}={budget.value:g}")
+    return f"scalewise {__version__}: model {model}, scale {scale}, budget {allowed}"
 
 
 def enlarge(
-    source: images.Source, sink: Canvas, model: Model, budget: Budget, job: Job, progress: Progress | None = None
+    source: images.Source,
+    sink: Canvas,
+    model: Model,
+    budget: Budget,
+    job: Job,
+    progress: Progress | None = None,
+    *,
+    ahead: Outlook | None = None,
+    journal: Journal | None = None,
 ) -> tuple[Any, CostReport]:
-    """Render all of `source` into `sink`; the sink's result and the report. The sink is discarded on any error."""
-    device, size, out = pick_device(job.device), source.size, sink.size
-    dtype = pick_dtype(job.dtype, device)
-    notes: list[str] = []
+    """Render all of `source` into `sink`, or the crop of `job`; the sink's result and the report.
+
+    The sink is discarded on any error. `ahead` is what `look_ahead` said of this run, if it was asked before. A
+    `journal` keeps each row of tiles that is finished, and knows those that an earlier run finished.
+    """
     started = time.perf_counter()
-    with sink, PeakMemory(device) as peak, torch.no_grad():
-        if model.scales is not None and not _own_scale(model.scales, size, out):
-            if job.exact_scale:
-                own = ", ".join(f"×{s:g}" for s in model.scales)
-                raise InvalidRequest(
-                    f"this model was made for {own} only; leave out the exact scale to resize the rest"
-                )
-            rescaled = Rescaled(model, size, out)
-            notes.append(rescaled.note)
-            model = rescaled
-        scale = (out[0] / size[0], out[1] / size[1])
-        side = job.tile or tiling.tile_side(model.bytes_per_pixel(scale), model.grid)
-        context = model.context
-        if context is None:
-            context = CONTEXT_OF_THE_UNBOUNDED
-            if job.tile is None and _fits_whole(model, size, scale):
-                side = max(size)
-            elif side < max(size):
-                notes.append(
-                    f"this model looks at the whole picture, but ran in tiles of {side} with {context} pixels of "
-                    "context: the result differs from an untiled one"
-                )
-        tiles = tiling.plan(size, out, side=side, grid=model.grid, context=context, unit=model.unit)
-        tiled = sum(_full_macs(model, tile, size, out) for tile in tiles)
-        if budget.kind == "macs" and len(tiles) > 1:  # the plan is made for the untiled picture: leave room for context
-            whole = model.full_macs(Frame(size), size, (0, 0, *size), out)
-            budget = Budget.macs(budget.value * whole / tiled)
-        plan = model.decide(_survey(source, model, out, device), size, out, budget)
-        ran, lean = plan.overhead, plan.overhead.total
-        effort = EffortMap(size, plan)
-        for index, tile in enumerate(tiles):
-            if progress is not None and progress(index / len(tiles)) is False:
-                raise Cancelled(f"cancelled after {index} of {len(tiles)} tiles; nothing was written")
-            rendered, retried = _render(source, model, tile, out, plan, device, dtype)
-            ran, lean = ran + rendered.macs, lean + rendered.lean
-            effort.add(tile, rendered)
-            if retried:
-                notes.append(f"tile {index + 1} of {len(tiles)} was not finite in bf16 and was redone in fp32")
-            alpha = _alpha(source, tile, out)
-            sink.write(tile.target[0], tile.target[1], rendered.rgb.cpu(), alpha)
+    with sink, PeakMemory(pick_device(job.device)) as peak, torch.no_grad():
+        ahead = ahead or look_ahead(source, sink.size, model, budget, job)
+        plan = journal.plan if journal is not None else None
+        run = Run.of(ahead, plan or decide(ahead, budget))
+        if journal is not None:
+            assert isinstance(sink, images.Sink)
+            journal.begin(run, sink)
+        run.render(sink, progress)
         seconds = time.perf_counter() - started
-        full = tiled + plan.overhead.total
         result = sink.finish()
+        if journal is not None:
+            journal.end()
         if progress is not None:
             progress(1.0)
-    rim = 1 - lean / ran.total if ran.total else 0.0
+    tally = run.tally
     report = CostReport(
-        macs=ran.total,
-        macs_full=full,
-        by_kind=ran.as_dict(),
+        macs=tally.ran.total,
+        macs_full=tally.full,
+        by_kind=tally.ran.as_dict(),
         seconds=seconds,
         peak_bytes=peak.bytes,
-        size=out,
-        effort=plan.effort,
-        effort_map=levelled(effort.cells, ran.total / full if full else 1.0),
-        effort_unit=effort.unit,
-        rim=rim,
-        notes=tuple(notes),
+        size=sink.size,
+        effort=run.plan.effort,
+        effort_map=levelled(run.effort.cells, tally.ran.total / tally.full if tally.full else 1.0),
+        effort_unit=run.effort.unit,
+        rim=1 - tally.lean / tally.ran.total if tally.ran.total else 0.0,
+        notes=(*ahead.notes, *tally.notes),
     )
     return result, report
 
 
-class EffortMap:
-    """Where the work went, cell by cell: from the plan, or joined from what the tiles decided while they ran."""
-
-    def __init__(self, size: Size, plan: Plan) -> None:
-        self.size = size
-        self.planned = bool(plan.route)
-        self.unit = map_unit(plan.route) if plan.route else max(size)
-        self.cells = effort_map(plan.route)
-
-    def add(self, tile: tiling.Tile, rendered: Rendered) -> None:
-        if self.planned or not rendered.route:
-            return
-        here, unit = effort_map(rendered.route), map_unit(rendered.route)
-        if unit != self.unit:
-            self.unit = unit
-            self.cells = torch.ones(tuple(-(-n // unit) for n in self.size))
-        y0, x0, y1, x1 = (
-            tile.core[0] // unit,
-            tile.core[1] // unit,
-            -(-tile.core[2] // unit),
-            -(-tile.core[3] // unit),
-        )
-        y, x = y0 - tile.source[0] // unit, x0 - tile.source[1] // unit
-        self.cells[y0:y1, x0:x1] = here[y : y + y1 - y0, x : x + x1 - x0]
+def decide(ahead: Outlook, budget: Budget) -> Plan:
+    """What the budget buys on this picture: the router looks at all of it, and the model decides once."""
+    model, tiles = ahead.model, ahead.plan
+    evidence = _survey(ahead.source, model, ahead.out, ahead.device)
+    tiled = sum(full_macs(model, tile, ahead) for tile in tiles)
+    return _decide(model, evidence, tiles, ahead.frame, ahead.out, budget, tiled)
 
 
-def _full_macs(model: Model, tile: tiling.Tile, size: Size, out: Size) -> int:
+REFINEMENTS = 12  # times that less is granted, because tiles made a plan dearer
+MARGIN = 0.998  # of what would just do, so that few of them are needed
+
+
+def _decide(
+    model: Model, evidence: Tensor | None, tiles: list[tiling.Tile], frame: Frame, out: Size, budget: Budget, full: int
+) -> Plan:
+    """A plan that keeps to the budget in these tiles, which cost `full` MACs with everything on, without the router.
+
+    A model decides for the picture without context, and that decision stays if it can. But tiles compute their context
+    too, which costs most where the picture is difficult: then less is granted. Raises BudgetInfeasible.
+    """
+    size = frame.size
+    if budget.kind == "native" or (len(tiles) == 1 and not frame.wrap):
+        return model.decide(evidence, size, out, budget)
+    whole = model.full_macs(Frame(size), size, (0, 0, *size), out)
+    first = Budget.macs(budget.value * whole / full) if budget.kind == "macs" else budget
+    plan = model.decide(evidence, size, out, first)
+    fixed, granted = plan.overhead.total, first.allowed(plan.macs_full)
+    allowed = budget.allowed(full + fixed)
+    for _ in range(REFINEMENTS):
+        costs = [model.planned_macs(_at(frame, tile), _side(tile), tile.core, out, plan) for tile in tiles]
+        known = [cost for cost in costs if cost is not None]
+        cost = sum(known) + fixed
+        if cost <= allowed or len(known) < len(costs):
+            return plan
+        granted = fixed + (granted - fixed) * (allowed - fixed) / (cost - fixed) * MARGIN
+        try:
+            plan = model.decide(evidence, size, out, Budget.macs(max(1.0, granted)))
+        except BudgetInfeasible:
+            break
+    raise BudgetInfeasible(
+        f"budget {budget_words(budget)} cannot be kept in {len(tiles)} tiles, which compute their context too: ask for "
+        "more, or for larger tiles"
+    )
+
+
+def _at(frame: Frame, tile: tiling.Tile) -> Frame:
+    return replace(frame, origin=tile.source[:2])
+
+
+def _side(tile: tiling.Tile) -> Size:
     y0, x0, y1, x1 = tile.source
-    return model.full_macs(Frame(size, (y0, x0)), (y1 - y0, x1 - x0), tile.core, out)
-
-
-def _fits_whole(model: Model, size: Size, scale: tuple[float, float]) -> bool:
-    """True if half of the free memory holds the whole image at once."""
-    return size[0] * size[1] * model.bytes_per_pixel(scale) <= psutil.virtual_memory().available / 2
-
-
-def _own_scale(scales: tuple[float, ...], size: Size, out: Size) -> bool:
-    return any(out == (round(size[0] * s), round(size[1] * s)) for s in scales)
+    return y1 - y0, x1 - x0
 
 
 def _survey(source: images.Source, model: Model, out: Size, device: torch.device) -> Tensor | None:
-    """The router's evidence on the whole image, read in pieces cut along patches."""
+    """The router's evidence on the whole image, read in pieces cut along its units."""
     height, width = source.size
     scale = (out[0] / height, out[1] / width)
-    side = max(1, SURVEY_SIDE // model.grid) * model.grid
     rows = []
-    for top in range(0, height, side):
+    for top, bottom in _pieces(height, model):
         row = []
-        for left in range(0, width, side):
-            box = (top, left, min(top + side, height), min(left + side, width))
-            evidence = model.survey(source.read(box).unsqueeze(0).to(device), scale)
+        for left, right in _pieces(width, model):
+            evidence = model.survey(source.read((top, left, bottom, right), bled=True).unsqueeze(0).to(device), scale)
             if evidence is None:
                 return None
             row.append(evidence.cpu())
@@ -263,62 +262,36 @@ def _survey(source: images.Source, model: Model, out: Size, device: torch.device
     return torch.cat(rows, -2)
 
 
-def _render(
-    source: images.Source,
-    model: Model,
-    tile: tiling.Tile,
-    out: Size,
-    plan: Plan,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[Rendered, bool]:
-    """One tile; redone in fp32 if it is not finite. True if it was."""
-    lr = source.read(tile.source).unsqueeze(0).to(device).contiguous(memory_format=torch.channels_last)
-    frame = Frame(source.size, (tile.source[0], tile.source[1]))
-    with _numbers(device, dtype):
-        rendered = model.render(lr, frame, tile.core, out, plan)
-    if bool(torch.isfinite(rendered.rgb).all()):
-        return rendered, False
-    if dtype != torch.float32:
-        rendered = model.render(lr, frame, tile.core, out, plan)
-        if bool(torch.isfinite(rendered.rgb).all()):
-            return rendered, True
-    raise ScalewiseError("the model gave numbers that are not finite, in fp32 too: its weights do not fit this picture")
-
-
-@contextmanager
-def _numbers(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    if dtype == torch.float32:
-        yield
-    else:
-        with torch.autocast(device.type, dtype):
-            yield
-
-
-def _alpha(source: images.Source, tile: tiling.Tile, out: Size) -> Tensor | None:
-    """The opacity of a tile's output pixels: bicubic on the same grid."""
-    if not source.alpha:
-        return None
-    height, width = source.size
-    box: Box = (
-        max(0, tile.core[0] - ALPHA_CONTEXT),
-        max(0, tile.core[1] - ALPHA_CONTEXT),
-        min(height, tile.core[2] + ALPHA_CONTEXT),
-        min(width, tile.core[3] + ALPHA_CONTEXT),
-    )
-    alpha = source.read_alpha(box)
-    assert alpha is not None
-    return bicubic_base(alpha, Frame(source.size, (box[0], box[1])), out, tile.target).clamp(0, 1)
-
-
-ALPHA_CONTEXT = 3  # LR pixels that bicubic taps reach beyond a tile
+def _pieces(length: int, model: Model) -> list[tuple[int, int]]:
+    """The spans of an axis that a survey reads: they overlap by its margin, and each holds a whole unit if the axis
+    does."""
+    grid, margin = model.grid, model.survey_margin
+    side = max(1, SURVEY_SIDE // grid) * grid
+    starts = range(0, max(0, length - grid - margin) + 1, side)
+    return [*((start, start + side + margin) for start in starts[:-1]), (starts[-1], length)]
 
 
 def effort_picture(source: images.Source, report: CostReport, most: int = 2048) -> Tensor:
     """Where the work went, drawn over the gray input: uint8 (h, w, 3), at most `most` pixels a side."""
-    step = -(-max(source.size) // most)
-    gray = source.read().mean(0)[::step, ::step]
+    (height, width), step = source.size, -(-max(source.size) // most)
+    rows = max(1, 256 // step) * step
+    bands = [source.read((top, 0, min(top + rows, height), width)) for top in range(0, height, rows)]
+    gray = torch.cat([band[:, ::step, ::step].mean(0) for band in bands])
     return paint(report.effort_map, report.effort_unit, gray, step)
 
 
-__all__ = ["Canvas", "Job", "Progress", "Upscaled", "effort_picture", "enlarge", "ready", "upscale", "wanted_size"]
+__all__ = [
+    "Canvas",
+    "Job",
+    "Outlook",
+    "Progress",
+    "Upscaled",
+    "cropped",
+    "effort_picture",
+    "enlarge",
+    "look_ahead",
+    "provenance",
+    "ready",
+    "upscale",
+    "wanted_size",
+]

@@ -1,24 +1,125 @@
-"""360° images: equirectangular (ERP) latitudes, and the fisheye down-sampling that makes their LR.
+"""360° images: how an equirectangular (ERP) picture goes on beyond its borders, latitudes, fisheye down-sampling.
 
 An ERP row at latitude φ shows cos φ as much of the sphere as a row at the equator; WS-PSNR weights it so (Sun et al.,
 IEEE SPL 2017). The fisheye down-sampling is OSRT's (Yu et al., CVPR 2023): a lens projects before a sensor samples.
+
+Beyond its right border an ERP picture goes on at its left; beyond a pole it comes down on the other side of the sphere:
+rows in reverse order, columns half a turn further (of an odd width, the half is rounded down). The picture thus becomes
+an endless plane, and a tile is a box of that plane. `read_beyond` reads one; `Frame` tells the networks which borders
+are none.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
-from scalewise.errors import UnsupportedScale
+from scalewise.errors import InvalidRequest, UnsupportedScale
+from scalewise.grid import Box, Frame, Size
 from scalewise.resize import pillow_bicubic
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 FISHEYE_EXPAND = 1.25  # each hemisphere reaches 112.5° from its pole, so that the equator lies well inside both
 FISHEYE_DENSITY = 1.5  # fisheye side per ERP height, which keeps the mean pixel density
+
+Projection = Literal["auto", "flat", "erp"]
+
+FAR = 1 << 40  # LR pixels; no context reaches as far
+SLACK = 0.01  # of the sides' ratio: a pixel or two are lost where panoramas are stitched or shrunk
+
+
+def frame_of(size: Size, projection: Projection = "auto", gpano: Mapping[str, str] | None = None) -> Frame:
+    """Which borders a picture has: all for "flat", and for "auto" unless its metadata say that it is a panorama.
+
+    `gpano`: the fields of Google's Photo Sphere XMP. A part of a panorama wraps if it has all 360°, and then goes on
+    over the poles that it reaches. "erp" without metadata: 2:1 is the whole sphere, a wider picture a strip of 360°
+    that reaches no pole. Raises InvalidRequest for a narrower one.
+    """
+    if projection not in get_args(Projection):
+        raise InvalidRequest(f"projection {projection!r} is not known: allowed are {', '.join(get_args(Projection))}")
+    if projection == "flat":
+        return Frame(size)
+    described = _described(size, gpano or {})
+    if described is not None or projection == "auto":
+        return described or Frame(size)
+    height, width = size
+    if width < 2 * height * (1 - SLACK):
+        raise InvalidRequest(
+            f"{width}x{height} is no equirectangular picture of 360°, which is at least twice as wide as high: use "
+            "--projection flat"
+        )
+    whole = width <= 2 * height * (1 + SLACK)
+    return Frame(size, wrap=True, poles=(whole, whole))
+
+
+def _described(size: Size, gpano: Mapping[str, str]) -> Frame | None:
+    """What the metadata of a panorama say, in their own pixels; None if they say nothing, or not of this picture."""
+    if gpano.get("ProjectionType", "").strip().lower() != "equirectangular":
+        return None
+    least = 1 - SLACK
+    names = ("FullPanoWidthPixels", "FullPanoHeightPixels", "CroppedAreaImageWidthPixels")
+    names += ("CroppedAreaImageHeightPixels", "CroppedAreaTopPixels")
+    try:
+        full_width, full_height, width, height, top = (float(gpano[name]) for name in names)
+    except KeyError:  # some cameras write the projection alone
+        whole = least < size[1] / (2 * size[0]) < 1 / least
+        return Frame(size, wrap=True, poles=(True, True)) if whole else None
+    except ValueError:
+        return None
+    sound = min(full_width, full_height, width, height) > 0 and math.isfinite(full_width + full_height + top)
+    if not (sound and least < (size[1] * height) / (size[0] * width) < 1 / least):
+        return None  # cut or stretched by a program that does not know of panoramas
+    if width < full_width * least:
+        return Frame(size)
+    slack = SLACK * full_height / 2
+    return Frame(size, wrap=True, poles=(top <= slack, top + height >= full_height - slack))
+
+
+def reach(frame: Frame) -> Box:
+    """The box in which tiles may read: the image, and what lies beyond the borders that are none."""
+    height, width = frame.size
+    top, bottom = frame.poles
+    both = FAR if top and bottom else height  # over one pole, down to the border on the other side
+    side = FAR if frame.wrap else 0
+    return -both if top else 0, -side, height + (both if bottom else 0), width + side
+
+
+def read_beyond(read: Callable[[Box], Tensor], frame: Frame, box: Box) -> Tensor:
+    """A box (·, h, w) of the plane that a 360° image continues to, from what `read` gives for boxes inside."""
+    (height, width), (y0, x0, y1, x1) = frame.size, box
+    if min(y0, x0) >= 0 and y1 <= height and x1 <= width:
+        return read(box)
+    bands = []
+    while y0 < y1:
+        over = y0 // height  # how often a pole was crossed
+        stop = min(y1, (over + 1) * height)
+        top, bottom = y0 - over * height, stop - over * height
+        if over % 2:
+            band = _around(read, width, height - bottom, height - top, x0 + width // 2, x1 + width // 2).flip(-2)
+        else:
+            band = _around(read, width, top, bottom, x0, x1)
+        bands.append(band)
+        y0 = stop
+    return torch.cat(bands, -2)
+
+
+def _around(read: Callable[[Box], Tensor], width: int, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """Rows of the image, columns of the plane."""
+    parts = []
+    while left < right:
+        start = left % width
+        stop = min(width, start + right - left)
+        parts.append(read((top, start, bottom, stop)))
+        left += stop - start
+    return torch.cat(parts, -1)
 
 
 @lru_cache(maxsize=64)

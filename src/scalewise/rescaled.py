@@ -38,6 +38,14 @@ class Rescaled:
         return self.model.unit
 
     @property
+    def survey_margin(self) -> int:
+        return self.model.survey_margin
+
+    @property
+    def wraps(self) -> bool:
+        return self.model.wraps
+
+    @property
     def context(self) -> int | None:
         return None if self.model.context is None else self.model.context + self.reach
 
@@ -53,6 +61,9 @@ class Rescaled:
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         return self.model.full_macs(frame, tile, self._widened(frame, tile, core), self.middle)
 
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int | None:
+        return self.model.planned_macs(frame, tile, self._widened(frame, tile, core), self.middle, plan)
+
     def _widened(self, frame: Frame, tile: Size, core: Box) -> Box:
         """The core and the LR pixels under the taps of its border, as far as the tile goes."""
         (oy, ox), reach = frame.origin, self.reach
@@ -66,8 +77,8 @@ class Rescaled:
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
         target = output_box(core, frame.size, out)
         rows, columns = (
-            tuple(t[a:b] for t in axis_taps(m, n))
-            for m, n, a, b in zip(self.middle, out, target[:2], target[2:], strict=True)
+            tuple(t[a:b] for t in axis_taps(m, n, goes_on=goes_on))
+            for m, n, a, b, goes_on in zip(self.middle, out, target[:2], target[2:], frame.goes_on, strict=True)
         )
         wide = self._widened(frame, (lr.shape[-2], lr.shape[-1]), core)
         inner = self.model.render(lr, frame, wide, self.middle, plan)

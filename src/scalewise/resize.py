@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
 from scalewise.errors import UnsupportedScale
 from scalewise.grid import Box, Frame, Size
 
-Taps = tuple[Int[Tensor, "out taps"], Float[Tensor, "out taps"]]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from PIL import Image
+
+Taps = tuple[Tensor, Tensor]  # indices (out, taps) int64, weights (out, taps)
 
 BAND = 32  # output pixels per small dense matrix; measured from 4 to 128, at factors from 0.1 to 4
 
@@ -55,11 +58,18 @@ def output_length(length: int, scale: float | None) -> int:
 
 
 @lru_cache(maxsize=256)
-def axis_taps(length_in: int, length_out: int, scale: float | None = None, antialias: bool = True) -> Taps:
+def axis_taps(
+    length_in: int,
+    length_out: int,
+    scale: float | None = None,
+    antialias: bool = True,
+    goes_on: tuple[bool, bool] = (False, False),
+) -> Taps:
     """Which input pixels make an output pixel of one axis, and how much each counts: (out, taps) twice.
 
-    The scale is length_out / length_in unless given. Weights are float64 and sum to 1. The tensors are shared by all
-    callers: slice them, never write to them.
+    The scale is length_out / length_in unless given. Weights are float64 and sum to 1. Where the image `goes_on`
+    (before its first pixel, behind its last) indices count on; else they are mirrored there. The tensors are shared by
+    all callers: slice them, never write to them.
     """
     if length_in < 1 or length_out < 1:
         raise UnsupportedScale(f"cannot resize {length_in} pixels to {length_out}: both must be at least 1")
@@ -73,9 +83,11 @@ def axis_taps(length_in: int, length_out: int, scale: float | None = None, antia
     weights = stretch * cubic(stretch * (centre[:, None] - position))
     weights = weights / weights.sum(1, keepdim=True)
     used = (weights != 0).any(0)
-    position = position[:, used].to(torch.int64) % (2 * length_in)
-    indices = torch.where(position < length_in, position, 2 * length_in - 1 - position)  # symmetric border
-    return indices.contiguous(), weights[:, used].contiguous()
+    position = position[:, used].to(torch.int64)
+    folded = position % (2 * length_in)
+    folded = torch.where(folded < length_in, folded, 2 * length_in - 1 - folded)  # symmetric border
+    kept = (position < 0) & goes_on[0] | (position >= length_in) & goes_on[1]
+    return torch.where(kept, position, folded).contiguous(), weights[:, used].contiguous()
 
 
 def cubic(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -161,8 +173,9 @@ def base_macs(frame: Frame, out: Size, target: Box) -> int:
 
 def _base_taps(frame: Frame, out: Size, target: Box) -> tuple[Taps, Taps]:
     (h, w), (oy, ox) = frame.size, frame.origin
-    row_index, row_weight = axis_taps(h, out[0])
-    column_index, column_weight = axis_taps(w, out[1])
+    rows_go_on, columns_go_on = frame.goes_on
+    row_index, row_weight = axis_taps(h, out[0], goes_on=rows_go_on)
+    column_index, column_weight = axis_taps(w, out[1], goes_on=columns_go_on)
     return (
         (row_index[target[0] : target[2]] - oy, row_weight[target[0] : target[2]]),
         (column_index[target[1] : target[3]] - ox, column_weight[target[1] : target[3]]),
@@ -176,6 +189,8 @@ def pillow_bicubic(image: np.ndarray | Image.Image, size: tuple[int, int]) -> np
     first until version 13, which starts with the columns where the height shrinks by more than twice what the width
     does; we do so with every version, in two steps that are exact.
     """
+    from PIL import Image  # here, so that training from a pack does not need it
+
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     height, width = size
     columns_first = height < picture.height and picture.height - height > 2 * (picture.width - width)

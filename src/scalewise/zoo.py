@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scalewise import compat
+from scalewise.calibration import kept
 from scalewise.compat import convert as convert
 from scalewise.compat import describe as describe
 from scalewise.contracts import PlainEncoder, Scale
@@ -124,6 +125,8 @@ def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str)
             card[key] = json.loads(value)
         except (TypeError, ValueError):
             card[key] = value
+    if curves := kept(path):
+        card["calibration"] = [curve.as_dict() for curve in curves]
     return LoadedModel(name, model, card)
 
 
@@ -145,6 +148,40 @@ def parse_overrides(text: str) -> dict[str, Any]:
         except ValueError:
             settings[key.strip()] = value
     return settings
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as its weight file describes it: a name of `compat.build.BUILDERS` and that function's arguments."""
+
+    builder: str
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def pair(
+        cls,
+        encoder: str,
+        upsampler: str,
+        *,
+        of_encoder: Mapping[str, Any] | None = None,
+        of_upsampler: Mapping[str, Any] | None = None,
+        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    ) -> Network:
+        """An encoder and an upsampler by their names in `compat.build`, with their arguments."""
+        parts = {
+            "encoder": {"name": encoder, "arguments": dict(of_encoder or {})},
+            "upsampler": {"name": upsampler, "arguments": dict(of_upsampler or {})},
+        }
+        return cls("super_resolver", parts | {"mean": list(mean), "std": list(std)})
+
+    def build(self) -> nn.Module:
+        """A new one, with first weights."""
+        return compat.BUILDERS[self.builder](**self.arguments)
+
+    def save(self, model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+        """Write a weight file that `load` reads; `about` is its card."""
+        compat.native.write(path, model.state_dict(), self.builder, self.arguments, about, overwrite=True)
 
 
 def save_patch_routed(model: PatchRouted, path: Path, about: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """The command line: `main`, and how errors become one line and an exit code.
 
-- enlarge.py: upscale; places.py: which files it reads and writes
+- enlarge.py: upscale; places.py: which files it reads and writes; streams.py: stdin and stdout
 - measure.py: evaluate, curve, calibrate, reproduce
 - models.py: models, inspect, convert, doctor; page.py: app
+- train.py: train
 - common.py: options and texts that several commands share
 
 Commands import what they need when they run: `scalewise --help` loads neither torch nor libvips.
@@ -17,7 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import enlarge, measure, models, page
+from scalewise.cli import enlarge, measure, models, page, train
+from scalewise.cli.common import one_line
 from scalewise.errors import InvalidRequest, ScalewiseError
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
@@ -30,7 +32,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ScalewiseError as error:
-            typer.echo(f"scalewise: {error}", err=True)
+            typer.echo(f"scalewise: {one_line(str(error))}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
         except KeyboardInterrupt:
             typer.echo("scalewise: interrupted", err=True)
@@ -73,6 +75,7 @@ for command in (
     models.inspect,
     models.convert,
     page.app,
+    train.train,
 ):
     app.command()(command)
 

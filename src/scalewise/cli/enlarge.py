@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,38 +15,32 @@ from scalewise.cli.common import (
     RUNNING,
     Device,
     Fp32,
+    Native,
     Number,
     Overwrite,
     Quiet,
     Threads,
     TileSide,
-    amount,
     check_files,
     job,
-    memory,
     parse_scale,
     parse_size,
-    progress_bar,
     use_threads,
+    wanted_budget,
     write_json,
 )
-from scalewise.cli.places import Piece, check_places, checked_ext, checked_suffix, complain, find_pieces, folders
-from scalewise.errors import InvalidRequest, ScalewiseError
-
-if TYPE_CHECKING:
-    from scalewise.cost import CostReport
-    from scalewise.effort import Budget
-    from scalewise.grid import Size
-    from scalewise.images import Source
-    from scalewise.pipeline import Job
-    from scalewise.zoo import LoadedModel
+from scalewise.cli.many import Work, finished, manifest_of, one_by_one, spread_out
+from scalewise.cli.places import check_places, checked_ext, checked_suffix, complain, find_pieces
+from scalewise.cli.run import Result, Run, Wish, echo
+from scalewise.cli.streams import streams
+from scalewise.errors import InvalidRequest
 
 SIZE = "How large (one of these)"
 
 
 def upscale(
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT...", help="Pictures, and folders of them.")
+        list[str] | None, typer.Argument(metavar="INPUT...", help="Pictures, and folders of them; - is stdin.")
     ] = None,
     scale: Annotated[
         str | None,
@@ -74,7 +69,8 @@ def upscale(
             "--output",
             "-o",
             metavar="OUT",
-            help="A file, or a folder (one that exists, or ends with /). Default: beside the input, with a suffix.",
+            help="A file, a folder (one that exists, or ends with /), or - for stdout. Default: beside the input, "
+            "with a suffix.",
             rich_help_panel=FILES,
         ),
     ] = None,
@@ -95,6 +91,7 @@ def upscale(
             help="A share of the full model's MACs, 50% or 0.5, or MACs: 2e12macs. Default: 100%.",
         ),
     ] = None,
+    native: Native = None,
     tile: TileSide = 0,
     device: Device = None,
     dtype: Number = "auto",
@@ -108,6 +105,64 @@ def upscale(
             rich_help_panel=RUNNING,
         ),
     ] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            help="What the process, or the GPU, may hold: 2GiB, 800MB. Default: half of what is free.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            "--crop",
+            metavar="X,Y,W,H",
+            help="Only this part, in pixels of the input, as it will be in the whole picture: a look before a long run.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Keep what is finished beside the output, so that the same command goes on where it was cut off. "
+            "Default: for runs of more than a minute.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="local|ray",
+            help="ray: a pool of workers, on one machine or many.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST",
+            help="Of a Ray cluster: auto, or ray://host:10001. Default: one on this machine, for this run.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="Of Ray. Default: as many as fit.", rich_help_panel=RUNNING),
+    ] = None,
+    projection: Annotated[
+        str,
+        typer.Option(
+            "--projection",
+            metavar="auto|flat|erp",
+            help="erp: a 360° picture (equirectangular), without a seam. auto: if its metadata say so.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = "auto",
     effort_map: Annotated[
         str | None,
         typer.Option(
@@ -142,7 +197,7 @@ def upscale(
     ext: Annotated[
         str | None,
         typer.Option(
-            "--ext", metavar="EXT", help="png, jpg, webp, tif, avif. Default: the input's.", rich_help_panel=FILES
+            "--ext", metavar="EXT", help="png, jpg, webp, tif, avif, gif. Default: the input's.", rich_help_panel=FILES
         ),
     ] = None,
     quality: Annotated[
@@ -151,6 +206,26 @@ def upscale(
             "--quality", metavar="N", help="1 to 100, of jpg, webp and avif. Default: 95.", rich_help_panel=FILES
         ),
     ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Of webp and avif; png and tif always are.", rich_help_panel=FILES)
+    ] = False,
+    strip: Annotated[
+        bool,
+        typer.Option(
+            "--strip",
+            help="Pixels only: no metadata, no profile (colours become sRGB), no note.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
+    dpi: Annotated[
+        str,
+        typer.Option(
+            "--dpi",
+            metavar="keep|scale",
+            help="Keep the resolution (prints grow), or scale it (prints keep their size).",
+            rich_help_panel=FILES,
+        ),
+    ] = "keep",
     quiet: Quiet = False,
 ) -> None:
     """Enlarge pictures by any factor, within a budget.
@@ -165,103 +240,48 @@ def upscale(
     use_threads(threads)
 
     from scalewise import zoo
-    from scalewise.effort import Budget
-    from scalewise.pipeline import wanted_size
+    from scalewise.images import Encoding
 
+    encoding = Encoding(quality, lossless, strip, dpi)  # type: ignore[arg-type] (it looks itself)
     factor = None if scale is None else parse_scale(scale)
     target = None if size is None else parse_size(size)
     if long_edge is not None and long_edge < 1:
         raise InvalidRequest(f"--long-edge {long_edge} is out of range: pixels of the longer side of the output")
-    allowed, how = Budget.parse(budget), job(tile, device, dtype, fp32, exact_scale)
+    how = job(tile, device, dtype, fp32, exact_scale, projection, max_memory, crop)
+    wish = Wish(name, wanted_budget(budget, native), how, encoding, factor, target, long_edge, resume)
+    if engine not in ("local", "ray") or (engine == "local" and (address is not None or workers is not None)):
+        raise InvalidRequest(f"--engine {engine}: allowed are local, and ray with --address and --workers")
     if suffix is None:
         one_factor = isinstance(factor, float)
         suffix = "" if output is not None else f"_x{scale}" if one_factor else f"_{scale or size or long_edge}"
-    suffix, ext = checked_suffix(suffix), checked_ext(ext, output)
-
-    several = len(names) > 1 or Path(names[0]).is_dir()
-    pieces, failures = find_pieces(names, output, effort_map, suffix, ext, recursive, several)
-    check_places(pieces, report)
-    check_files([report], overwrite=overwrite)
-    run = Run(
-        loaded=zoo.load(name, device=how.device),
-        budget=allowed,
-        how=how,
-        size_of=lambda source_size: wanted_size(source_size, factor, target, long_edge),
-        quality=quality,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
-    results: list[dict[str, Any]] = []
-    for piece in pieces:
-        try:
-            results.append(run(piece))
-        except ScalewiseError as error:
-            if not several:
-                raise
-            failures.append(complain(piece.source, error))
+    with streams(names, output, ext) as places:
+        suffix, ext = checked_suffix(suffix), checked_ext(ext, places.output)
+        several = len(names) > 1 or Path(names[0]).is_dir()
+        pieces, failures = find_pieces(places.names, places.output, effort_map, suffix, ext, recursive, several)
+        pieces = [replace(piece, overwrite=overwrite) for piece in pieces]
+        check_places(pieces, report)
+        check_files([report], overwrite=overwrite)
+        zoo.load(name, device=device)  # a wrong name is said before anything else
+        run = partial(Run, wish)
+        if engine == "local":
+            say = None if quiet else echo
+            local = run(say=say, bar=not quiet, alone=not several, shown=places.shown)
+            work: Work = partial(one_by_one, local)
+        else:
+            work = partial(spread_out, run, address=address, workers=workers)
+        results: list[dict[str, Any]] = []
+        with manifest_of(pieces, wish) if several else nullcontext() as manifest:
+            for piece, outcome in finished(pieces, work, manifest, overwrite):
+                if isinstance(outcome, Result):
+                    results.append(outcome.report)
+                    if outcome.line and not quiet:
+                        typer.echo(outcome.line, err=places.to_stdout)
+                elif several:
+                    failures.append(complain(piece.source, outcome))
+                else:
+                    raise outcome
     if report is not None:
         write_json(report, [*results, *failures] if several else results[0], overwrite=overwrite)
     if failures:
         typer.echo(f"scalewise: {len(failures)} of {len(results) + len(failures)} inputs failed", err=True)
         raise typer.Exit(1)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One model with one wish, called for each picture; gives the report of a picture."""
-
-    loaded: LoadedModel
-    budget: Budget
-    how: Job
-    size_of: Callable[[Size], Size]
-    quality: int | None
-    overwrite: bool
-    quiet: bool
-
-    def __call__(self, piece: Piece) -> dict[str, Any]:
-        from scalewise import images
-        from scalewise.pipeline import effort_picture, enlarge
-
-        source = images.open(piece.source)
-        size = self.size_of(source.size)
-        with folders(piece), progress_bar(self.quiet) as bar:
-            check_files([piece.effort], overwrite=self.overwrite)
-            sink = images.create(piece.output, size, source, quality=self.quality, overwrite=self.overwrite)
-
-            def progress(share: float) -> None:
-                bar(piece.source.name, share)
-
-            _, report = enlarge(source, sink, self.loaded.model, self.budget, self.how, progress)
-            if piece.effort is not None:
-                images.save(piece.effort, effort_picture(source, report).numpy(), overwrite=self.overwrite)
-        report = replace(report, notes=(*report.notes, *_notes(source, size)))
-        if not self.quiet:
-            typer.echo(summary(self.loaded.name, report, piece.output))
-        named = {"input": str(piece.source), "output": str(piece.output), "model": self.loaded.name}
-        return named | report.as_dict()
-
-
-def summary(model: str, report: CostReport, output: Path) -> str:
-    """One line about one picture."""
-    height, width = report.size
-    parts = [
-        f"{width}x{height}",
-        model,
-        f"{amount(report.macs)}MACs" + (f" ({report.share:.1%} of full)" if report.macs_full else ""),
-        f"{report.seconds:.2f} s",
-        f"peak {memory(report.peak_bytes)}",
-        str(output),
-    ]
-    return "  ".join(parts) + "".join(f"; {note}" for note in report.notes)
-
-
-def _notes(source: Source, size: Size) -> list[str]:
-    """What the user may not have meant."""
-    notes = []
-    rows, columns = (n / m for n, m in zip(size, source.size, strict=True))
-    # one pixel of rounding is no stretching
-    if abs(rows - columns) * min(source.size) > 1:
-        notes.append(f"stretched: ×{columns:.4g} in width, ×{rows:.4g} in height")
-    if source.pages > 1:
-        notes.append(f"the first of {source.pages} pages or frames")
-    return notes

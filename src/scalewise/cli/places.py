@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from scalewise.cli.common import one_line
 from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage, UnwritableOutput
 
 
@@ -18,7 +19,7 @@ from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage, Un
 class Piece:
     """One picture: where it is, where its result goes, where its map goes.
 
-    `top` and `effort_top`: the folders that may have to be made.
+    `top` and `effort_top`: the folders that may have to be made. `overwrite`: files that are there may be replaced.
     """
 
     source: Path
@@ -26,6 +27,7 @@ class Piece:
     top: Path | None = None
     effort: Path | None = None
     effort_top: Path | None = None
+    overwrite: bool = False
 
 
 def checked_suffix(suffix: str) -> str:
@@ -108,7 +110,7 @@ def folders(piece: Piece) -> Iterator[None]:
     try:
         for path, top in ((piece.output, piece.top), (piece.effort, piece.effort_top)):
             if path is not None and top is not None and not path.parent.is_dir():
-                made += _make(path.parent, top)
+                made += make_folder(path.parent, top)
         yield
     except BaseException:
         for folder in reversed(made):
@@ -117,7 +119,7 @@ def folders(piece: Piece) -> Iterator[None]:
         raise
 
 
-def _make(folder: Path, top: Path) -> list[Path]:
+def make_folder(folder: Path, top: Path) -> list[Path]:
     """Make `folder`, which is `top` or below it; what was made, outermost first."""
     if not top.parent.is_dir():
         raise UnwritableOutput(f"folder {str(top.parent)!r} does not exist; make it first")
@@ -137,5 +139,5 @@ def _is_folder(name: str) -> bool:
 def complain(path: Path, error: ScalewiseError) -> dict[str, Any]:
     """Say what went wrong with one of several inputs, and go on."""
     message = str(error)
-    typer.echo(f"scalewise: {message if str(path) in message else f'{path}: {message}'}", err=True)
+    typer.echo(f"scalewise: {one_line(message if str(path) in message else f'{path}: {message}')}", err=True)
     return {"input": str(path), "error": message}
