@@ -161,7 +161,7 @@ def test_a_folder_keeps_its_sub_folders_and_goes_on_after_a_bad_file(tmp_path: P
         "--effort-map", f"{tmp_path / 'maps'}/", "--report", report,
     )  # fmt: skip
     assert answer.code == 1
-    assert files(tmp_path / "out") == ["a.png", "b", "b/c.png"]
+    assert files(tmp_path / "out") == ["a.png", "b", "b/c.png", "scalewise.jsonl"]
     assert files(tmp_path / "maps") == ["a_effort.png", "b", "b/c_effort.png"]
     assert answer.out.count("\n") == 2
     lines = answer.error.splitlines()

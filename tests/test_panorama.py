@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from scalewise.effort import Budget
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.nlsa import NLSA
 from scalewise.encoders.swinir import SwinIR
+from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest
 from scalewise.grid import Frame, Query, axis_positions, output_size
 from scalewise.model import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.patches import PatchRouted
 from scalewise.pipeline import upscale
-from scalewise.projection import Projection, frame_of, reach, read_beyond
+from scalewise.projection import Projection, frame_of, reach, read_beyond, units
 from scalewise.resize import bicubic_base
 from scalewise.routing.patch import PatchRouter
 from scalewise.tiling import plan as plan_tiles
@@ -35,6 +36,15 @@ from scalewise.upsamplers.fixed import PixelShuffle
 from scalewise.upsamplers.liif import LIIF
 
 PATCH = 16
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Toys are done sooner without others to wait for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def routed() -> PatchRouted:
@@ -111,6 +121,17 @@ def test_a_box_of_the_plane_is_made_of_pixels_of_the_image(height: int, width: i
     assert torch.equal(box, torch.stack(expected, -1).view_as(box))
 
 
+def test_squares_of_a_tile_are_those_that_they_are_copies_of() -> None:
+    size, side = (24, 40), 8
+    numbers = torch.arange(24 * 40).view(1, *size)
+    frame = Frame(size, (-16, -24), wrap=True, poles=(True, True))
+    rows, columns = units(frame, (56, 88), side)
+    seen = read_beyond(lambda b: numbers[:, b[0] : b[2], b[1] : b[3]], frame, (-16, -24, 40, 64))[0, ::side, ::side]
+    assert torch.equal(rows, seen // 40 // side) and torch.equal(columns, seen % 40 // side)
+    rows, columns = units(Frame(size, (8, 16)), (16, 24), side)
+    assert rows[:, 0].tolist() == [1, 2] and columns[0].tolist() == [2, 3, 4]
+
+
 FULL = {
     "ProjectionType": "equirectangular",
     "FullPanoWidthPixels": "800",
@@ -171,8 +192,7 @@ def test_over_one_pole_the_plane_ends_on_the_other_side() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("scale", [2, 1.7, (1.4, 3)])
-@pytest.mark.parametrize("size", [(24, 51), (19, 90)])
+@pytest.mark.parametrize(("scale", "size"), [(1.7, (24, 51)), ((1.4, 3), (19, 40))])
 def test_tiles_equal_the_whole_panorama(name: str, scale: Any, size: Any) -> None:
     lr, model = noise(*size), MODELS[name]()
     tiled = enlarged(model, lr, scale, tile=16)
@@ -180,7 +200,7 @@ def test_tiles_equal_the_whole_panorama(name: str, scale: Any, size: Any) -> Non
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("scale", "shift"), [(2, 7), (2.5, 10), (1.75, 32)])
+@pytest.mark.parametrize(("scale", "shift"), [(2, 7), (1.75, 32)])
 def test_turned_in_is_turned_out(name: str, scale: float, shift: int) -> None:
     lr, model = noise(32, 64), MODELS[name]()
     turned = enlarged(model, lr.roll(shift, -1), scale)
@@ -286,6 +306,24 @@ def test_models_that_look_far_or_in_windows_see_across_the_meridian(build: Any, 
     assert (before - after)[..., 0].abs().max() > 1e-4
     flat = enlarged(model, lr, 2, "flat")
     assert before.shape == flat.shape
+
+
+def branched() -> SuperResolver:
+    small = {"windows": (2, 4), "global_window": 8, "pooled": 4, "heads": 1, "features": 6}
+    torch.manual_seed(0)
+    encoder = TADT(12, 1, cells=True, **small)  # type: ignore[arg-type]
+    torch.nn.init.normal_(encoder.controller.judge.weight, std=5)
+    return SuperResolver(encoder, LIIF(6, hidden=(8,))).eval()
+
+
+@pytest.mark.parametrize("size", [(24, 48), (19, 43)])
+def test_routed_cells_beyond_the_meridian_are_those_inside(size: Any) -> None:
+    lr, model = noise(*size), branched()
+    whole = enlarged(model, lr, budget=0.97)
+    torch.testing.assert_close(enlarged(model, lr, tile=16, budget=0.97), whole, atol=1e-5, rtol=0)
+    if size == (24, 48):
+        turned = enlarged(model, lr.roll(16, -1), budget=0.97)
+        torch.testing.assert_close(turned, whole.roll(32, -1), atol=1e-5, rtol=0)
 
 
 def test_windows_that_fit_the_width_turn_with_the_picture() -> None:

@@ -1,134 +1,261 @@
-"""A long run that is killed goes on where it was, and its picture is the one of a run that was not."""
+"""Runs that are cut off go on: byte for byte what they would have been, with at most one row of tiles done again."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from scalewise import images, running, zoo
-from scalewise.cost import CostReport
+from scalewise.cli import app
 from scalewise.effort import Budget
-from scalewise.errors import Cancelled, UnwritableOutput
+from scalewise.errors import UnwritableOutput
 from scalewise.journal import Journal, folder_of, wish_of
 from scalewise.outlook import Job, look_ahead
 from scalewise.pipeline import enlarge
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDE = 32  # of a tile; the picture has 6 rows of 5
-ROWS, COLUMNS = 6, 5
+BICUBIC = zoo.bicubic()
 
 
-def picture(path: Path) -> Path:
-    height, width = ROWS * SIDE - 7, COLUMNS * SIDE - 3
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 4), np.uint8), "RGBA").save(path)
+class Cut(Exception):
+    """The run ends here."""
+
+
+def picture(path: Path, height: int = 96, width: int = 60, seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
     return path
 
 
-def run(photo: Path, out: Path, name: str = "bicubic", share: float = 1.0, stop: float | None = None) -> CostReport:
-    """What the command line does with a long picture; `stop`: kill the process when that much is done."""
-    source, model, budget = images.open(photo), zoo.load(name, device="cpu").model, Budget.fraction(share)
-    size, job = (source.size[0] * 2, source.size[1] * 2), Job(tile=SIDE, dtype="fp32")
-    ahead = look_ahead(source, size, model, budget, job)
+def run(
+    photo: Path, out: Path, model: Any = BICUBIC, budget: float = 1.0, tile: int = 16, stop: int | None = None
+) -> tuple[int, str, Any]:
+    """One run with a journal, cut off before tile `stop`: how many tiles it rendered, what it said, its report."""
+    source, rendered = images.open(photo), 0
+    size = (source.size[0] * 2, source.size[1] * 2)
+    wish = Budget.fraction(budget)
+    ahead = look_ahead(source, size, model, wish, Job(tile=tile, dtype="fp32"))
 
-    def progress(done: float) -> None:
-        if stop is not None and done >= stop:
-            os.kill(os.getpid(), signal.SIGKILL)
+    real = running.render_tile
 
-    with Journal.of(out, wish_of(ahead, model, budget, out)) as journal:
-        sink = images.create(out, size, source, overwrite=True, scratch=journal.pixels)
-        return enlarge(source, sink, model, budget, job, progress, ahead=journal.ahead(ahead), journal=journal)[1]
+    def counted(*arguments: Any) -> Any:
+        nonlocal rendered
+        if rendered == stop:
+            raise Cut
+        rendered += 1
+        return real(*arguments)
 
-
-def killed(photo: Path, out: Path, name: str, share: float, stop: float) -> None:
-    """The same in a process that is killed, as by kill -9."""
-    code = f"from test_resume import *\ntorch.set_num_threads(2)\nrun(Path({str(photo)!r}), Path({str(out)!r}), "
-    code += f"{name!r}, {share}, {stop})"
-    places = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests")))
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": places}, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-
-
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of the tiles that are rendered from now on."""
-    rows: list[int] = []
-    render = running.render_tile
-
-    def count(ahead, plan, tile, lr):  # type: ignore[no-untyped-def]
-        rows.append(tile.core[0] // SIDE)
-        return render(ahead, plan, tile, lr)
-
-    monkeypatch.setattr(running, "render_tile", count)
-    return rows
+    with pytest.MonkeyPatch.context() as patch, Journal.of(out, wish_of(ahead, model, wish, out)) as journal:
+        patch.setattr(running, "render_tile", counted)
+        ahead = journal.ahead(ahead)
+        sink = images.create(out, size, source, scratch=journal.pixels)
+        try:
+            _, report = enlarge(source, sink, model, wish, ahead.job, ahead=ahead, journal=journal)
+        except Cut:
+            report = None
+    return rendered, journal.said, report
 
 
-def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, share: float, stop: float) -> None:
-    photo, whole, out = picture(tmp_path / "photo.png"), tmp_path / "whole.png", tmp_path / "out.png"
-    expected = run(photo, whole, name, share)
-    killed(photo, out, name, share, stop)
-    assert not out.exists()
-    finished = 0
-    if (folder_of(out) / "bands.jsonl").exists():
-        finished = (folder_of(out) / "bands.jsonl").read_bytes().count(b"\n")
-    started = int(stop * ROWS * COLUMNS) // COLUMNS  # rows that were behind it
-    assert finished >= started - 1, "the row that is being written may be lost, no other"
-    rows = counted(monkeypatch)
-    report = run(photo, out, name, share)
-    assert rows == [row for row in range(finished, ROWS) for _ in range(COLUMNS)]
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6, 13, 23])
+def test_a_run_that_is_cut_off_goes_on_to_the_same_bytes(tmp_path: Path, stop: int) -> None:
+    photo = picture(tmp_path / "photo.png")
+    whole, out = tmp_path / "whole.png", tmp_path / "out.png"
+    all_tiles, said, full = run(photo, whole)
+    assert all_tiles == 24 and said == ""  # six rows of four
+    assert run(photo, out, stop=stop)[0] == stop and not out.exists()
+    assert folder_of(out).exists() == (stop >= 4), "no row was finished: nothing to keep"
+    again, said, report = run(photo, out)
+    assert again == 24 - stop // 4 * 4 and ("going on" in said) == (stop >= 4)
     assert out.read_bytes() == whole.read_bytes()
-    assert (report.macs, report.macs_full, report.by_kind) == (expected.macs, expected.macs_full, expected.by_kind)
-    assert torch.equal(report.effort_map, expected.effort_map)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "photo.png", "whole.png"]
+    assert (report.macs, report.macs_full, report.rim) == (full.macs, full.macs_full, full.rim)
+    assert leftovers(tmp_path) == {"photo.png", "whole.png", "out.png"}
 
 
-def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check(tmp_path, monkeypatch, "bicubic", 1.0, 0.55)
+def test_what_was_decided_is_not_decided_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, model = picture(tmp_path / "photo.png", 128, 96), zoo.load("fast", device="cpu").model
+    whole, out = tmp_path / "whole.png", tmp_path / "out.png"
+    full = run(photo, whole, model, 0.5, 32)[2]
+    run(photo, out, model, 0.5, 32, stop=7)
+    monkeypatch.setattr("scalewise.pipeline._survey", lambda *_: pytest.fail("the router looked again"))
+    again, _, report = run(photo, out, model, 0.5, 32)
+    assert again == 12 - 6 and out.read_bytes() == whole.read_bytes()
+    assert report.macs == full.macs and torch.equal(report.effort_map, full.effort_map)
+
+
+@pytest.mark.parametrize("change", ["input", "budget", "tile", "pixels", "damage"])
+def test_another_wish_or_input_starts_anew(tmp_path: Path, change: str) -> None:
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out.png"
+    run(photo, out, stop=10)
+    folder, more = folder_of(out), {}
+    if change == "input":
+        picture(photo, seed=1)
+    elif change == "tile":
+        more["tile"] = 32
+    elif change == "budget":
+        job = json.loads((folder / "job.json").read_text())
+        job["wish"]["budget"]["value"] = 0.5
+        (folder / "job.json").write_text(json.dumps(job))
+    elif change == "pixels":
+        (folder / "pixels").write_bytes(b"cut")
+    else:
+        (folder / "job.json").write_text("{")
+    again, said, _ = run(photo, out, **more)
+    assert again == (6 if change == "tile" else 24) and "going on" not in said
+    assert ("starting anew" in said) == (change != "pixels")
+    run(photo, tmp_path / "whole.png", **more)
+    assert out.read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+def test_a_half_written_line_counts_for_nothing(tmp_path: Path) -> None:
+    photo, out = picture(tmp_path / "photo.png"), tmp_path / "out.png"
+    run(photo, out, stop=10)
+    with (folder_of(out) / "bands.jsonl").open("a") as file:
+        file.write('{"band": 2, "ran"')
+    assert run(photo, out)[0] == 24 - 8
+    run(photo, tmp_path / "whole.png")
+    assert out.read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+def test_two_runs_do_not_make_one_output(tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    with Journal.of(out, {}), pytest.raises(UnwritableOutput, match="another run"), Journal.of(out, {}):
+        pass
+
+
+def test_smaller_tiles_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished tiles stay, and the picture is the same."""
+    photo, real, seen = picture(tmp_path / "photo.png"), running.render_tile, []
+
+    def small_memory(ahead: Any, plan: Any, tile: Any, lr: Any) -> Any:
+        y0, x0, y1, x1 = tile.core
+        if len(seen) > 2 and max(y1 - y0, x1 - x0) > 8:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        seen.append(tile.core)
+        return real(ahead, plan, tile, lr)
+
+    monkeypatch.setattr(running, "render_tile", small_memory)
+    source = images.open(photo)
+    results = []
+    for tile in (96, 32):
+        seen.clear()
+        sink = images.create(None, (192, 120), source)
+        result, report = enlarge(source, sink, BICUBIC, Budget.full(), Job(tile=tile, dtype="fp32"))
+        results.append(result)
+        assert tile == 96 or any("memory ran out with tiles of" in note for note in report.notes)
+        assert len(set(seen)) == len(seen), "no tile was done twice"
+    first, second = (result.astype(int) for result in results)
+    assert np.abs(first - second).max() <= 1  # a level, where rounding falls on a tie
+
+
+def test_memory_that_runs_out_in_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(running, "render_tile", none)
+    photo = picture(tmp_path / "photo.png")
+    done = CliRunner().invoke(app, ["upscale", str(photo), "-s", "2", "-n", "bicubic"])
+    assert done.exit_code == 1 and "memory ran out, even with tiles of 1" in done.stderr
+    assert leftovers(tmp_path) == {"photo.png"}
+
+
+def test_a_result_that_a_killed_run_did_not_write_down_is_made_again(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index in range(3):
+        picture(source / f"{index}.png", 6, 7, index)
+    command = ["upscale", str(source), "-s", "2", "-n", "bicubic", "-o", f"{out}/"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    manifest = out / "scalewise.jsonl"
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(True)[:-1]))  # killed before the last line
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0 and again.stdout.count("\n") == 1
+    manifest.unlink()  # without it, the results are somebody's
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1 and refused.stderr.count("exists") == 3
+
+
+# --- killed, as a process ---------------------------------------------------------------------------------------------
+
+
+def start(photo: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "scalewise", "upscale", str(photo), "-o", str(out), "--resume", *more]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def bands(out: Path) -> int:
+    try:
+        return (folder_of(out) / "bands.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def killed_when(process: subprocess.Popen[bytes], due: Callable[[], bool], signal_number: int) -> bool:
+    """Signal a process as soon as it is due; False if it ended before."""
+    while process.poll() is None:
+        if due():
+            process.send_signal(signal_number)
+            return process.wait() != 0
+    return False
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_goes_on(tmp_path: Path, signal_number: int) -> None:
+    photo = picture(tmp_path / "photo.png", 400, 300)
+    whole, out = tmp_path / "whole.png", tmp_path / "out.png"
+    wish = ["-s", "3", "-n", "bicubic", "--tile", "20", "--fp32"]
+    process = start(photo, out, *wish)
+    assert killed_when(process, lambda: bands(out) >= 3, signal_number)
+    if signal_number == signal.SIGINT:
+        assert process.returncode == 130
+    finished = bands(out)
+    assert 3 <= finished <= 20 and not out.exists()
+    again = CliRunner().invoke(app, ["upscale", str(photo), "-o", str(out), *wish])
+    assert again.exit_code == 0 and f"going on after {finished} finished" in again.stderr
+    assert CliRunner().invoke(app, ["upscale", str(photo), "-o", str(whole), *wish]).exit_code == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert leftovers(tmp_path) == {"photo.png", "whole.png", "out.png"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [0.0, 0.03, *(random.Random(0).uniform(0.05, 0.97) for _ in range(7)), 1.0])
-def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: float) -> None:
-    check(tmp_path, monkeypatch, "fast", 0.5, stop)
-
-
-def interrupted(photo: Path, out: Path) -> None:
-    """A run that is cancelled after three rows."""
-    source, model, budget = images.open(photo), zoo.load("bicubic", device="cpu").model, Budget.full()
-    size, job = (source.size[0] * 2, source.size[1] * 2), Job(tile=SIDE, dtype="fp32")
-    ahead = look_ahead(source, size, model, budget, job)
-    with suppress(Cancelled), Journal.of(out, wish_of(ahead, model, budget, out)) as journal:
-        sink = images.create(out, size, source, overwrite=True, scratch=journal.pixels)
-        enlarge(source, sink, model, budget, job, lambda done: done < 0.6, ahead=ahead, journal=journal)
-
-
-@pytest.mark.parametrize("change", ["input", "job.json", "plan.pt", "pixels"])
-def test_what_does_not_fit_is_done_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    photo, whole, out = picture(tmp_path / "photo.png"), tmp_path / "whole.png", tmp_path / "out.png"
-    interrupted(photo, out)
-    assert (folder_of(out) / "bands.jsonl").read_bytes().count(b"\n") >= 2
-    if change == "input":
-        Image.open(photo).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photo)
-    else:
-        (folder_of(out) / change).write_bytes(b"cut off")
-    rows = counted(monkeypatch)
-    run(photo, out)
-    assert len(rows) == ROWS * COLUMNS
-    run(photo, whole)
+def test_ten_kills_at_random_moments_lose_at_most_one_band_each(tmp_path: Path) -> None:
+    photo = picture(tmp_path / "photo.png", 640, 800)
+    whole, out = tmp_path / "whole.tif", tmp_path / "out.tif"
+    wish = ["-s", "3", "--budget", "50%", "--tile", "32", "--fp32"]
+    begun = time.monotonic()
+    process = start(photo, whole, *wish)
+    process.communicate()
+    assert process.returncode == 0
+    long, chance, kills = time.monotonic() - begun, random.Random(0), 0
+    while kills < 10:
+        before = bands(out)
+        due = time.monotonic() + chance.uniform(0, 0.6 * long)
+        process = start(photo, out, *wish)
+        if not killed_when(process, lambda due=due: time.monotonic() >= due, signal.SIGKILL):
+            break  # it came to its end first
+        kills += 1
+        assert bands(out) >= before, "what is finished stays finished"
+    process = start(photo, out, *wish)
+    process.communicate()
+    if kills == 10:
+        assert process.returncode == 0
     assert out.read_bytes() == whole.read_bytes()
-
-
-def test_two_runs_do_not_write_to_one_picture(tmp_path: Path) -> None:
-    with Journal.of(tmp_path / "out.png", {}):
-        second = Journal.of(tmp_path / "out.png", {})
-        with pytest.raises(UnwritableOutput, match="another run"):
-            second.__enter__()
-    assert not list(tmp_path.iterdir())
+    assert leftovers(tmp_path) == {"photo.png", "whole.tif", "out.tif"}

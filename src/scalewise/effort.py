@@ -122,31 +122,45 @@ def solve(gain: Tensor, cost: Tensor, allowed: float) -> Solution:
     (ties: by unit), which is the Lagrangian rule argmax gain - price·cost at every price; then the remainder is filled
     with the steps that still fit (spec adaptive §7). Raises BudgetInfeasible if the cheapest options exceed `allowed`.
     """
-    units = len(cost)
-    gain, cost = gain.double().cpu(), cost.double().cpu()
-    floor = float(cost[:, 0].sum())
-    if floor > allowed:
-        raise BudgetInfeasible(f"{allowed:g} MACs are below the floor of {floor:g}")
-    unit, target, slope, price = _envelope_steps(gain, cost)
-    order = torch.argsort(slope, descending=True, stable=True)
-    unit, target, price = unit[order], target[order], price[order]
-    running = torch.cumsum(price, 0)
-    left = allowed - floor
-    fits = int(torch.searchsorted(running, torch.tensor([left], dtype=torch.float64), right=True)[0])
-    choice = torch.zeros(units, dtype=torch.int64)
-    choice.scatter_reduce_(0, unit[:fits], target[:fits], "amax")
-    left -= float(running[fits - 1]) if fits else 0.0
-    last_price = float(slope[order][fits]) if fits < len(order) else 0.0
-    blocked: set[int] = set()  # a unit whose next step did not fit may not take a later one
-    for u, t, p in zip(unit[fits:].tolist(), target[fits:].tolist(), price[fits:].tolist(), strict=True):
-        if u in blocked:
-            continue
-        if p <= left:
-            choice[u] = t
-            left -= p
-        else:
-            blocked.add(u)
-    return Solution(choice, allowed - left, last_price)
+    return Envelope(gain, cost).solve(allowed)
+
+
+class Envelope:
+    """The steps of all units in the order in which `solve` takes them, for several budgets."""
+
+    def __init__(self, gain: Tensor, cost: Tensor) -> None:
+        gain, cost = gain.double().cpu(), cost.double().cpu()
+        self.units, self.floor = len(cost), float(cost[:, 0].sum())
+        unit, target, slope, price = _envelope_steps(gain, cost)
+        order = torch.argsort(slope, descending=True, stable=True)
+        self.unit, self.target, self.slope, self.price = unit[order], target[order], slope[order], price[order]
+        self.running = torch.cumsum(self.price, 0)
+        # of this step and those behind it
+        self.cheapest = self.price.flip(0).cummin(0).values.flip(0) if len(self.price) else self.price
+
+    def solve(self, allowed: float) -> Solution:
+        """As the function `solve`."""
+        if self.floor > allowed:
+            raise BudgetInfeasible(f"{allowed:g} MACs are below the floor of {self.floor:g}")
+        left = allowed - self.floor
+        fits = int(torch.searchsorted(self.running, torch.tensor([left], dtype=torch.float64), right=True)[0])
+        choice = torch.zeros(self.units, dtype=torch.int64)
+        choice.scatter_reduce_(0, self.unit[:fits], self.target[:fits], "amax")
+        left -= float(self.running[fits - 1]) if fits else 0.0
+        last_price = float(self.slope[fits]) if fits < len(self.slope) else 0.0
+        blocked: set[int] = set()  # a unit whose next step did not fit may not take a later one
+        for k in range(fits, len(self.price)):
+            if float(self.cheapest[k]) > left:
+                break
+            u, p = int(self.unit[k]), float(self.price[k])
+            if u in blocked:
+                continue
+            if p <= left:
+                choice[u] = self.target[k]
+                left -= p
+            else:
+                blocked.add(u)
+        return Solution(choice, allowed - left, last_price)
 
 
 def _envelope_steps(gain: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

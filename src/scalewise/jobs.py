@@ -165,7 +165,7 @@ class Manifest:
         return line if there else None
 
     def claim(self, outputs: Iterable[Path]) -> None:
-        """Say which results are not there yet: who kills a run between a result and its line leaves one that is ours."""
+        """Say which results are not there yet: one that a killed run made, and did not write down, is ours."""
         names = sorted({_absolute(output) for output in outputs} - self._claims)
         if names:
             append_line(self.path, {"request": self.request, "claims": names})

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scalewise.edges import edge_map as edge_map
 from scalewise.edges import edge_score as edge_score
+from scalewise.edges import gray as gray
 from scalewise.errors import InvalidRequest, MissingDependency, ProtocolMismatch
 from scalewise.projection import latitude_weights
 from scalewise.resize import imresize

@@ -28,7 +28,7 @@ CONTEXT_OF_THE_UNBOUNDED = 32  # LR pixels around a tile of a model whose contex
 SURVEY_SIDE = 1024  # LR pixels a side that the router sees at once
 TILE_BYTES = 1 << 30  # beyond this, larger tiles bring little ...
 MUCH_CONTEXT = 0.15  # ... unless this share of the pixels read is context, and computed more than once
-BESIDE_BYTES = 64 << 20  # the encoder, the tables of both axes, and what Python needs on the way
+BESIDE_BYTES = 96 << 20  # the encoder, the tables of both axes, and what Python needs on the way
 DECODED_BYTES = 100 << 20  # of an input in memory: libvips keeps larger ones in a file
 QUEUED = 40, 24  # bytes of an LR pixel that is being read, and of an output pixel on its way to the canvas
 UNSEEN = 1.25  # what operators need while they run, over the tensors they give
@@ -259,8 +259,8 @@ def _run_probe(
 
     with LiveTensors() as live:
         seconds = run()
-    if seconds < 1:  # the first time, a machine still gets ready
-        seconds = run()
+    if seconds < 5:  # the first time, a machine still gets ready
+        seconds = min(seconds, run())
     pixels, outputs = math.prod(size), math.prod(out)
     read, written = QUEUED
     return Probe((UNSEEN * live.peak + written * outputs) / pixels + read, seconds / pixels)

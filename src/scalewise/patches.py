@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from scalewise.contracts import MultiExit
 from scalewise.cost import Macs
-from scalewise.effort import Budget, Effort, solve
+from scalewise.effort import Budget, Effort, Envelope
 from scalewise.errors import BudgetInfeasible
-from scalewise.grid import Box, Frame, Size, output_box
+from scalewise.grid import Box, Frame, Size, first_output, output_box
 from scalewise.layers import repeat_edge
 from scalewise.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered, budget_words
 from scalewise.resize import base_macs, bicubic_base
@@ -34,12 +35,17 @@ class Cells:
     """
 
     tile: Size
+    origin: Size
     patch: Tensor
     start: Tensor
     stop: Tensor
     first: Tensor
     last: Tensor
-    boxes: list[Box]
+
+    @cached_property
+    def boxes(self) -> list[Box]:
+        origin = torch.tensor(self.origin)
+        return [tuple(box) for box in torch.cat((self.start - origin, self.stop - origin), 1).tolist()]  # type: ignore[misc]
 
     @property
     def lengths(self) -> Tensor:
@@ -49,6 +55,17 @@ class Cells:
     def outputs(self) -> Tensor:
         return (self.last - self.first).double()
 
+    @cached_property
+    def kinds(self) -> tuple[Tensor, Tensor]:
+        """Cells of one kind have the same sides: (kinds, 4) rows and columns in LR pixels and in output pixels, float64;
+        and the kind of each cell. There are few, so costs are computed for those."""
+        sides = torch.cat((self.stop - self.start, self.last - self.first), 1)
+        base = int(sides.max()) + 1
+        codes = ((sides[:, 0] * base + sides[:, 1]) * base + sides[:, 2]) * base + sides[:, 3]
+        codes, kind = codes.unique(return_inverse=True)
+        columns = [codes // base**power % base for power in (3, 2, 1, 0)]
+        return torch.stack(columns, 1).double(), kind
+
     def inside(self, core: Box) -> Tensor:
         """(n,) bool: cells that belong to the core of the tile."""
         y, x = self.start.unbind(1)
@@ -56,26 +73,52 @@ class Cells:
 
     def positions(self, mask: Tensor) -> int:
         """Rows and columns of output pixels that the cells of `mask` have, each counted once."""
-        first, last = self.first[mask], self.last[mask]
-        return sum(int(last[:, axis].unique().sum() - first[:, axis].unique().sum()) for axis in (0, 1))
+        total = 0
+        for lengths, line in self._lines:
+            seen = torch.zeros(len(lengths), dtype=torch.bool)
+            seen[line[mask]] = True
+            total += int(lengths[seen].sum())
+        return total
+
+    @cached_property
+    def _lines(self) -> list[tuple[Tensor, Tensor]]:
+        """For each axis: the lengths of the rows (columns) of cells in output pixels, and in which one each cell is."""
+        found = []
+        for axis in (0, 1):
+            starts, line = self.first[:, axis].unique(return_inverse=True)
+            lengths = torch.zeros_like(starts).index_copy_(0, line, self.last[:, axis] - self.first[:, axis])
+            found.append((lengths, line))
+        return found
 
 
 def cut(frame: Frame, tile: Size, patch: int, out: Size) -> Cells:
     """Cut a tile that lies at `frame` where the whole image is cut: at multiples of `patch`. Copies of pixels, beyond
     the borders of a 360° image, are cut as the originals are."""
     (height, width), (oy, ox), half = frame.size, frame.origin, frame.size[1] // 2
-    here = list(_spans(ox, ox + tile[1], patch, width))
-    beyond = [(j, a - half, b - half) for j, a, b in _spans(ox + half, ox + tile[1] + half, patch, width)]
-    cells = [
-        (i, j, y0, x0, y1, x1)
-        for i, y0, y1 in _spans(oy, oy + tile[0], patch, height, poles=True)
-        for j, x0, x1 in (beyond if y0 // height % 2 else here)
-    ]
-    index, boxes = torch.tensor([cell[:2] for cell in cells]), [cell[2:] for cell in cells]
-    target = torch.tensor([output_box(box, frame.size, out) for box in boxes])
-    corners = torch.tensor(boxes)
-    in_tile = [(y0 - oy, x0 - ox, y1 - oy, x1 - ox) for y0, x0, y1, x1 in boxes]
-    return Cells(tile, index, corners[:, :2], corners[:, 2:], target[:, :2], target[:, 2:], in_tile)
+
+    def line(axis: int, spans: Iterable[tuple[int, int, int]]) -> Tensor:
+        """(patch, start, stop, first, last) of each span of an axis."""
+        n, target = frame.size[axis], out[axis]
+        rows = [(k, a, b, first_output(a, n, target), first_output(b, n, target)) for k, a, b in spans]
+        return torch.tensor(rows, dtype=torch.int64).view(-1, 5)
+
+    here = line(1, _spans(ox, ox + tile[1], patch, width))
+    turned = ((j, a - half, b - half) for j, a, b in _spans(ox + half, ox + tile[1] + half, patch, width))
+    rows = line(0, _spans(oy, oy + tile[0], patch, height, poles=True))
+    over = rows[:, 1].div(height, rounding_mode="floor") % 2 == 1
+    if bool(over.any()):
+        beyond = line(1, turned)
+        cells = torch.cat([_crossed(row[None], beyond if pole else here) for row, pole in zip(rows, over, strict=True)])
+    else:
+        cells = _crossed(rows, here)
+    index, start, stop, first, last = cells.unbind(1)
+    return Cells(tile, (oy, ox), index, start, stop, first, last)
+
+
+def _crossed(rows: Tensor, columns: Tensor) -> Tensor:
+    """(r, 5) and (c, 5) → (r·c, 5, 2): every row with every column."""
+    grid = torch.stack((rows[:, None].expand(-1, len(columns), -1), columns.expand(len(rows), -1, -1)), -1)
+    return grid.reshape(-1, 5, 2)
 
 
 def _spans(start: int, stop: int, patch: int, n: int, poles: bool = False) -> Iterator[tuple[int, int, int]]:
@@ -168,8 +211,9 @@ class PatchRouted(nn.Module):
             spent, best = needs(choice), 0.0
             reserve = sum(self.network.table_macs(level, sum(out)).total for level in range(1, exits + 1))
             low = grant = max(0.0, allowed - always - reserve)
+            envelope = Envelope(gain, costs.T)
             for _ in range(REFINEMENTS):
-                solution = solve(gain, costs.T, grant)
+                solution = envelope.solve(grant)
                 candidate = solution.choice.view(1, *shape)
                 for level in range(exits + 1):
                     raised = candidate.clamp_min(level)
@@ -266,39 +310,42 @@ class PatchRouted(nn.Module):
 
     def _option_costs(self, cells: Cells) -> Tensor:
         """(exits + 1, n) float64: MACs of each exit of each patch with its rims; exit 0 is free."""
-        (h, w), (hq, wq) = cells.lengths.unbind(1), cells.outputs.unbind(1)
-        network = self.network
+        network, (sides, kind) = self.network, cells.kinds
+        h, w, hq, wq = sides.unbind(1)
         block = torch.as_tensor(network.block_macs(h, w).total)
         options = [torch.zeros_like(h * w)]
         for level, after in enumerate(network.exit_after, 1):
             head = network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq))
             options.append(block * after + head.total)
-        return torch.stack(options)
+        return torch.stack(options)[:, kind]
 
     def _work(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
         """MACs that `render` runs on a tile, and those without rims of patches and context of the tile."""
         network, (height, width) = self.network, cells.tile
-        (h, w), (hq, wq) = cells.lengths.unbind(1), cells.outputs.unbind(1)
-        inside = cells.inside(core)
+        (sides, kind), inside = cells.kinds, cells.inside(core)
+        h, w, hq, wq = sides.unbind(1)
+        exits = network.exits + 1
+        cell = (kind * exits + choice) * 2 + inside
+        counts = cell.bincount(minlength=len(sides) * exits * 2).view(len(sides), exits, 2)
         core_size = (core[2] - core[0], core[3] - core[1])
         base = _base(frame, out, output_box(core, frame.size, out))
         work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
         for index in range(1, network.depth + 1):
-            active = choice >= network.level(index)
-            if bool(active.all()):
+            active = counts[:, network.level(index) :].sum(1)
+            if int(active.sum()) == len(kind):
                 work += network.block_macs(height, width)
             else:
-                work += _sum(network.block_macs(h, w), active)
-            lean += _sum(network.lean_block_macs(h, w), active & inside).total
+                work += _sum(network.block_macs(h, w), active.sum(1))
+            lean += _sum(network.lean_block_macs(h, w), active[:, 1]).total
         for level in range(1, network.exits + 1):
-            leaving = (choice == level) & inside
+            leaving = counts[:, level, 1]
             if not bool(leaving.any()):
                 continue
             work += _sum(network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving)
             lean += _sum(
                 network.lean_head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving
             ).total
-            tables = network.table_macs(level, cells.positions(leaving))
+            tables = network.table_macs(level, cells.positions((choice == level) & inside))
             work += tables
             lean += tables.total
         return work, lean
@@ -353,9 +400,9 @@ def _shape(box: Box) -> Size:
     return box[2] - box[0], box[3] - box[1]
 
 
-def _sum(macs: Macs, mask: Tensor) -> Macs:
-    """Macs whose fields are (n,) tensors, summed where `mask` holds."""
-    return Macs(**{name: int((torch.as_tensor(value) * mask).sum()) for name, value in macs.as_dict().items()})
+def _sum(macs: Macs, counts: Tensor) -> Macs:
+    """Macs whose fields are (n,) tensors, each taken as often as `counts` says, summed."""
+    return Macs(**{name: int((torch.as_tensor(value) * counts).sum()) for name, value in macs.as_dict().items()})
 
 
 def _base(frame: Frame, out: Size, target: Box) -> Macs:

@@ -111,6 +111,19 @@ def read_beyond(read: Callable[[Box], Tensor], frame: Frame, box: Box) -> Tensor
     return torch.cat(bands, -2)
 
 
+def units(frame: Frame, tile: Size, side: int) -> tuple[Tensor, Tensor]:
+    """Which square of `side` pixels of the whole image each one of a tile is, or is a copy of: rows and columns
+    (gy, gx), by its first pixel."""
+    (height, width), (top, left) = frame.size, frame.origin
+    y = torch.arange(top, top + tile[0], side).unsqueeze(1)
+    x = torch.arange(left, left + tile[1], side).unsqueeze(0)
+    if frame.wrap:
+        over = torch.div(y, height, rounding_mode="floor") % 2 * torch.tensor(frame.poles).any()
+        y, x = torch.where(over == 1, (-1 - y) % height, y % height), (x + over * (width // 2)) % width
+    rows, columns = torch.broadcast_tensors(y, x)
+    return rows // side, columns // side
+
+
 def _around(read: Callable[[Box], Tensor], width: int, top: int, bottom: int, left: int, right: int) -> Tensor:
     """Rows of the image, columns of the plane."""
     parts = []

@@ -113,9 +113,7 @@ class Run:
 
     def render(self, sink: Canvas, progress: Progress | None = None) -> None:
         """Render all tiles that are not done into `sink`. Raises Cancelled if `progress` says so."""
-        mode = torch.is_inference_mode_enabled()
-        threads = (ThreadPoolExecutor(1, initializer=_in_mode, initargs=(mode,)) for _ in range(2))
-        with next(threads) as reader, next(threads) as writer:
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             try:
                 self._render(sink, progress, reader, writer)
             except BaseException:
@@ -162,11 +160,13 @@ class Run:
     def _queue(self, writer: ThreadPoolExecutor, work: Callable[[], None]) -> None:
         """At most two wait; after one that failed, none runs."""
         before = self._pending[-1] if self._pending else None
+        mode = torch.is_inference_mode_enabled()  # of this thread, which the writer has to share
 
         def run() -> None:
             if before is not None:
                 before.result()
-            work()
+            with torch.inference_mode(mode):
+                work()
 
         self._pending.append(writer.submit(run))
         while len(self._pending) > 2:
@@ -247,8 +247,3 @@ def kept_map(effort: EffortMap) -> EffortMap:
 
 def _area(tile: Tile) -> int:
     return (tile.core[2] - tile.core[0]) * (tile.core[3] - tile.core[1])
-
-
-def _in_mode(inference: bool) -> None:
-    """A thread computes as the one that started it."""
-    torch.inference_mode(inference).__enter__()

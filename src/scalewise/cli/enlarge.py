@@ -119,7 +119,7 @@ def upscale(
         typer.Option(
             "--crop",
             metavar="X,Y,W,H",
-            help="Only this part, in pixels of the input, as it will be in the whole picture: a look before a long run.",
+            help="Only this part, in pixels of the input, as it will be in the whole picture.",
             rich_help_panel=RUNNING,
         ),
     ] = None,

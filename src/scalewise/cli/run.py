@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shutil
 import tempfile
@@ -112,9 +111,9 @@ class Run:
             journal = self._journal(stack, piece, ahead, like)
             ahead = ahead if journal is None else journal.ahead(ahead)
             check_disk(piece.output, ahead, journal is not None)
-            if self.say is not None and ahead.seconds is not None:
-                if ahead.seconds > SHORT_SECONDS or (self.alone and len(ahead.tiles) > 1):
-                    self.say(announcement(ahead, piece.output, journal is not None))
+            long = (ahead.seconds or 0) > SHORT_SECONDS or (self.alone and len(ahead.tiles) > 1)
+            if long and self.say is not None:
+                self.say(announcement(ahead, piece.output, journal is not None))
             album = images.create_pages(
                 piece.output,
                 like,

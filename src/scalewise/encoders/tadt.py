@@ -31,6 +31,7 @@ from scalewise.encoders.tadt_block import Block, Group, check_sizes
 from scalewise.errors import BudgetInfeasible
 from scalewise.grid import Frame, Size
 from scalewise.layers import conv3, init_transformer, window_context
+from scalewise.projection import units
 from scalewise.route import Decision, Route
 from scalewise.routing.branch import TaskController, expected, likely, straight_through, unclipped
 
@@ -245,6 +246,5 @@ class TADT(MultiScaleTransformer):
         """The cells of a tile out of those of the whole image."""
         if not (plan and self.cells):
             return plan
-        y, x = (n // self.grid for n in frame.origin)
-        gy, gx = (n // self.grid for n in size)
-        return tuple(Decision(one.unit, one.extent, one.choice[:, y : y + gy, x : x + gx], one.cost) for one in plan)
+        rows, columns = units(frame, size, self.grid)
+        return tuple(Decision(one.unit, one.extent, one.choice[:, rows, columns], one.cost) for one in plan)

@@ -14,8 +14,10 @@ from scalewise.errors import UnwritableOutput
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, overwrite: bool = True, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes `path` when the block ends well, and goes when it does not.
+
+    `within`: a folder of the same disk to put it in instead, where what a killed process leaves is found again.
 
     with atomic_write("report.json") as temporary:
         temporary.write_text(text)
@@ -23,7 +25,7 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool = True) -> Ite
     path = Path(path)
     check_writable(path, overwrite=overwrite)
     # A name of its own length, as `path` may already have the longest name allowed; hidden, so a folder job skips it.
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    temporary = (within or path.parent) / f".{secrets.token_hex(8)}.part"
     try:
         # Not mkstemp, whose files nobody else may read: the result gets the usual permissions.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

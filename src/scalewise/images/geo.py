@@ -34,6 +34,7 @@ BLOCK = 256  # rows and columns of a tile of the output, and rows at once
 _LOCATED = {33550, 33922, 34264, 34735, 50844}  # scale, tie points, transformation, keys, rational polynomials
 _NODATA, _SAMPLES, _PHOTOMETRIC, _SAMPLE_FORMAT = 42113, 277, 262, 339
 _INKS, _SIGNED = 5, 2
+_LAB = (8, 9, 10)  # CIE, ICC, ITU
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def wanted(path: Path) -> bool:
 
     located = bool(_LOCATED & tags.keys())
     many = number(_SAMPLES) > 4 and number(_PHOTOMETRIC) != _INKS
-    if not (located or many or _NODATA in tags or number(_SAMPLE_FORMAT) == _SIGNED):
+    signed = number(_SAMPLE_FORMAT) == _SIGNED and number(_PHOTOMETRIC) not in _LAB  # a* and b* have a sign
+    if not (located or many or _NODATA in tags or signed):
         return False
     if find_spec("rasterio") is not None:
         return True

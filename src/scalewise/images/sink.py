@@ -63,7 +63,9 @@ def create(
         note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
 
     def deliver(canvas: np.ndarray) -> tuple[Path, list[str]]:
-        with atomic_write(path, overwrite=overwrite) as temporary, unwritten(path), temporary.open("r+b") as out:
+        within = None if scratch is None else scratch.parent
+        writing = atomic_write(path, overwrite=overwrite, within=within)
+        with writing as temporary, unwritten(path), temporary.open("r+b") as out:
             left_out = encode(canvas, out, format, like, how, path.parent)
         return path, left_out
 

@@ -61,31 +61,23 @@ class PatchEstimator(nn.Module):
     def on_image(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
         """lr (1, 3, h, w) → (outputs, ny, nx) of the patches of `side` at `rows` and `columns`.
 
-        Patches that start and end on whole cells share one look at the image: each is a mean of its cells. The others,
-        at the right and bottom border, are looked at one by one, in batches.
+        All share one look at the image: each is a mean of its cells. A patch that does not start on a whole cell, at
+        the right or bottom border, is judged by the cells up to 3 pixels before its own. Sides that are not whole cells
+        (images smaller than a patch) are looked at patch by patch.
         """
         with torch.autocast(lr.device.type, enabled=False):
-            found = lr.new_empty(self.last.out_features, len(rows), len(columns), dtype=torch.float32)
-            whole_side = side[0] % CELL == 0 and side[1] % CELL == 0
-            shared = [[i for i, n in enumerate(axis) if whole_side and n % CELL == 0] for axis in (rows, columns)]
-            if shared[0] and shared[1]:
-                height, width = (n // CELL * CELL for n in lr.shape[-2:])
-                cells = self.cells(lr[..., :height, :width].float())
-                means = F.avg_pool2d(cells, (side[0] // CELL, side[1] // CELL), 1)[0]  # (32, ·, ·)
-                y = torch.tensor([rows[i] // CELL for i in shared[0]], device=lr.device)
-                x = torch.tensor([columns[j] // CELL for j in shared[1]], device=lr.device)
-                answers = self.last(means[:, y][:, :, x].movedim(0, -1)).movedim(-1, 0)
-                found[:, torch.tensor(shared[0])[:, None], torch.tensor(shared[1])] = answers
-            in_rows, in_columns = (set(axis) for axis in shared)
-            alone = [
-                (i, j) for i in range(len(rows)) for j in range(len(columns)) if i not in in_rows or j not in in_columns
-            ]
-            for start in range(0, len(alone), BATCH):
-                some = alone[start : start + BATCH]
-                answers = self(torch.stack([_patch(lr, rows[i], columns[j], side) for i, j in some]))
-                i, j = torch.tensor(some).unbind(1)
-                found[:, i, j] = answers.T
-        return found
+            if side[0] % CELL or side[1] % CELL:
+                places = [(y, x) for y in rows for x in columns]
+                parts = [
+                    self(torch.stack([_patch(lr, y, x, side) for y, x in places[start : start + BATCH]]))
+                    for start in range(0, len(places), BATCH)
+                ]
+                return torch.cat(parts).T.unflatten(1, (len(rows), len(columns)))
+            height, width = (n // CELL * CELL for n in lr.shape[-2:])
+            cells = self.cells(lr[..., :height, :width].float())
+            means = F.avg_pool2d(cells, (side[0] // CELL, side[1] // CELL), 1)[0]  # (32, ·, ·)
+            y, x = (torch.tensor([n // CELL for n in axis], device=lr.device) for axis in (rows, columns))
+            return self.last(means[:, y][:, :, x].movedim(0, -1)).movedim(-1, 0)
 
     def macs(self, size: Size) -> Macs:
         """One look at an image of `size`."""
