@@ -1,7 +1,7 @@
 # Everything runs in a virtual environment of the clone. Needs python3 (3.11 or newer), make and pip, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,train
+EXTRAS ?= dev,train,app,geo
 GOLDEN ?= $(or $(SCALEWISE_SHARED),../shared)/golden
 
 PY := $(VENV)/bin/python
@@ -13,7 +13,7 @@ DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 .PHONY: help demo test slow test-browser parity docs wheel clean
 help:
 	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
-	@echo "make test     lint, types and tests (EXTRAS=dev,train,app adds the tests that need an extra)"
+	@echo "make test     lint, types and tests (EXTRAS=dev,train,app,geo,ray adds the tests of an extra)"
 	@echo "make slow     the tests that take minutes"
 	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root)"
 	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,35 @@ def test_every_kind_of_real_picture_passes(shared: Path, tmp_path: Path) -> None
         assert (after.bands, after.format) == (before.bands, before.format)
 
 
+def test_a_long_run_is_announced_and_a_crop_is_cut_from_it(tmp_path: Path) -> None:
+    photo = save(tmp_path / "photo.png", pixels(70, 90))
+    wish = ["-s", 2.5, "-n", "bicubic", "-t", 32, "--fp32"]
+    whole, part = tmp_path / "whole.png", tmp_path / "part.png"
+    answer = Answer("upscale", photo, *wish, "-o", whole)
+    line = (
+        r"scalewise: whole.png: 225x175 in 9 tiles, about .* s, .*MiB of memory, .*MiB of disk, 1\d% of the pixels .*\n"
+    )
+    assert answer.code == 0 and re.fullmatch(line, answer.error), answer.error
+    small = Answer("upscale", photo, "-s", 2, "-n", "bicubic", "-t", 8, "-o", tmp_path / "small.png")
+    assert "warning" in small.error
+    assert Answer("upscale", photo, *wish, "-q", "--overwrite", "-o", whole).error == ""
+    assert Answer("upscale", photo, *wish, "--crop", "30,20,40,16", "-o", part).code == 0
+    assert np.array_equal(read(part), read(whole)[50:90, 75:175])
+
+
+def test_an_output_beyond_its_format_or_disk_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "enlarge", lambda *_: pytest.fail("it began"))
+    wide = save(tmp_path / "wide.png", pixels(2, 7000))
+    for ext, limit in (("jpg", "65500"), ("webp", "16383")):
+        answer = Answer("upscale", wide, "-s", 10, "-n", "bicubic", "--ext", ext)
+        assert answer.failed_by_one_line(1, limit) and "write .tif" in answer.error
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
+    full = Answer("upscale", wide, "-s", 10, "-n", "bicubic")
+    assert full.failed_by_one_line(1, "of disk") and files(tmp_path) == ["wide.png"]
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +288,11 @@ def test_a_bad_picture_is_one_line_and_no_output(tmp_path: Path, name: str, spoi
         (["-s", "2", "--budget", "many"], "'many'"),
         (["-s", "2", "--budget", "nan"], "budget nan"),
         (["-s", "2", "--tile", "-3"], "--tile -3"),
+        (["-s", "2", "--max-memory", "much"], "'much'"),
+        (["-s", "2", "--crop", "1,2,3"], "'1,2,3'"),
+        (["-s", "2", "--crop", "30,0,9,9"], "not inside"),
+        (["-s", "2", "--engine", "steam"], "steam"),
+        (["-s", "2", "--workers", "2"], "--engine local"),
         (["-s", "2", "--device", "abacus"], "'abacus'"),
         (["-s", "2", "--dtype", "fp8"], "fp8"),
         (["-s", "2", "--dtype", "bf16", "--fp32"], "contradict"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,11 +23,12 @@ from scalewise.encoders.nlsa import NLSA
 from scalewise.encoders.swinir import SwinIR
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest
+from scalewise.evaluate import upscaler_of, wrapped
 from scalewise.grid import Frame, Query, axis_positions, output_size
 from scalewise.model import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.patches import PatchRouted
-from scalewise.pipeline import upscale
+from scalewise.pipeline import Job, upscale
 from scalewise.projection import Projection, frame_of, reach, read_beyond, units
 from scalewise.resize import bicubic_base
 from scalewise.routing.patch import PatchRouter
@@ -344,13 +346,32 @@ def test_a_budget_in_macs_holds_with_the_context_of_a_panorama() -> None:
     assert half.macs <= full.macs / 2 * 1.02
 
 
+def test_a_file_says_itself_that_it_is_a_panorama(tmp_path: Path) -> None:
+    fields = " ".join(f'GPano:{name}="{value}"' for name, value in FULL.items())
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" {fields}/>'
+        "</rdf:RDF></x:xmpmeta>"
+    )
+    levels = (sphere(20, 40).movedim(0, -1) * 255).round().byte().numpy()
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    Image.fromarray(levels).save(tmp_path / "b.jpg", xmp=xmp.encode())
+    assert not upscale(tmp_path / "a.png", 2, model=zoo.bicubic()).report.notes
+    assert any("360°" in note for note in upscale(tmp_path / "b.jpg", 2, model=zoo.bicubic()).report.notes)
+    assert not upscale(tmp_path / "b.jpg", 2, model=zoo.bicubic(), projection="flat").report.notes
+
+
+def test_a_panorama_is_measured_as_it_is_enlarged() -> None:
+    lr, model = noise(16, 32), liif()
+    measured = wrapped(upscaler_of(model, None, Job(dtype="fp32")))(lr, (32, 64), 2)
+    torch.testing.assert_close(measured.sr.clamp(0, 1), enlarged(model, lr), atol=1e-6, rtol=0)
+
+
 # --- real panoramas ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("picture", ["bluemarble", "examplepano", "puydesancy"])
 def test_published_panoramas_have_no_seam(shared: Path, picture: str) -> None:
-    from PIL import Image
-
     with Image.open(shared / "data/pano360" / f"{picture}.jpg") as image:
         small = np.array(image.resize((256, 128), Image.Resampling.BOX))
     lr = torch.from_numpy(small).movedim(-1, 0)

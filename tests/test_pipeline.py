@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import scalewise
-from scalewise import Budget, Cancelled, zoo
+from scalewise import Budget, Cancelled, images, zoo
 from scalewise.encoders.rcan import RCAN
 from scalewise.errors import BudgetInfeasible, InvalidRequest, UnsupportedScale, UnwritableOutput
+from scalewise.grid import output_box
+from scalewise.memory import LiveTensors, parse_bytes, used_bytes
 from scalewise.model import SuperResolver
-from scalewise.pipeline import upscale, wanted_size
+from scalewise.outlook import Job, Outlook, look_ahead
+from scalewise.pipeline import enlarge, upscale, wanted_size
 from scalewise.upsamplers.liif import LIIF
 
 BICUBIC = zoo.bicubic()
@@ -230,3 +234,108 @@ def test_a_flat_picture_stays_flat_in_bf16() -> None:
     flat = np.full((8, 8, 3), 0.9, np.float32)
     result = upscale(flat, 2.0, model="bicubic", dtype="bf16").image
     assert np.abs(result - 0.9).max() * 255 <= 0.01
+
+
+# --- large pictures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["fast", "bicubic"])
+@pytest.mark.parametrize("crop", [(0, 0, 20, 30), (33, 17, 90, 66), (70, 90, 71, 91)])
+def test_a_crop_is_cut_from_the_whole_picture(model: str, crop: tuple[int, int, int, int]) -> None:
+    """Bit for bit, with what was decided on the whole picture."""
+    picture = array(100, 110, 4)
+    more: dict[str, Any] = {"model": model, "tile": 32, "dtype": "fp32", "budget": 0.5 if model == "fast" else None}
+    whole = upscale(picture, 2.7, **more)
+    part = upscale(picture, 2.7, crop=crop, **more)
+    y0, x0, y1, x1 = output_box(crop, (100, 110), whole.report.size)
+    assert np.array_equal(part.image, whole.image[y0:y1, x0:x1]) and part.report.size == (y1 - y0, x1 - x0)
+    assert 0 < part.report.macs_full < whole.report.macs_full if model == "fast" else part.report.macs == 0
+
+
+def test_a_crop_must_lie_inside() -> None:
+    for crop in ((0, 0, 13, 5), (-1, 0, 5, 5), (5, 5, 5, 9)):
+        with pytest.raises(InvalidRequest, match="crop"):
+            bicubic(array(12, 17), crop=crop)
+
+
+def test_memory_is_read_in_the_usual_units() -> None:
+    assert [parse_bytes(text) for text in ("2GiB", "800MB", "1.5 g", "64", "3k")] == [
+        2 * 2**30, 800_000_000, 1_500_000_000, 64, 3000
+    ]  # fmt: skip
+    for wrong in ("", "many", "-1GB", "2XB", "nan"):
+        with pytest.raises(InvalidRequest, match="memory"):
+            parse_bytes(wrong)
+
+
+def test_less_memory_means_smaller_tiles_and_too_little_is_refused() -> None:
+    source, model = images.open(array(4000, 3000)), zoo.load("fast", device="cpu").model
+    out, device = (8000, 6000), torch.device("cpu")
+
+    def ahead(more: float) -> Outlook:
+        held = used_bytes(device) + 4000 * 3000 * 12  # of which the canvas will take as much
+        return look_ahead(source, out, model, Budget.full(), Job(max_memory=int(held + more * 2**20), device="cpu"))
+
+    roomy, tight = ahead(800), ahead(300)
+    assert roomy.side > tight.side >= model.grid and roomy.recomputed < tight.recomputed < 1
+    assert all(one.side % model.grid == 0 and one.seconds and one.seconds > 0 for one in (roomy, tight))
+    with pytest.raises(InvalidRequest, match="not enough"):
+        look_ahead(source, out, model, Budget.full(), Job(max_memory=2**20, device="cpu"))
+
+
+def test_live_tensors_are_counted() -> None:
+    with LiveTensors() as live:
+        a = torch.zeros(1000)
+        b = a + 1  # 8000 bytes
+        del a
+        c = b.view(10, 100).t()  # no new bytes
+        d = torch.zeros(500)  # 6000 bytes, the first are gone
+    assert (live.peak, live.bytes) == (8000, 6000) and c.numel() + d.numel() == 1500
+
+
+def test_what_the_writer_cannot_do_ends_the_run() -> None:
+    class Full:
+        size = (80, 80)
+        written = 0
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def write(self, *rectangle: object) -> None:
+            self.written += 1
+            if self.written == 3:
+                raise UnwritableOutput("the disk is full")
+
+        def finish(self) -> None:
+            pytest.fail("finished")
+
+    sink = Full()
+    with pytest.raises(UnwritableOutput, match="full"):
+        enlarge(images.open(array(40, 40)), sink, zoo.bicubic(), Budget.full(), Job(tile=8))
+    assert sink.written == 3
+
+
+def test_a_tile_that_is_not_finite_is_done_again_in_fp32() -> None:
+    class Overflowing(SuperResolver):
+        def render(self, lr: Any, *more: Any) -> Any:
+            rendered = super().render(lr, *more)
+            return replace(rendered, rgb=rendered.rgb * float("inf")) if torch.is_autocast_enabled("cpu") else rendered
+
+    plain = zoo.bicubic()
+    model = Overflowing(plain.encoder, plain.upsampler, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    picture = array(20, 20)
+    result = upscale(picture, 2.0, model=model, tile=16, dtype="bf16")
+    assert sum("redone in fp32" in note for note in result.report.notes) == 4
+    assert np.array_equal(result.image, bicubic(picture, tile=16, dtype="fp32").image)
+
+
+@pytest.mark.slow
+def test_deciding_on_400_megapixels_is_quick_enough_to_run_here() -> None:
+    """Costs are computed per kind of patch: a 20 000 x 20 000 picture has 390 000 patches and four kinds."""
+    model = zoo.load("fast", device="cpu").model
+    size = (20_000, 20_000)
+    evidence = torch.rand(3, 625, 625) * 1e-3
+    plan = model.decide(evidence, size, (40_000, 40_000), Budget.fraction(0.5))
+    assert 0.499 * plan.macs_full <= plan.macs <= 0.5 * plan.macs_full

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,22 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_bytes(tmp_path: Path, stop: i
     assert again == 24 - stop // 4 * 4 and ("going on" in said) == (stop >= 4)
     assert out.read_bytes() == whole.read_bytes()
     assert (report.macs, report.macs_full, report.rim) == (full.macs, full.macs_full, full.rim)
+    assert leftovers(tmp_path) == {"photo.png", "whole.png", "out.png"}
+
+
+def test_a_run_cut_off_while_the_file_is_written_renders_nothing_again(tmp_path: Path) -> None:
+    photo, whole, out = picture(tmp_path / "photo.png"), tmp_path / "whole.png", tmp_path / "out.png"
+    run(photo, whole)
+
+    def cut(*_: Any, **__: Any) -> Any:
+        raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scalewise.images.sink.encode", cut)
+        assert run(photo, out)[0] == 24
+    (folder_of(out) / ".0123.part").write_bytes(b"what a killed process left")
+    assert not out.exists() and run(photo, out)[0] == 0
+    assert out.read_bytes() == whole.read_bytes()
     assert leftovers(tmp_path) == {"photo.png", "whole.png", "out.png"}
 
 
@@ -214,10 +231,12 @@ def killed_when(process: subprocess.Popen[bytes], due: Callable[[], bool], signa
         if due():
             process.send_signal(signal_number)
             return process.wait() != 0
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
     return False
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_killed_process_goes_on(tmp_path: Path, signal_number: int) -> None:
     photo = picture(tmp_path / "photo.png", 400, 300)
     whole, out = tmp_path / "whole.png", tmp_path / "out.png"
@@ -237,25 +256,33 @@ def test_a_killed_process_goes_on(tmp_path: Path, signal_number: int) -> None:
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_lose_at_most_one_band_each(tmp_path: Path) -> None:
-    photo = picture(tmp_path / "photo.png", 640, 800)
+    """Each process ends at a random moment of its work: what it finished, the next one does not do again."""
+    photo = picture(tmp_path / "photo.png", 1920, 160)
     whole, out = tmp_path / "whole.tif", tmp_path / "out.tif"
-    wish = ["-s", "3", "--budget", "50%", "--tile", "32", "--fp32"]
-    begun = time.monotonic()
+    wish = ["-s", "3", "--budget", "50%", "--tile", "64", "--fp32"]  # 30 rows of three tiles
     process = start(photo, whole, *wish)
-    process.communicate()
-    assert process.returncode == 0
-    long, chance, kills = time.monotonic() - begun, random.Random(0), 0
-    while kills < 10:
+    assert process.communicate() and process.returncode == 0
+    chance, lives = random.Random(0), []
+    for _ in range(10):
         before = bands(out)
-        due = time.monotonic() + chance.uniform(0, 0.6 * long)
+        goal, late = before + chance.choice([1, 2, 2]), chance.uniform(0, 0.5)
+        reached: list[float] = []  # when the goal was; so many seconds later the process ends, in the midst of a row
+
+        def moment(goal: int = goal, late: float = late, reached: list[float] = reached) -> bool:
+            if bands(out) >= goal and not reached:
+                reached.append(time.monotonic())
+            return bool(reached) and time.monotonic() - reached[0] >= late
+
         process = start(photo, out, *wish)
-        if not killed_when(process, lambda due=due: time.monotonic() >= due, signal.SIGKILL):
-            break  # it came to its end first
-        kills += 1
-        assert bands(out) >= before, "what is finished stays finished"
+        killed = killed_when(process, moment, signal.SIGKILL)
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+        assert killed, "the picture was too small for ten kills"
+        assert ("going on" in said) == (before > 0) and (not before or f"after {before} finished" in said)
+        lives.append(bands(out))
+    assert lives == sorted(set(lives)) and lives[-1] < 30
     process = start(photo, out, *wish)
-    process.communicate()
-    if kills == 10:
-        assert process.returncode == 0
+    said = process.communicate()[1].decode()
+    assert process.returncode == 0 and f"going on after {lives[-1]} finished" in said
     assert out.read_bytes() == whole.read_bytes()
     assert leftovers(tmp_path) == {"photo.png", "whole.tif", "out.tif"}

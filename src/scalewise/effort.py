@@ -21,7 +21,8 @@ class Budget:
     """What a user asks for: a share of the full model's MACs in (0, 1], MACs, or a value of the paper's own `dial`.
 
     The dials are those that published tables are printed in: `eta` of ENAF, `k` of ARM, `gamma` of CAMixerSR, `epsilon`
-    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE; and `path`: all patches take it.
+    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE; and `path`, which all patches
+    take.
     """
 
     kind: Literal["fraction", "macs", "native"]

@@ -28,7 +28,7 @@ CONTEXT_OF_THE_UNBOUNDED = 32  # LR pixels around a tile of a model whose contex
 SURVEY_SIDE = 1024  # LR pixels a side that the router sees at once
 TILE_BYTES = 1 << 30  # beyond this, larger tiles bring little ...
 MUCH_CONTEXT = 0.15  # ... unless this share of the pixels read is context, and computed more than once
-BESIDE_BYTES = 96 << 20  # the encoder, the tables of both axes, and what Python needs on the way
+BESIDE_BYTES = 160 << 20  # the encoder, the tables of both axes, and what Python needs on the way
 DECODED_BYTES = 100 << 20  # of an input in memory: libvips keeps larger ones in a file
 QUEUED = 40, 24  # bytes of an LR pixel that is being read, and of an output pixel on its way to the canvas
 UNSEEN = 1.25  # what operators need while they run, over the tensors they give
@@ -142,6 +142,8 @@ def look_ahead(source: images.Source, out: Size, model: Model, budget: Budget, j
     if whole and job.tile is None:
         return replace(ahead, memory=used + beside + round(_held(max(size), size, 0, rough)))
     found = _probe(own, model, scale, budget, device, dtype)
+    used, beside, allowance = _allowance(source, out, device, job)  # after what a first run leaves behind
+    most = allowance if unbounded else min(allowance, TILE_BYTES)
     if job.tile is not None:
         side = job.tile
     elif _held(max(size), size, 0, found.bytes) <= (allowance if unbounded else most):
@@ -259,7 +261,7 @@ def _run_probe(
 
     with LiveTensors() as live:
         seconds = run()
-    if seconds < 5:  # the first time, a machine still gets ready
+    if seconds < 20:  # the first time, a machine still gets ready
         seconds = min(seconds, run())
     pixels, outputs = math.prod(size), math.prod(out)
     read, written = QUEUED

@@ -57,8 +57,8 @@ class Cells:
 
     @cached_property
     def kinds(self) -> tuple[Tensor, Tensor]:
-        """Cells of one kind have the same sides: (kinds, 4) rows and columns in LR pixels and in output pixels, float64;
-        and the kind of each cell. There are few, so costs are computed for those."""
+        """Cells of one kind have the same sides: (kinds, 4) float64, rows and columns in LR pixels, then in output
+        pixels; and the kind of each cell. There are few, so costs are computed for those."""
         sides = torch.cat((self.stop - self.start, self.last - self.first), 1)
         base = int(sides.max()) + 1
         codes = ((sides[:, 0] * base + sides[:, 1]) * base + sides[:, 2]) * base + sides[:, 3]

@@ -166,6 +166,7 @@ def bicubic_base(lr: Tensor, frame: Frame, out: Size, target: Box) -> Tensor:
     return resample(lr, *_base_taps(frame, out, target))
 
 
+@lru_cache(maxsize=256)
 def base_macs(frame: Frame, out: Size, target: Box) -> int:
     """Multiply-accumulates of the matrix products of `bicubic_base`."""
     return resample_macs(*_base_taps(frame, out, target))

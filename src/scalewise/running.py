@@ -154,6 +154,10 @@ class Run:
             if finished and self.keep is not None:
                 effort = kept_map(self.effort)
                 self._queue(writer, partial(self.keep, self.band(tile), self.tally, effort))
+                self._drain()  # so that no more than the row that is being worked on can be lost
+        self._drain()
+
+    def _drain(self) -> None:
         while self._pending:
             self._pending.popleft().result()
 
@@ -216,6 +220,11 @@ class Run:
             sink.write(y - window[0], x0 - window[1], rgb[:, rows, columns], part)
 
 
+def finite(rgb: Tensor) -> bool:
+    """True if every number is: NaN and infinity survive a sum, and one number is quicker to look at than all."""
+    return bool(torch.isfinite(rgb.sum(dtype=torch.float32)))
+
+
 def render_tile(ahead: Outlook, plan: Plan, tile: Tile, lr: Tensor) -> tuple[Rendered, bool]:
     """One tile; redone in fp32 if it is not finite. True if it was."""
     model, device, dtype = ahead.model, ahead.device, ahead.dtype
@@ -223,11 +232,11 @@ def render_tile(ahead: Outlook, plan: Plan, tile: Tile, lr: Tensor) -> tuple[Ren
     frame = replace(ahead.frame, origin=tile.source[:2])
     with numbers(device, dtype):
         rendered = model.render(lr, frame, tile.core, ahead.out, plan)
-    if bool(torch.isfinite(rendered.rgb).all()):
+    if finite(rendered.rgb):
         return rendered, False
     if dtype != torch.float32:
         rendered = model.render(lr, frame, tile.core, ahead.out, plan)
-        if bool(torch.isfinite(rendered.rgb).all()):
+        if finite(rendered.rgb):
             return rendered, True
     raise ScalewiseError("the model gave numbers that are not finite, in fp32 too: its weights do not fit this picture")
 

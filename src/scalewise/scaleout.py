@@ -11,6 +11,7 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,8 +105,18 @@ def _ray() -> Any:
     return ray
 
 
+def _words_to_stderr() -> None:
+    """Ray tells of lost workers on stdout, which is for results; there is no public way to say where."""
+    with suppress(ImportError, AttributeError):
+        from ray._private import worker
+
+        show = worker.print_to_stdstream
+        worker.print_to_stdstream = lambda data, **more: show(data | {"is_err": True}, **more)
+
+
 def _connect(ray: Any, address: str | None, actors: int | None, cpus: int | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    _words_to_stderr()
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
     if address is None:
         how |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}

@@ -217,3 +217,19 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     assert isinstance(compat.load(path).model.encoder, EDSR)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "bomb", [b"\x80\x02]r\xff\xff\xff\x7f.", b"\x80\x05\x96" + (2**36).to_bytes(8, "little") + b"."]
+)
+def test_a_few_bytes_do_not_fill_the_memory(tmp_path: Path, legacy: bool, bomb: bytes) -> None:
+    """A memo index, for which the unpickler in C makes room up to there; a byte array, which is filled with zeros."""
+    path = tmp_path / "bomb.pth"
+    if legacy:
+        path.write_bytes(bomb)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("bomb/data.pkl", bomb)
+    with pytest.raises(CheckpointError):
+        files.read(path)

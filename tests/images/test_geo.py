@@ -206,6 +206,18 @@ def test_a_crop_lies_where_it_was_cut(tmp_path: Path) -> None:
         assert np.array_equal(out.read(), whole.image[8:28, 12:36].transpose(2, 0, 1))
 
 
+def test_a_part_of_the_bands_is_said_to_be_one(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.tif", values(5, 6, 7, "uint8"))
+    result = upscale(path, 2, model=zoo.bicubic(), dtype="fp32")
+    source = images.open(path)
+    with images.create(tmp_path / "b.tif", (12, 14), source) as sink:
+        sink.write(0, 0, torch.from_numpy(result.image).movedim(-1, 0) / 255)
+        sink.finish()
+    assert sink.notes == ("bands 1, 2, 3 alone",)
+    with rasterio.open(tmp_path / "b.tif") as out:
+        assert np.array_equal(out.read(), result.image.transpose(2, 0, 1))
+
+
 def test_other_formats_say_that_the_georeference_is_lost(tmp_path: Path) -> None:
     source = images.open(saved(tmp_path / "a.tif", values(3, 6, 7, "uint8")))
     sink = images.create(tmp_path / "a.png", (6, 7), source)

@@ -253,6 +253,22 @@ def test_a_header_that_promises_more_than_the_file_can_hold_is_refused_at_once(t
     assert images.open(tmp_path / "black.png").size == (20000, 20000), "the most that can be compressed"
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_tiff_that_promises_more_than_it_can_hold_is_refused_at_once(
+    tmp_path: Path, compression: str | None, dtype: str
+) -> None:
+    Image.fromarray(noise(24, 20).astype(dtype)).save(tmp_path / "a.tif", compression=compression)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.index(b"\x00\x01\x04\x00\x01\x00\x00\x00\x14\x00\x00\x00")  # ImageWidth, LONG, 1, 20
+    content[at + 8 : at + 12] = (20_000_000).to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    assert "too short for the pixels" in complaint(tmp_path / "a.tif")
+    black = np.zeros((2000, 2000), dtype)
+    Image.fromarray(black).save(tmp_path / "black.tif", compression=compression)
+    assert images.open(tmp_path / "black.tif").size == (2000, 2000), "the most that can be compressed"
+
+
 def test_integers_of_32_bit_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 4), np.uint32))
     assert "8 or 16 bit or float" in complaint(tmp_path / "a.tif")

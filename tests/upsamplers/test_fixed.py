@@ -50,10 +50,19 @@ def render(tail: FixedTail, features: torch.Tensor, lr: torch.Tensor, query: Que
 
 @every_tail
 def test_macs_are_what_torch_counts(tail: FixedTail, scale: int) -> None:
-    with FlopCounterMode(display=False) as counter:
-        rgb = render(tail, torch.rand(1, 8, *SIZE), torch.rand(1, 3, *SIZE), rectangle(Frame(SIZE), out_size(scale)))
+    field = tail.prepare(torch.rand(1, 8, *SIZE), torch.rand(1, 3, *SIZE), Frame(SIZE))
+    with FlopCounterMode(display=False) as counter:  # with gradients: without, a deconvolution is a convolution
+        rgb = tail.sample(field, rectangle(Frame(SIZE), out_size(scale)), Effort()).rgb
     assert rgb.shape == (1, 3, *out_size(scale))
     assert tail.macs(SIZE, out_size(scale)).total == counter.get_total_flops() // 2
+
+
+def test_a_deconvolution_without_gradients_is_the_same_by_another_way() -> None:
+    tail, features = Deconvolution(8, 4), torch.rand(1, 8, *SIZE)
+    with torch.enable_grad():
+        slow = tail.upscale(features, features, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(tail.upscale(features, features, 4), slow, rtol=0, atol=1e-5)
 
 
 @every_tail

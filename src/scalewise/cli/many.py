@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,6 +29,11 @@ def one_by_one(run: Run, pieces: Sequence[Piece]) -> Iterator[tuple[int, Outcome
             yield index, run(piece)
         except ScalewiseError as error:
             yield index, error
+        except Exception:  # a mistake of ours must not end the run of all others
+            if run.alone:
+                raise
+            traceback.print_exc()
+            yield index, ScalewiseError("an error that nobody expected, see above: please report it")
 
 
 def spread_out(

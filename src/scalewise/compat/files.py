@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ STORAGE_BYTES = {
     "BoolStorage": 1,
     "UntypedStorage": 1,
 }
+_BYTE_ARRAY = pickle.BYTEARRAY8[0]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -144,8 +145,14 @@ class _Storage:
     item: int
 
 
-class _Walker(pickle.Unpickler):
-    """Unpickles names and shapes only: no tensor is made and no foreign function is called."""
+class _Walker(pickle._Unpickler):
+    """Unpickles names and shapes only: no tensor is made and no foreign function is called.
+
+    The unpickler in Python and not the one in C, which fills memory up to any memo index that a file names; and none
+    of its byte arrays, which are filled before they are read.
+    """
+
+    dispatch: ClassVar = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != _BYTE_ARRAY}
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)

@@ -130,7 +130,10 @@ def self_ensemble(upscaler: Upscaler) -> Upscaler:
 
 
 def wrapped(upscaler: Upscaler, pixels: int = 16) -> Upscaler:
-    """For 360° pictures: the network sees `pixels` LR columns of the other side, so that longitude has no seam."""
+    """For 360° pictures, without a seam. A model that can is run as for `--projection erp`, poles included; any other
+    upscaler sees `pixels` LR columns of the other side."""
+    if isinstance(upscaler, ModelUpscaler) and upscaler.model.wraps:
+        return dataclasses.replace(upscaler, job=dataclasses.replace(upscaler.job, projection="erp"))
 
     def wrap(lr: Picture, size: Size, scale: float) -> Prediction:
         w = lr.shape[-1]

@@ -4,6 +4,7 @@
 - sink.py: boxes → a file or array: range, rounding; encode.py: which container holds what; album.py: several pages
 - metadata.py: what stays true of a larger picture; exif.py, xmp.py: the fields; ifd.py: directories of tags
 - containers.py, tiff.py: metadata and pages put into files as they are
+- geo.py, geo_write.py: GeoTIFF, by rasterio (extra `geo`)
 - bleed.py: colour under transparent pixels
 - atomic.py: a file that is whole or not there
 

@@ -44,7 +44,7 @@ def create_pages(
     """
     path, how = Path(os.fsdecode(path)), encoding or Encoding()
     format = check_format(path, size_of(source.size), source, how)
-    if source.bands is not None and format == "tiff":
+    if source.bands is not None and source.pages > 1 and format == "tiff":
         from scalewise.images.geo_write import GeoAlbum  # derives from Album
 
         return GeoAlbum(path, source, size_of, how, overwrite)

@@ -22,7 +22,7 @@ from scalewise.images.tiff import Beside, beside
 _AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband")  # the rest is converted to sRGB
 _DEPTHS: dict[str, Depth] = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
 _ANIMATED = ("gif", "webp")
-_ROWS = 256  # at once, when the range of a float file is looked for
+_PIXELS_AT_ONCE = 2**22  # when the range of a float file is looked for
 MAX_PAGES = 10_000
 _DEFLATE = 1032  # bytes that one compressed byte can stand for, at most (zlib's own bound)
 
@@ -75,7 +75,7 @@ def _source(path: Path, name: str, format: str, image: pyvips.Image, page: int, 
     orientation = _integer(image, "orientation", 1)
     bits = _integer(image, "bits-per-sample", 8) if format == "heif" else None
     try:
-        metadata = metadata_of(image, orientation)
+        metadata, layout = _beside(path, format, page, metadata_of(image, orientation), notes)
         colour = _as_gray_or_rgb(image.autorot(), notes)
         if image.interpretation not in _AS_THEY_ARE:
             icc = colour.get("icc-profile-data") if colour.get_typeof("icc-profile-data") else None
@@ -112,7 +112,6 @@ def _source(path: Path, name: str, format: str, image: pyvips.Image, page: int, 
             notes.append("pixels that are not finite stay so")
     elif bits is not None and dtype == "uint16" and 8 < bits < 16:
         levels = (0, float((2**bits - 1) << (16 - bits)))  # libvips shifts samples up
-    metadata, layout = _beside(path, format, page, metadata, notes)
     if format == "heif":
         format = "avif" if image.get("heif-compression") == "av1" else "heic"
     return Source(
@@ -143,6 +142,10 @@ def _beside(path: Path, format: str, page: int, metadata: Metadata, notes: list[
     try:
         if format == "tiff":
             layout = beside(path, page)
+            if layout.short:
+                raise UnreadableImage(
+                    f"{str(path)!r} is truncated or damaged: it is too short for the pixels it promises"
+                )
             metadata = replace(metadata, exif=layout.exif, iptc=layout.iptc)
         elif format == "png":
             chunks, animated = png_chunks(path)
@@ -253,8 +256,9 @@ def _is_for_inks(blob: object) -> bool:
 def _range(fetch: Callable[[Box], np.ndarray], size: tuple[int, int], alpha: bool) -> tuple[tuple[float, float], bool]:
     """What a float file's values are taken as: (0, 1) if they lie there, else their least and largest; any holes."""
     low, high, holes = np.inf, -np.inf, False
-    for top in range(0, size[0], _ROWS):
-        colour = fetch((top, 0, min(top + _ROWS, size[0]), size[1]))[..., : -1 if alpha else None]
+    rows = max(1, _PIXELS_AT_ONCE // size[1])
+    for top in range(0, size[0], rows):
+        colour = fetch((top, 0, min(top + rows, size[0]), size[1]))[..., : -1 if alpha else None]
         finite = np.isfinite(colour)
         if not finite.all():
             holes = True

@@ -14,7 +14,7 @@ from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.album import Album
 from scalewise.images.atomic import atomic_write, check_writable
 from scalewise.images.encode import Encoding
-from scalewise.images.geo import Range, Size, in_file_values, quiet, read, reading
+from scalewise.images.geo import Range, Size, grouped, in_file_values, quiet, read, reading
 from scalewise.images.sink import Sink, same_file
 from scalewise.images.source import Source
 
@@ -69,8 +69,8 @@ def deliver(
     """For a `Sink`: a GeoTIFF of the bands of one page."""
 
     def finish(canvas: np.ndarray) -> tuple[Path, list[str]]:
-        write(path, [(like, canvas)], how, overwrite=overwrite)
-        return path, [f"bands {like.bands} alone"] if like.pages > 1 else []
+        whole = write(path, [(like, canvas)], how, overwrite=overwrite)
+        return path, [] if whole else [f"bands {like.bands} alone"]
 
     return finish
 
@@ -111,11 +111,11 @@ class _Larger:
         return self.origin[axis] + ((2 * np.arange(start, stop) + 1) * self.size[axis]) // (2 * self.out[axis])
 
 
-def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding, *, overwrite: bool) -> None:
+def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding, *, overwrite: bool) -> bool:
     """A GeoTIFF from pages (a `Source` of this file and its canvas) of one input; atomic. Raises UnwritableOutput.
 
-    With pages missing it has the bands of those that are there. Pixels that are not valid in the input are copied by
-    nearest neighbour, and no valid one gets the value that means nodata.
+    With pages missing it has the bands of those that are there, and the answer is False. Pixels that are not valid in
+    the input are copied by nearest neighbour, and no valid one gets the value that means nodata.
     """
     import rasterio
     from rasterio.errors import RasterioError
@@ -127,7 +127,8 @@ def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding,
     }
     with reading(like.path) as data, quiet(), atomic_write(path, overwrite=overwrite) as temporary:
         larger = _Larger(data, (canvas.shape[0], canvas.shape[1]), like.bands.origin, like.size)
-        bands = tuple(range(1, data.count + 1)) if len(pages) == like.pages else tuple(sorted(canvases))
+        whole = all(band in canvases for three in grouped([one.name for one in data.colorinterp]) for band in three)
+        bands = range(1, data.count + 1) if whole else sorted(canvases)
         profile = _profile(larger, bands) | ({} if how.strip else _place(larger))
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(temporary, "w", **profile) as out:
@@ -135,6 +136,7 @@ def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding,
                 _fill(larger, out, bands, canvases)
         except (RasterioError, OSError) as error:
             raise UnwritableOutput(f"could not write {str(path)!r}: {' '.join(str(error).split())}") from error
+    return whole
 
 
 def _profile(larger: _Larger, bands: Sequence[int]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from scalewise.images.metadata import Metadata
 
 _OFFSETS = (0x0111, 0x0144)  # of strips, of tiles
 _XMP, _IPTC, _TILE_WIDTH = 0x02BC, 0x83BB, 0x0142
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 0x0100, 0x0101, 0x0102, 0x0103, 0x0115
+_MOST_COMPRESSED = {1: 1, 5: 2731, 8: 1032, 32773: 64, 32946: 1032}  # bytes for one: none, LZW, deflate, PackBits
 _PAGE_FLAG, _PAGE_NUMBER = 0x00FE, 0x0129
 _ABOUT_PIXELS = {0x0100, 0x0101, 0x0112, 0x011A, 0x011B, 0x0128}  # libvips writes these
 
@@ -42,6 +44,7 @@ class Beside:
     iptc: bytes | None = None
     tiled: bool = False
     big: bool = False
+    short: bool = False  # the file cannot hold the pixels that it promises
 
 
 def beside(path: Path, page: int) -> Beside:
@@ -68,7 +71,24 @@ def beside(path: Path, page: int) -> Beside:
         main = {tag: e for tag, e in ifd.items() if not exif_block.is_structure(tag) and tag not in (EXIF, GPS)}
         worth = found.exif or found.gps or any(tag not in _ABOUT_PIXELS for tag in main)
         clean = exif_block.Exif(small, main, found.exif, found.gps, found.interop)
-        return Beside(exif_block.to_bytes(clean) if worth else None, iptc or None, _TILE_WIDTH in ifd, layout.big)
+        return Beside(
+            exif=exif_block.to_bytes(clean) if worth else None,
+            iptc=iptc or None,
+            tiled=_TILE_WIDTH in ifd,
+            big=layout.big,
+            short=_promised(ifd, layout) > end,
+        )
+
+
+def _promised(ifd: Ifd, layout: Layout) -> int:
+    """Bytes that the pixels of a page need in the file at the least; 0 if its compression has no bound."""
+
+    def number(tag: int, otherwise: int) -> int:
+        return (*(integers(ifd[tag], layout) if tag in ifd else ()), otherwise)[0]
+
+    bits = number(_WIDTH, 0) * number(_HEIGHT, 0) * number(_SAMPLES, 1) * number(_BITS, 1)
+    most = _MOST_COMPRESSED.get(number(_COMPRESSION, 1))
+    return bits // 8 // most // 2 if most else 0  # half of it: colour may be kept at half resolution
 
 
 def _next(read_at: exif_block.ReadAt, layout: Layout, offset: int) -> int:

@@ -5,12 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalewise.errors import InvalidRequest
+from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY
 from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
 from scalewise.recipes.fast import FAST, FAST_TINY
+from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
 from scalewise.training.recipe import Recipe, Theirs
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (FAST, FAST_TINY, EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY)
+    recipe.name: recipe
+    for recipe in (
+        FAST,
+        FAST_TINY,
+        EDSR_LIIF,
+        EDSR_LIIF_TINY,
+        EDSR_X4,
+        EDSR_X4_TINY,
+        ADAFORMER_X2,
+        ADAFORMER_X2_TINY,
+        TADT_LIIF,
+        TADT_LIIF_TINY,
+    )
 }
 
 

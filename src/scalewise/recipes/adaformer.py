@@ -1,0 +1,55 @@
+"""AdaFormer with its pixel shuffle, at ×2, trained with the halting that it runs with; a tiny sibling.
+
+Luo et al., AAAI 2024: LR crops of 48×48, 16 of them, Adam 2e-4 halved every 200 of 1000 epochs of 1000 steps, L1 and
+the uncertainty loss of every layer's confidence (Eq. 17), halting at ε = 0.05.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scalewise.data import FixedScaleCrops
+from scalewise.recipes import start
+from scalewise.training.adaptive import estimator, halting_l1
+from scalewise.training.recipe import Recipe, Stage, cosine, halved
+from scalewise.zoo import Network
+
+L1 = Stage(
+    "l1", 1_000_000, FixedScaleCrops(scale=2, lr_side=48), halting_l1, learning_rate=2e-4,
+    schedule=halved(0.2, 0.4, 0.6, 0.8),
+)  # fmt: skip
+
+ADAFORMER_X2 = Recipe(
+    "adaformer-x2",
+    Network.pair("adaformer", "pixel_shuffle", of_upsampler={"scale": 2}),
+    (L1,),
+    source="AdaFormer (AAAI 2024), section 4.1",
+    summary="AdaFormer: ×2, tokens leave when they are well restored",
+    validate_at=(2.0,),
+)
+
+TINY = replace(
+    L1, steps=1_800, samples=FixedScaleCrops(scale=2, lr_side=32), batch=4, learning_rate=2e-3, schedule=cosine,
+    warmup=50, ema=0.99, prepare=start.adaformer_shuffle,
+)  # fmt: skip
+# in so few steps the estimator lags behind: it goes on alone, faster, on crops of which many are flat
+ESTIMATOR = replace(
+    TINY, name="estimator", steps=800, samples=FixedScaleCrops(scale=2, lr_side=32, tries=1), learning_rate=1e-2,
+    betas=(0.9, 0.99), trains=estimator, prepare=None,
+)  # fmt: skip
+
+ADAFORMER_X2_TINY = replace(
+    ADAFORMER_X2,
+    name="adaformer-x2-tiny",
+    network=Network.pair(
+        "adaformer",
+        "pixel_shuffle",
+        of_encoder={
+            "channels": 32, "blocks": 4, "embed": 32, "heads": 2, "hidden": 64, "encoder_blocks": 2,
+            "decoder_blocks": 2,
+        },
+        of_upsampler={"scale": 2},
+    ),
+    stages=(TINY, ESTIMATOR),
+    summary="the same in minutes on two cores",
+)  # fmt: skip
