@@ -132,9 +132,8 @@ def compare_speed(pictures: list[Tensor], steps: int, dtype: torch.dtype) -> boo
     return kept
 
 
-def compare_quality(pictures: list[Tensor], steps: int, dtype: torch.dtype, rate: float) -> bool:
+def compare_quality(pictures: list[Tensor], steps: int, dtype: torch.dtype, rate: float, seed: int) -> bool:
     samples = AnyScaleCrops(lr_side=24, points=24)
-    torch.manual_seed(0)
     first = SuperResolver(EDSR(32, 4), LIIF(32, (64, 64)))
     models = [copy.deepcopy(first) for _ in range(3)]
     runs = [
@@ -142,8 +141,8 @@ def compare_quality(pictures: list[Tensor], steps: int, dtype: torch.dtype, rate
         engine_step(models[1], rate, steps, torch.float32),
         engine_step(models[2], rate, steps, dtype),
     ]
-    held = next(iter(DataLoader(Numbered(samples, pictures[-2:], seed=(1,), batch=128, stop=1), 128)))
-    numbered = Numbered(samples, pictures[:-2], seed=(0,), batch=8, stop=steps)
+    held = next(iter(DataLoader(Numbered(samples, pictures[-2:], seed=(1000,), batch=128, stop=1), 128)))
+    numbered = Numbered(samples, pictures[:-2], seed=(seed,), batch=8, stop=steps)
     for number, batch in enumerate(DataLoader(numbered, 8, num_workers=1), 1):
         losses = [step(batch) for step in runs]
         if number % 100 == 0:
@@ -165,16 +164,17 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--quality", action="store_true")
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights and the samples of --quality")
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of --quality")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(given.seed)
     device = torch.device("cpu")
     dtype = pick_dtype(given.dtype, device)
     print(f"{given.threads} threads, torch {torch.__version__}, bf16 {'fast' if fast_bf16(device) else 'slow'} here")
     pictures = decode_folder(given.data)
     if given.quality:
-        kept = compare_quality(pictures, given.steps, dtype, given.rate)
+        kept = compare_quality(pictures, given.steps, dtype, given.rate, given.seed)
     else:
         kept = compare_speed(pictures, given.steps, dtype)
     return 0 if kept else 1

@@ -320,15 +320,19 @@ def child(start: int, stop: int, seed: int, folder: Path) -> None:
 
 @dataclass
 class Outcome:
-    """What became of all inputs; `wrong` has (number, seed name, what)."""
+    """What became of all inputs; `wrong` has (number, seed name, what); `again` those that were late once."""
 
     answers: Counter[str] = field(default_factory=Counter)
     wrong: list[tuple[int, str, str]] = field(default_factory=list)
+    again: list[int] = field(default_factory=list)
     slowest: tuple[float, int, str] = (0.0, -1, "")
 
 
 def run(count: int, seed: int = 0, first: int = 0, report: Callable[[str], None] | None = None) -> Outcome:
-    """Try inputs first to first + count - 1; children that die or hang are replaced."""
+    """Try inputs first to first + count - 1; children that die or hang are replaced.
+
+    One that is late is tried once more in a new child, since a busy machine may have been late, and not the input.
+    """
     outcome, number, stop = Outcome(), first, first + count
     with tempfile.TemporaryDirectory() as folder:
         while number < stop:
@@ -362,7 +366,13 @@ def _watch(
             line = lines.get(timeout=limit)
         except queue.Empty:
             process.kill()
-            why = f"no answer in {limit:g} s"
+            why = f"no answer in {limit:g} s, twice"
+            if name and number not in outcome.again:
+                process.wait()
+                outcome.again.append(number)
+                if report:
+                    report(f"{number} {name}: no answer in {limit:g} s, tried again")
+                return number
             break
         if not line:
             code = process.wait()
@@ -406,7 +416,7 @@ def main() -> None:
         return
     outcome = run(options.count, options.seed, options.first, lambda line: print(line, flush=True))
     print(f"{options.count} inputs: {dict(outcome.answers)}; slowest {outcome.slowest[0]:.2f} s ({outcome.slowest[2]})")
-    print(f"{len(outcome.wrong)} wrong")
+    print(f"{len(outcome.wrong)} wrong, {len(outcome.again)} late once")
     sys.exit(bool(outcome.wrong))
 
 

@@ -470,7 +470,7 @@ def test_evaluate_prints_and_writes_the_means(dataset: Path, tmp_path: Path) -> 
 
 @needs_fast
 def test_evaluate_counts_the_budget(dataset: Path) -> None:
-    for more in ([], ["--self-ensemble"], ["--wrap"], ["--protocol", "classsr", "-s", 4]):
+    for more in ([], ["--self-ensemble"], ["--protocol", "classsr", "-s", 4]):
         answer = Answer("evaluate", "--data", dataset, "-s", 3, "--budget", "50%", *more)
         assert answer.code == 0, answer.error
         shares = [float(share) for share in re.findall(r"([\d.]+)%", answer.out)]

@@ -35,5 +35,6 @@ def edge_score(image: Float[Tensor, "... 3 h w"], *, truncate: bool = False) -> 
 
     ARM rounds to 8 bits first; ENAF truncates, which loses a level for some k / 255.
     """
-    levels = (image * 255).to(torch.uint8) if truncate else (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    levels = image.clamp(0, 1) * 255
+    levels = (levels if truncate else levels.round()).to(torch.uint8)
     return edge_map(levels).double().mean((-2, -1))

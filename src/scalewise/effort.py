@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -133,6 +134,10 @@ class Envelope:
         gain, cost = gain.double().cpu(), cost.double().cpu()
         self.units, self.floor = len(cost), float(cost[:, 0].sum())
         unit, target, slope, price = _envelope_steps(gain, cost)
+        last = torch.full((self.units,), float("inf"), dtype=slope.dtype)
+        for start, stop in _runs(unit):  # rounding must not put a unit's later step before its earlier one
+            slope[start:stop] = torch.minimum(slope[start:stop], last[unit[start:stop]])
+            last[unit[start:stop]] = slope[start:stop]
         order = torch.argsort(slope, descending=True, stable=True)
         self.unit, self.target, self.slope, self.price = unit[order], target[order], slope[order], price[order]
         self.running = torch.cumsum(self.price, 0)
@@ -162,6 +167,12 @@ class Envelope:
             else:
                 blocked.add(u)
         return Solution(choice, allowed - left, last_price)
+
+
+def _runs(unit: Tensor) -> list[tuple[int, int]]:
+    """The spans of rising units: each is one round of steps, in which a unit has at most one."""
+    breaks = ((unit.diff() <= 0).nonzero().flatten() + 1).tolist()
+    return list(pairwise([0, *breaks, len(unit)])) if len(unit) else []
 
 
 def _envelope_steps(gain: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

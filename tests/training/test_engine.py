@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,15 @@ from scalewise.training.engine import Trained, train
 from scalewise.training.losses import squared
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several wait for each other more than they compute here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def child(out: Path, *words: str) -> int:
@@ -199,7 +209,7 @@ def test_the_weight_file_says_how_it_was_made(tmp_path: Path) -> None:
     loaded = zoo.load(done.weights)
     card = loaded.card
     assert card["training_data"] == "2 waves" and card["licence"] == "Apache-2.0" and card["source"] == "tests"
-    assert card["steps"] == "l1 6, finish 3" and 0 < card["hours"] < 1 and "torch" in card["machine"]
+    assert card["steps"] == "l1 6, finish 3" and 0 <= card["hours"] < 1 and "torch" in card["machine"]
     picture = torch.rand(1, 3, 8, 8)
     assert loaded.model.context == done.model.context  # type: ignore[attr-defined]
     features = [model.encoder(picture) for model in (done.model, loaded.model)]  # type: ignore[attr-defined]

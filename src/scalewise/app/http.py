@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import tempfile
+import urllib.parse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,8 +30,8 @@ CHUNK = 1 << 20  # bytes of an upload read at once
 # Nothing may be asked of another server; Gradio needs inline styles and compiles its templates in the page.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: data: blob:; "
-    "worker-src 'self' blob:"
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; base-uri 'self'; "
+    "worker-src 'self' blob:; form-action 'self'; frame-ancestors 'self'"
 )
 
 
@@ -74,7 +75,9 @@ def serve(host: str = "127.0.0.1", port: int = 7860, limits: Limits | None = Non
 def _routes(server: fastapi.FastAPI, worker: Worker) -> None:
     @server.middleware("http")
     async def guard(request: fastapi.Request, call_next: Any) -> Any:
-        length = request.headers.get("content-length", "0")
+        length = request.headers.get("content-length", "")
+        if request.method == "POST" and not length.isdigit():
+            return _sentence(411, "uploads must say how long they are (Content-Length)")
         if length.isdigit() and int(length) > worker.limits.max_bytes + CHUNK:
             return _sentence(413, f"uploads may have at most {worker.limits.max_bytes >> 20} MiB")
         response = await call_next(request)
@@ -97,6 +100,7 @@ def _routes(server: fastapi.FastAPI, worker: Worker) -> None:
 
     @server.post("/api/upscale")
     async def upscale(
+        request: fastapi.Request,
         image: Annotated[fastapi.UploadFile, fastapi.File()],
         scale: Annotated[float, fastapi.Form()] = 2.0,
         size: Annotated[str, fastapi.Form()] = "",
@@ -114,16 +118,21 @@ def _routes(server: fastapi.FastAPI, worker: Worker) -> None:
                 return _sentence(400, str(error))
             try:
                 while not task.wait(0):
+                    if await request.is_disconnected():
+                        worker.cancel(task.token)
                     await asyncio.sleep(0.02)
                 done = task.value()
                 answer = fastapi.Response(done.picture.read_bytes(), media_type=_media(done.picture))
                 answer.headers["X-Scalewise-Report"] = json.dumps(done.report.as_dict())
-                answer.headers["Content-Disposition"] = f'attachment; filename="{done.picture.name}"'
+                name = urllib.parse.quote(done.picture.name)
+                answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
                 return answer
             except (ScalewiseError, Cancelled) as error:
                 return _sentence(400, str(error))
+            except Exception:  # the worker's log has it
+                return _sentence(500, "something went wrong that is not your fault")
             finally:
-                worker.cancel(task.token)  # the visitor may have gone
+                worker.cancel(task.token)
                 await asyncio.to_thread(worker.forget, task.token)
 
 

@@ -42,7 +42,7 @@ def theme() -> Base:
 def page(worker: Worker) -> gr.Blocks:
     limits = worker.limits
     with gr.Blocks(title="scalewise", analytics_enabled=False, delete_cache=(300, int(limits.keep_seconds))) as blocks:
-        token = gr.State("")
+        token = gr.State("", delete_callback=lambda held: worker.cancel(held) if held else None)
         gr.HTML(
             '<div class="sw-head"><h1>scalewise</h1><p>Enlarge a picture by any factor; '
             "the work goes where the picture needs it. Nothing leaves this machine.</p></div>"

@@ -6,6 +6,7 @@ A visitor holds a token that cannot be guessed; everything of a request lies in 
 
 from __future__ import annotations
 
+import logging
 import queue
 import re
 import secrets
@@ -32,6 +33,7 @@ from scalewise.resize import imresize
 
 PREVIEW = 2400  # pixels a side of what the browser is shown; the download is whole
 CROP = 256  # LR pixels a side of the first look and of the curve
+SWEEP_SECONDS = 60.0  # between two looks at what nobody asked for in a while
 PROBE = 160  # pixels a side of the picture that the machine's speed is read from
 
 
@@ -173,14 +175,24 @@ class Worker:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _loop(self) -> None:
-        while (task := self.waiting.get()) is not None:
+        while True:
+            try:
+                task = self.waiting.get(timeout=SWEEP_SECONDS)
+            except queue.Empty:
+                self.sweep()
+                continue
+            if task is None:
+                return
             task.started = time.monotonic()
             try:
                 if task.cancelled.is_set():
                     raise Cancelled("cancelled before it began")
                 task.result = task.run(task)
             except Exception as error:  # it belongs to the visitor, the worker goes on
-                task.error = error
+                if not isinstance(error, ScalewiseError):
+                    logging.getLogger(__name__).exception("a request failed")
+                task.error = error.with_traceback(None)  # its frames hold pictures
+                task.error.__context__ = task.error.__cause__ = None
             task.touched = time.monotonic()
             task.done.set()
 
@@ -218,7 +230,7 @@ def wanted(size: Size, scale: float, text: str) -> Size:
     if not text:
         return pipeline.wanted_size(size, scale)
     match = re.fullmatch(r"(\d{1,7})?\s*(x)?\s*(\d{1,7})?", text)
-    if not match or not (match[1] or match[3]):
+    if not match or not (match[1] or match[3]) or (match[1] and match[3] and not match[2]):
         raise InvalidRequest(f"size {text!r} is not a size: write 3840x2160, 3840x (width), x2160 (height) or 3508")
     width, height = (int(x) if x else None for x in (match[1], match[3]))
     if not match[2]:
@@ -242,7 +254,7 @@ def check_output(out: Size, limits: Limits) -> None:
 def upscale_into(task: Task, request: Request, limits: Limits) -> Result:
     """Enlarge the request's picture into the task's folder."""
     model = zoo.load(known(request.model)).model
-    source = images.open(request.path)
+    source = images.open(request.path, max_pixels=limits.max_pixels)
     if request.crop:
         source = images.open(centre(source))
     out = wanted(source.size, request.scale, "" if request.crop else request.size)
@@ -346,7 +358,7 @@ def curve_of(task: Task, request: Request, limits: Limits) -> list[tuple[float, 
     """(share of the MACs, PSNR in dB) for the centre of this very picture: shrunk by the scale, enlarged again."""
     loaded = zoo.load(known(request.model))
     scale = min(4.0, max(2.0, request.scale))
-    hr = centre(images.open(request.path), round(CROP * scale))
+    hr = centre(images.open(request.path, max_pixels=limits.max_pixels), round(CROP * scale))
     low = tuple(max(8, round(n / scale)) for n in hr.shape[-2:])
     lr = (imresize(hr.float() / 255, low).clamp(0, 1) * 255).round().to(torch.uint8)  # type: ignore[arg-type]
     progress, points, budgets = follow(task, limits), [], (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)

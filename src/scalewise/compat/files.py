@@ -47,11 +47,12 @@ _BYTE_ARRAY = pickle.BYTEARRAY8[0]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
+PLAIN = ("f8", "f4", "i8", "i4")
 # What numpy's arrays are written with, under both names of its core: none of these runs what a file brings.
 ARRAY_NAMES = [
     *((np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype"), (codecs.encode, "_codecs.encode")),
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *((type(np.dtype(kind)), f"numpy.dtypes.{type(np.dtype(kind)).__name__}") for kind in ("f8", "f4", "i8", "i4")),
+    *((type(np.dtype(kind)), f"numpy.dtypes.{type(np.dtype(kind)).__name__}") for kind in PLAIN),
 ]
 
 
@@ -167,13 +168,14 @@ class _Walker(pickle._Unpickler):
             ("torch", "device"): _nothing,
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch._utils", "_rebuild_parameter"): _nothing,
+            ("numpy", "ndarray"): _never_called,
+            ("numpy", "dtype"): _Kind,
+            ("_codecs", "encode"): _Latin,
+            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
         }
         if (module, name) in known:
             return known[module, name]
-        if (module, name) == ("numpy", "ndarray"):
-            return _never_called
-        if (module, name) in {(n.rpartition(".")[0], n.rpartition(".")[2]) for _, n in ARRAY_NAMES}:
-            return _empty_array if name == "_reconstruct" else _Array
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return None
         raise _RefusedError(f"it names {module}.{name}, which weights have no need of")
@@ -185,12 +187,36 @@ class _Walker(pickle._Unpickler):
         return self.storages.setdefault(str(key), _Storage(str(key), count * item, item))
 
 
+class _Latin:
+    """Bytes, as protocol 2 writes them: text of the file itself, encoded by Latin-1. Nothing longer can come of it."""
+
+    def __init__(self, text: Any, encoding: Any = None, *rest: Any) -> None:
+        if type(text) is not str or encoding not in ("latin1", "latin-1") or rest:
+            raise _RefusedError("it encodes something other than its own text")
+        self.length = len(text)
+
+
+class _Kind:
+    """A plain kind of number: nothing nested, no fields, no objects."""
+
+    def __init__(self, name: Any, *flags: Any) -> None:
+        if name not in PLAIN or any(type(flag) not in (bool, int) for flag in flags):
+            raise _RefusedError(f"it declares an array of {str(name)[:40]!r}; numbers are {', '.join(PLAIN)}")
+        self.bytes = int(name[1])
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 8 or any(part is not None for part in state[2:5]):
+            raise _RefusedError("it declares an array of something other than numbers")
+
+
 class _Array:
-    """Stands for anything that a numpy array is written with."""
+    """A numpy array: as many numbers as the file holds."""
 
-    def __init__(self, *_: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, _, raw = state
+        held = raw.length if isinstance(raw, _Latin) else len(raw) if isinstance(raw, bytes) else -1
+        if not isinstance(kind, _Kind) or any(n < 0 for n in shape) or prod(shape) * kind.bytes != held:
+            raise _RefusedError(f"it declares an array of shape {shape} that it does not hold")
 
 
 def _empty_array(_: Any, shape: Any, *__: Any) -> _Array:

@@ -6,7 +6,7 @@ ARM's weights are those of a plain network, and load as one; with its `.state` f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scalewise.compat.files import Content
 from scalewise.compat.files import read as read_file
 from scalewise.compat.layouts import BARE_NETWORKS, BASICSR_NETWORKS, Choices, Translated, count, translate
 from scalewise.errors import CheckpointError
+from scalewise.grid import Size
 from scalewise.routing.estimator import CLASSSR_COSTS, ENAF_COSTS, PatchEstimator
 
 TITLE = "bare state dict of a network with several paths"
@@ -145,7 +146,12 @@ def _table_file(path: Path) -> Path:
 
 
 class OfficialEstimator(PatchEstimator):
-    """Pools over a square of the patch's height: of a wider patch, what lies beyond does not count."""
+    """Looks at every patch by itself, wherever it starts, and pools over a square of its height: of a wider patch, what
+    lies beyond does not count."""
 
     def pool(self, cells: Tensor) -> Tensor:
         return super().pool(cells[..., : cells.shape[-2]])
+
+    def on_image(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
+        patches = [lr[0, :, y : y + side[0], x : x + side[1]].float() for y in rows for x in columns]
+        return self(torch.stack(patches)).T.unflatten(1, (len(rows), len(columns)))

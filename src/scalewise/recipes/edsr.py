@@ -26,7 +26,7 @@ EDSR_LIIF = Recipe(
     expects={"liif-div2k DIV2K x2": 34.67, "liif-div2k DIV2K x3": 30.96, "liif-div2k DIV2K x4": 29.00},
 )
 TINY = replace(
-    LIIF, steps=1_200, samples=AnyScaleCrops(lr_side=32, points=32), batch=8, learning_rate=1e-3, schedule=cosine,
+    LIIF, steps=2_000, samples=AnyScaleCrops(lr_side=32, points=32), batch=8, learning_rate=2e-3, schedule=cosine,
     warmup=50, ema=0.99,
 )  # fmt: skip
 EDSR_LIIF_TINY = replace(
