@@ -6,7 +6,7 @@ image (`pipeline.py`): `survey` tiles for the router → `decide` once with the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -184,7 +184,8 @@ class SuperResolver(nn.Module):
                     f"({macs:.3g} MACs): ask for more",
                     macs / full,
                 )
-            return Plan(grant.effort, grant.route, macs, full)
+            effort = grant.effort if native is not None else replace(grant.effort, share=allowed / full)
+            return Plan(effort, grant.route, macs, full)
         budget.dial_of()
         if (budget.kind == "fraction" and budget.value < 1) or budget.allowed(full) < full:
             raise BudgetInfeasible(

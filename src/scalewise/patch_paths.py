@@ -221,5 +221,8 @@ def _fades(starts: tuple[int, ...], side: int, length: int, scale: int, step: in
 
 def _tilt(gain: Tensor, cost: Tensor) -> float:
     """What must be added to the gain per MAC so that every dearer path gains: it moves the price, and no choice."""
-    slopes = gain.diff(dim=1) / cost.diff()
+    steps = cost.diff()
+    slopes = (gain.diff(dim=1) / steps)[:, steps > 0]
+    if not slopes.numel():  # all paths cost the same
+        return 0.0
     return max(0.0, -float(slopes.min())) * (1 + 1e-9) + 1e-12 / float(cost[-1])

@@ -97,7 +97,7 @@ class _Actor:
 def _ray() -> Any:
     try:
         import ray
-        import ray.data
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingDependency(
             "--engine ray needs Ray Data, which is not installed: pip install 'scalewise[ray]'"
@@ -108,7 +108,7 @@ def _ray() -> Any:
 def _words_to_stderr() -> None:
     """Ray tells of lost workers on stdout, which is for results; there is no public way to say where."""
     with suppress(ImportError, AttributeError):
-        from ray._private import worker
+        from ray._private import worker  # pyright: ignore[reportMissingImports]
 
         show = worker.print_to_stdstream
         worker.print_to_stdstream = lambda data, **more: show(data | {"is_err": True}, **more)
