@@ -96,7 +96,7 @@ class _Actor:
 
 def _ray() -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
         import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingDependency(
