@@ -198,7 +198,8 @@ def test_a_long_run_is_announced_and_a_crop_is_cut_from_it(tmp_path: Path) -> No
     whole, part = tmp_path / "whole.png", tmp_path / "part.png"
     answer = Answer("upscale", photo, *wish, "-o", whole)
     line = (
-        r"scalewise: whole.png: 225x175 in 9 tiles, about .* s, .*[MG]iB of memory, .*[MG]iB of disk, 1\d% of the pixels .*\n"
+        r"scalewise: whole.png: 225x175 in 9 tiles, about .* s, .*[MG]iB of memory, .*[MG]iB of disk, "
+        r"1\d% of the pixels .*\n"
     )
     assert answer.code == 0 and re.fullmatch(line, answer.error), answer.error
     small = Answer("upscale", photo, "-s", 2, "-n", "bicubic", "-t", 8, "-o", tmp_path / "small.png")
