@@ -39,7 +39,7 @@ from scalewise.upsamplers.fixed import DirectShuffle
 
 LR_SIZE = (339, 510)
 SCALE = 4
-BUDGETS = (0.25, 0.4, 0.6, 0.8, 1.0)
+BUDGETS = (0.25, 0.4, 0.6, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
