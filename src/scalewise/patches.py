@@ -17,7 +17,7 @@ from scalewise.cost import Macs
 from scalewise.effort import Budget, Effort, Envelope
 from scalewise.errors import BudgetInfeasible
 from scalewise.grid import Box, Frame, Size, first_output, output_box
-from scalewise.layers import repeat_edge
+from scalewise.layers import fill_edge, repeat_edge
 from scalewise.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered, budget_words
 from scalewise.resize import base_macs, bicubic_base
 from scalewise.route import Decision
@@ -369,11 +369,7 @@ class _Padded:
 
     def refresh(self) -> None:
         """Repeat the edge into the margin again."""
-        m, buffer = self.margin, self.buffer
-        buffer[..., :m, :] = buffer[..., m : m + 1, :]
-        buffer[..., -m:, :] = buffer[..., -m - 1 : -m, :]
-        buffer[..., :m] = buffer[..., m : m + 1]
-        buffer[..., -m:] = buffer[..., -m - 1 : -m]
+        fill_edge(self.buffer, self.margin)
 
     def gather(self, boxes: Iterable[Box]) -> Tensor:
         """Boxes of one shape with their margin: (boxes, c, h + 2m, w + 2m)."""

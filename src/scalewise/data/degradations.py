@@ -189,16 +189,20 @@ def real_world(hr: Tensor, size: Size, random: Random) -> Tensor:
 
 @dataclass(frozen=True)
 class Photo:
-    """Blur, bicubic, noise, JPEG, each left out with its chance: ranges of σ in LR pixels, σ in levels, quality."""
+    """Blur, bicubic, noise, JPEG, each left out with its chance: ranges of σ in LR pixels, σ in levels, quality. With a
+    chance of `clean` all but the bicubic are left out together."""
 
     blur: tuple[float, float] = (0.1, 1.0)
     noise: tuple[float, float] = (1.0, 15.0)
     quality: tuple[int, int] = (30, 90)
     without: tuple[float, float, float] = (0.3, 0.3, 0.2)
+    clean: float = 0.0
 
     def __call__(self, hr: Tensor, size: Size, random: Random) -> Tensor:
         """HR crop (3, H, W) → LR (3, *size) in 8 bits."""
         skip = random.random(3) < self.without
+        if self.clean and random.random() < self.clean:
+            skip[:] = True
         if not skip[0]:
             step = math.sqrt(hr.shape[-2] * hr.shape[-1] / (size[0] * size[1]))
             sigma = random.uniform(*self.blur) * step

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise import cost
@@ -39,6 +40,14 @@ class ValidResidualBlock(nn.Module):
         return x[..., 2:-2, 2:-2] + self.conv2(self.conv1(x).relu_())
 
 
+def masked_block(x: Tensor, keep: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """A ValidResidualBlock of a whole image (b, c, h, w), new features where `keep` (b, 1, h, w) says so.
+
+    On plain tensors, so that compiled once it serves all blocks."""
+    inner = F.conv2d(repeat_edge(x, BLOCK_MARGIN), weight1, bias1).relu()
+    return torch.where(keep, x + F.conv2d(inner, weight2, bias2), x)
+
+
 class AnyScaleExits(nn.Module):
     """`channels` features; exit k after `exit_after[k-1]` blocks, with `kernels[k-1]` kernels per axis in its head."""
 
@@ -55,6 +64,7 @@ class AnyScaleExits(nn.Module):
         self.blocks = nn.ModuleList(ValidResidualBlock(channels) for _ in range(self.depth))
         self.heads = nn.ModuleList(SeparableKernels(channels, m) for m in kernels)
         self.stem_margin, self.block_margin = STEM_MARGIN, BLOCK_MARGIN
+        self.masked_block = masked_block
         self.context = STEM_MARGIN + BLOCK_MARGIN * self.depth + HEAD_MARGIN
 
     def level(self, block: int) -> int:
@@ -110,7 +120,10 @@ class AnyScaleExits(nn.Module):
         residuals = []
         for index in range(1, self.depth + 1):
             level = self.level(index)
-            features = torch.where(choice >= level, self.block(index, repeat_edge(features, BLOCK_MARGIN)), features)
+            block = self.blocks[index - 1]
+            features = self.masked_block(
+                features, choice >= level, block.conv1.weight, block.conv1.bias, block.conv2.weight, block.conv2.bias
+            )
             if index == self.exit_after[level - 1]:
                 head = self.head(level)
                 coefficients = head(repeat_edge(features, 1))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from scalewise.errors import InvalidRequest
 from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY
 from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
-from scalewise.recipes.fast import FAST, FAST_TINY
+from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PHOTO, QUALITY
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
 from scalewise.training.recipe import Recipe, Theirs
 
@@ -16,6 +16,9 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         FAST,
         FAST_TINY,
+        QUALITY,
+        PHOTO,
+        PANO,
         EDSR_LIIF,
         EDSR_LIIF_TINY,
         EDSR_X4,

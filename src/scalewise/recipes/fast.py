@@ -1,8 +1,8 @@
-"""How `fast` is made, in three stages; `docs/models/fast.md` has the dB, and how the run behind the weights differed.
+"""How our own networks are made: `fast`, `quality`, `photo`, `pano`; the model cards have the dB and the hours.
 
-Exits: 7 500 steps of 8 crops (48×48 LR, scales U(1, 4), a quarter of them unequal), L1, AdamW 1e-3 with cosine decay,
-EMA 0.999. Finish: 700 steps of the same with squared error, 1e-4, EMA 0.99. Router: the network frozen, 1 000 steps of
-4 crops of 96×96. On 2 quiet cores of AVX2 that takes about 1.2 h.
+Exits: L1 at every exit, crops of 48×48 LR at scales U(1, 4), a quarter of them unequal, AdamW with cosine decay, EMA.
+Finish: a tenth as long with squared error. Router: the network frozen, crops of 96×96. The shipped weights were made
+from these values by `training/resident.py`, where the share of the steps is the share of the time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import replace
 from torch import nn
 
 from scalewise.data import AnyScaleCrops
+from scalewise.data.degradations import Photo
+from scalewise.data.resident import ErpCrops
 from scalewise.training.exits import ExitLoss, router_loss
 from scalewise.training.recipe import Recipe, Stage, cosine, one_cycle
 from scalewise.zoo import Network
@@ -26,45 +28,91 @@ def router(model: nn.Module) -> Iterable[nn.Parameter]:
     return model.get_submodule("router").parameters()
 
 
+SHARES = (0.1, 0.2, 0.3, 1.0)  # of the exits in the loss
 CROPS = AnyScaleCrops(lr_side=48, points=96, layout="rows", base=True)
 WIDE = replace(CROPS, lr_side=96, points=192)
 EXITS = Stage(
-    "exits", 7_500, CROPS, ExitLoss(), batch=8, learning_rate=1e-3, schedule=cosine, warmup=200, betas=(0.9, 0.99),
-    decay=1e-5, clip=0.5, ema=0.999, trains=network,
+    "exits", 60_000, CROPS, ExitLoss(SHARES), batch=32, learning_rate=1e-3, schedule=cosine, warmup=500,
+    betas=(0.9, 0.99), decay=1e-5, clip=0.5, ema=0.999, trains=network,
 )  # fmt: skip
 FINISH = replace(
-    EXITS, name="finish", steps=700, loss=ExitLoss(squared=True), learning_rate=1e-4, warmup=50, ema=0.99
+    EXITS, name="finish", steps=6_000, loss=ExitLoss(SHARES, squared=True), learning_rate=2e-4, warmup=50
 )  # fmt: skip
 ROUTER = Stage(
-    "router", 1_000, WIDE, router_loss, batch=4, learning_rate=1e-3, schedule=one_cycle, decay=1e-4, clip=0.5, ema=None,
+    "router", 2_000, WIDE, router_loss, batch=8, learning_rate=1e-3, schedule=one_cycle, decay=1e-4, clip=0.5, ema=None,
     trains=router, exact=True,
 )  # fmt: skip
+SOURCE = "ours; sampling after LIIF (arXiv:2012.09161, section 4), routing after ENAF (WACV 2025)"
+
+
+def exits_of(channels: int, exit_after: list[int], kernels: list[int], router_channels: int = 48) -> Network:
+    return Network(
+        "patch_routed",
+        {
+            "channels": channels,
+            "exit_after": exit_after,
+            "kernels": kernels,
+            "patch": 32,
+            "router_channels": router_channels,
+        },
+    )
+
 
 FAST = Recipe(
     "fast",
-    Network(
-        "patch_routed",
-        {"channels": 48, "exit_after": [1, 3, 6], "kernels": [4, 4, 5], "patch": 32, "router_channels": 48},
-    ),
+    exits_of(64, [1, 3, 6, 10], [4, 4, 4, 5]),
     (EXITS, FINISH, ROUTER),
-    source="ours; sampling after LIIF (arXiv:2012.09161, section 4), routing after ENAF (WACV 2025)",
+    source=SOURCE,
     summary="multi-exit, any scale, any budget",
     # protocol default, budget 100%: at least
     expects={"Set5 x2": 35.48, "Set5 x3": 31.91, "Set5 x4": 30.03, "B100 x4": 26.86},
 )
 
+QUALITY = replace(
+    FAST,
+    name="quality",
+    network=exits_of(96, [2, 5, 10, 16], [4, 4, 5, 6]),
+    stages=(replace(EXITS, learning_rate=8e-4), FINISH, ROUTER),
+    summary="the same, wider and deeper",
+    expects={"Set5 x2": 37.6, "Set5 x3": 34.0, "Set5 x4": 31.9, "Set14 x4": 28.4, "B100 x2": 31.9, "B100 x4": 27.4},
+)
+
+SEEN = Photo(clean=0.1)
+PHOTO = replace(
+    QUALITY,
+    name="photo",
+    stages=(
+        replace(EXITS, steps=10_000, samples=replace(CROPS, reduce=SEEN), learning_rate=4e-4),
+        replace(FINISH, steps=2_000, samples=replace(CROPS, reduce=SEEN), learning_rate=1e-4),
+        replace(ROUTER, steps=1_000, samples=replace(WIDE, reduce=SEEN)),
+    ),
+    summary="`quality` gone on with compressed and noisy pictures",
+    expects={},
+)
+
+SPHERE = ErpCrops(lr_side=48, points=96, layout="rows", base=True)
+PANO = replace(
+    QUALITY,
+    name="pano",
+    stages=(
+        replace(EXITS, name="sphere", steps=10_000, samples=SPHERE, learning_rate=2e-4),
+        replace(FINISH, steps=2_000, samples=SPHERE, learning_rate=1e-4),
+        replace(ROUTER, steps=1_000, samples=replace(SPHERE, lr_side=96, points=192)),
+    ),
+    summary="`quality` gone on with 360° pictures",
+    expects={},
+)
+
 SMALL = replace(CROPS, lr_side=32, points=48)
+THREE = (0.4, 0.6, 1.0)
 FAST_TINY = replace(
     FAST,
     name="fast-tiny",
-    network=Network(
-        "patch_routed",
-        {"channels": 16, "exit_after": [1, 2, 3], "kernels": [3, 3, 4], "patch": 32, "router_channels": 16},
-    ),
+    network=exits_of(16, [1, 2, 3], [3, 3, 4], 16),
     stages=(
-        replace(EXITS, steps=1_500, samples=SMALL, learning_rate=2e-3, warmup=50, ema=0.99),
-        replace(FINISH, steps=150, samples=SMALL, warmup=10),
-        replace(ROUTER, steps=150, samples=replace(SMALL, lr_side=64, points=96)),
+        replace(EXITS, steps=1_500, samples=SMALL, batch=8, learning_rate=2e-3, warmup=50, ema=0.99, loss=ExitLoss(THREE)),
+        replace(FINISH, steps=150, samples=SMALL, batch=8, learning_rate=1e-4, warmup=10, ema=0.99, loss=ExitLoss(THREE, squared=True)),
+        replace(ROUTER, steps=150, samples=replace(SMALL, lr_side=64, points=96), batch=4),
     ),
     summary="the same in minutes on two cores",
     expects={},

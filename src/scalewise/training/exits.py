@@ -29,13 +29,16 @@ def at_query(choice: Tensor, query: Query) -> Tensor:
     return picked.gather(3, columns)
 
 
-def random_choice(batch: int, side: int, exits: int, generator: torch.Generator, cell: int = 16) -> Tensor:
-    """(b, 1, side, side) int64: half of the samples all at the last exit, the others a random exit per cell."""
-    cells = -(-side // cell)
-    picked = torch.randint(0, exits + 1, (batch, 1, cells, cells), generator=generator)
-    whole = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
-    picked = torch.where(whole, torch.full_like(picked, exits), picked)
-    return picked.repeat_interleave(cell, 2).repeat_interleave(cell, 3)[..., :side, :side]
+def random_choice(lr: Tensor, exits: int, generator: torch.Generator | None, cell: int = 16) -> Tensor:
+    """(b, 1, h, w) int64 for a batch of square crops: half of the samples all at the last exit, the others a random
+    exit per cell. Without a generator the numbers are drawn where `lr` is."""
+    batch, side = len(lr), lr.shape[-1]
+    cells, device = -(-side // cell), lr.device if generator is None else torch.device("cpu")
+    picked = torch.randint(0, exits + 1, (batch, 1, cells, cells), generator=generator, device=device)
+    whole = torch.rand(batch, 1, 1, 1, generator=generator, device=device) < 0.5
+    picked = torch.where(whole, torch.full_like(picked, exits), picked).to(lr.device)
+    index = torch.arange(side, device=lr.device) // cell
+    return picked[:, :, index][..., index]
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,21 @@ class ExitLoss:
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         assert isinstance(model, PatchRouted)
         lr = batch["lr"].contiguous(memory_format=torch.channels_last)
-        choice = random_choice(len(lr), lr.shape[-1], model.network.exits, moment.generator).to(lr.device)
+        choice = random_choice(lr, model.network.exits, moment.generator)
         query = query_of(batch)
         residuals = model.network.dense(lr, query, choice)
         reached = at_query(choice, query)
         target = batch["hr"] - batch["base"]
         losses = {"loss": lr.new_zeros(())}
+        of_rows = batch["weight"].unsqueeze(1) if "weight" in batch else 1.0  # (b, 1, p, 1): 360° pictures
         for level, (residual, weight) in enumerate(zip(residuals, self.weights, strict=True), 1):
-            mask = (reached >= level).float()
-            error = (residual.float() - target) * mask
-            one = error.abs().sum() / (3 * mask.sum()).clamp_min(1)
+            mask = (reached >= level).float() * of_rows
+            error = residual.float() - target
+            one = (error.abs() * mask).sum() / (3 * mask.sum()).clamp_min(1)
             losses[f"l1/exit{level}"] = one.detach()
             if self.squared:
-                one = error.square().sum() / (3 * mask.sum()).clamp_min(1)
-                one = one + MEAN_WEIGHT * error.mean((2, 3)).square().mean()
+                one = (error.square() * mask).sum() / (3 * mask.sum()).clamp_min(1)
+                one = one + MEAN_WEIGHT * (error * mask).mean((2, 3)).square().mean()
             losses["loss"] = losses["loss"] + weight * one
         return losses
 

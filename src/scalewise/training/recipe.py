@@ -28,11 +28,12 @@ Batch = dict[str, Tensor]
 class Moment:
     """Where in a stage a loss is asked: the step's number, how many there are, and the step's own random numbers.
 
-    `generator` is on the CPU and seeded by seed, stage, step and process; torch's global one is seeded so too."""
+    `generator` is on the CPU and seeded by seed, stage, step and process; torch's global one is seeded so too. Where
+    samples are made on the device (`resident.py`) it is None: numbers come from the device's own."""
 
     step: int
     steps: int
-    generator: torch.Generator
+    generator: torch.Generator | None
 
 
 # (model, batch, moment) → "loss", which is minimised, and what else is to be logged, all scalars.
