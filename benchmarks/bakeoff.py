@@ -8,12 +8,7 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
-
-import torch
 
 from scalewise.data import AnyScaleCrops
 from scalewise.recipes.fast import EXITS, exits_of

@@ -53,7 +53,8 @@ class _RepeatEdge(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, margin: int) -> Tensor:
         m = ctx.margin = margin
         b, c, h, w = x.shape
-        out = torch.empty((b, c, h + 2 * m, w + 2 * m), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        size = (b, c, h + 2 * m, w + 2 * m)
+        out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         out[..., m:-m, m:-m] = x
         fill_edge(out, m)
         return out

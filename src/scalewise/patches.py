@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from scalewise.resize import base_macs, bicubic_base
 from scalewise.route import Decision
 
 CHUNK = 16  # patches computed together: their features stay in the cache
+BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
 
 
@@ -245,13 +246,13 @@ class PatchRouted(nn.Module):
             if not bool(active.any()):
                 break
             if bool(active.all()):
-                field.store(network.block(index, field.buffer))
+                groups = [[box] for box in _bands(cells.tile)]
             else:
-                boxes = [cells.boxes[k] for k in active.nonzero().flatten().tolist()]
-                fresh = [(group, network.block(index, field.gather(group))) for group in _groups(boxes, _shape)]
-                for group, features in fresh:
-                    field.scatter(group, features)
-                field.refresh()
+                groups = _groups([cells.boxes[k] for k in active.nonzero().flatten().tolist()], _shape)
+            fresh = [network.block(index, field.gather(group)) for group in groups]
+            for group, features in zip(groups, fresh, strict=True):
+                field.scatter(group, features)
+            field.refresh()
             if index == network.exit_after[level - 1]:
                 leaving = ((choice == level) & inside).nonzero().flatten().tolist()
                 self._render_exit(level, leaving, field, cells, frame, out, target, canvas)
@@ -333,7 +334,8 @@ class PatchRouted(nn.Module):
         for index in range(1, network.depth + 1):
             active = counts[:, network.level(index) :].sum(1)
             if int(active.sum()) == len(kind):
-                work += network.block_macs(height, width)
+                rows = torch.tensor([y1 - y0 for y0, _, y1, _ in _bands(cells.tile)])
+                work += _sum(network.block_macs(rows, width), torch.ones_like(rows))
             else:
                 work += _sum(network.block_macs(h, w), active.sum(1))
             lean += _sum(network.lean_block_macs(h, w), active[:, 1]).total
@@ -355,15 +357,14 @@ class _Padded:
     """Features of a tile (1, c, h, w) kept with their edge repeated `margin` times on every side."""
 
     def __init__(self, features: Tensor, margin: int) -> None:
-        self.margin = margin
+        m = self.margin = margin
         b, c, h, w = features.shape
         self.buffer = torch.empty(
-            (b, c, h + 2 * margin, w + 2 * margin), dtype=features.dtype, device=features.device
-        ).contiguous(memory_format=torch.channels_last)
-        self.store(features)
-
-    def store(self, features: Tensor) -> None:
-        m = self.margin
+            (b, c, h + 2 * m, w + 2 * m),
+            dtype=features.dtype,
+            device=features.device,
+            memory_format=torch.channels_last,
+        )
         self.buffer[..., m:-m, m:-m] = features
         self.refresh()
 
@@ -371,17 +372,27 @@ class _Padded:
         """Repeat the edge into the margin again."""
         fill_edge(self.buffer, self.margin)
 
-    def gather(self, boxes: Iterable[Box]) -> Tensor:
-        """Boxes of one shape with their margin: (boxes, c, h + 2m, w + 2m)."""
-        m = 2 * self.margin
-        pieces = [self.buffer[0, :, y0 : y1 + m, x0 : x1 + m] for y0, x0, y1, x1 in boxes]
-        # stacked as (n, h, w, c) so that the copy runs along memory
-        return torch.stack([piece.permute(1, 2, 0) for piece in pieces]).permute(0, 3, 1, 2)
+    def gather(self, boxes: Sequence[Box]) -> Tensor:
+        """Boxes of one shape with their margin: (boxes, c, h + 2m, w + 2m); of a single one a view."""
+        m, (h, w) = 2 * self.margin, _shape(boxes[0])
+        if len(boxes) == 1:
+            y0, x0, y1, x1 = boxes[0]
+            return self.buffer[..., y0 : y1 + m, x0 : x1 + m]
+        width = self.buffer.shape[-1]
+        corner = torch.tensor([y0 * width + x0 for y0, x0, _, _ in boxes]).view(-1, 1, 1)
+        index = corner + torch.arange(h + m).view(-1, 1) * width + torch.arange(w + m)
+        pixels = self.buffer[0].permute(1, 2, 0).flatten(0, 1)  # one row each, all channels
+        picked = pixels.index_select(0, index.flatten().to(pixels.device))
+        return picked.view(len(boxes), h + m, w + m, -1).permute(0, 3, 1, 2)
 
-    def scatter(self, boxes: Iterable[Box], features: Tensor) -> None:
+    def scatter(self, boxes: Sequence[Box], features: Tensor) -> None:
         m = self.margin
         for (y0, x0, y1, x1), piece in zip(boxes, features, strict=True):
             self.buffer[0, :, y0 + m : y1 + m, x0 + m : x1 + m] = piece
+
+
+def _bands(tile: Size) -> list[Box]:
+    return [(y, 0, min(y + BAND, tile[0]), tile[1]) for y in range(0, tile[0], BAND)]
 
 
 def _groups(patches: list[Any], kind: Any) -> list[list[Any]]:

@@ -1,7 +1,7 @@
 """Samples made where the pictures lie: all photos in the memory of one device, a batch at a time, without a loop.
 
-What `crops.AnyScaleCrops` draws one by one on the CPU, drawn by the device: crops, flips, MATLAB's bicubic (a matrix per
-sample and axis), the rows and columns to learn, the bicubic base. No step of it waits for the host, so that it can be
+What `crops.AnyScaleCrops` draws one by one on the CPU, drawn by the device: crops, flips, MATLAB's bicubic (a matrix
+per sample and axis), the rows and columns to learn, the bicubic base. No step of it waits for the host, so it can be
 captured in a CUDA graph together with the network's step. Random numbers are the device's own generator's.
 """
 
@@ -19,6 +19,7 @@ from scalewise.data.crops import AnyScaleCrops, Sample, bicubic_8bit, large_enou
 from scalewise.data.degradations import Photo
 from scalewise.data.jpeg import compressed
 from scalewise.errors import DataError
+from scalewise.grid import Size
 from scalewise.resize import cubic
 
 CELL = 32  # HR pixels a side of the map of detail
@@ -34,6 +35,7 @@ class Pictures:
     width: Tensor
     start: Tensor
     detail: Tensor
+    sizes: list[Size]
 
     @classmethod
     def of(cls, pictures: Sequence[Tensor], device: torch.device) -> Pictures:
@@ -45,7 +47,14 @@ class Pictures:
         areas = sizes.prod(1)
         pixels = torch.cat([picture.flatten(1).T for picture in pictures]).to(device)
         start = (areas.cumsum(0) - areas).to(device)
-        return cls(pixels, sizes[:, 0].to(device), sizes[:, 1].to(device), start, detail.to(device))
+        return cls(
+            pixels,
+            sizes[:, 0].to(device),
+            sizes[:, 1].to(device),
+            start,
+            detail.to(device),
+            [(h, w) for h, w in sizes.tolist()],
+        )
 
 
 def _detail(picture: Tensor) -> Tensor:
@@ -73,9 +82,9 @@ class DeviceCrops:
     "rows" and base. Reductions that it knows: `bicubic_8bit` and `degradations.Photo`. Raises DataError for others."""
 
     def __init__(self, pictures: Pictures, crops: AnyScaleCrops) -> None:
-        if crops.layout != "rows" or not isinstance(crops.reduce, Photo) and crops.reduce is not bicubic_8bit:
+        if crops.layout != "rows" or (not isinstance(crops.reduce, Photo) and crops.reduce is not bicubic_8bit):
             raise DataError("samples are made on the device for rows and columns, by bicubic_8bit or Photo only")
-        large_enough([torch.empty(int(h), int(w)) for h, w in zip(pictures.height, pictures.width)], crops)
+        large_enough([torch.empty(size, device="meta") for size in pictures.sizes], crops)
         self.pictures, self.crops = pictures, crops
         self.device = pictures.pixels.device
 
@@ -96,7 +105,10 @@ class DeviceCrops:
         else:
             lr = _eight_bits(rows_of @ hr @ columns_of.transpose(2, 3))
         rows, columns = (self._lines(sizes[:, axis]) for axis in (0, 1))
-        y, x = ((line.double() + 0.5) * side / size.unsqueeze(1) for line, size in ((rows, sizes[:, 0]), (columns, sizes[:, 1])))
+        y, x = (
+            (line.double() + 0.5) * side / size.unsqueeze(1)
+            for line, size in ((rows, sizes[:, 0]), (columns, sizes[:, 1]))
+        )
         picked = hr.gather(2, rows.view(n, 1, -1, 1).expand(-1, 3, -1, hr.shape[-1]))
         picked = picked.gather(3, columns.view(n, 1, 1, -1).expand(-1, 3, picked.shape[2], -1))
         sample = {"lr": lr, "hr": picked, "y": y, "x": x, "scale": factors, "cell": 1 / factors}
@@ -196,18 +208,21 @@ class DeviceCrops:
         points, most = self.crops.points, round(self.crops.lr_side * self.crops.scales[1])
         ticket = self._rand(len(length), most) + 2.0 * (torch.arange(most, device=self.device) >= length.unsqueeze(1))
         chosen = ticket.topk(points, dim=1, largest=False).indices
-        return torch.where(chosen < length.unsqueeze(1), chosen, (self._rand(*chosen.shape) * length.unsqueeze(1)).long())
+        return torch.where(
+            chosen < length.unsqueeze(1), chosen, (self._rand(*chosen.shape) * length.unsqueeze(1)).long()
+        )
 
 
-def taps_matrix(
-    centre: Tensor, stretch: Tensor | float, length: Tensor | int, columns: int, reach: int = 3
-) -> Tensor:
+def taps_matrix(centre: Tensor, stretch: Tensor | float, length: Tensor | int, columns: int, reach: int = 3) -> Tensor:
     """`resize.axis_taps` for a batch, as matrices: centres (n, out) in input pixels, kernel widened by 1 / stretch,
     input lengths (n,) mirrored at their ends; (n, out, columns) float64."""
     position = torch.arange(-reach, columns + reach, device=centre.device)
-    weights = cubic(stretch[..., None] * (centre.unsqueeze(2) - position) if isinstance(stretch, Tensor) else centre.unsqueeze(2) - position)
+    distance = centre.unsqueeze(2) - position
+    weights = cubic(distance * (stretch.unsqueeze(2) if isinstance(stretch, Tensor) else stretch))
     weights = weights / weights.sum(2, keepdim=True)
-    lengths = length.long().view(-1, 1) if isinstance(length, Tensor) else torch.full((1, 1), length, device=centre.device)
+    lengths = (
+        length.long().view(-1, 1) if isinstance(length, Tensor) else torch.full((1, 1), length, device=centre.device)
+    )
     folded = position % (2 * lengths)
     folded = torch.where(folded < lengths, folded, 2 * lengths - 1 - folded).clamp_max(columns - 1)
     matrix = weights.new_zeros(*centre.shape, columns)

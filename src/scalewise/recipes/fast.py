@@ -110,8 +110,19 @@ FAST_TINY = replace(
     name="fast-tiny",
     network=exits_of(16, [1, 2, 3], [3, 3, 4], 16),
     stages=(
-        replace(EXITS, steps=1_500, samples=SMALL, batch=8, learning_rate=2e-3, warmup=50, ema=0.99, loss=ExitLoss(THREE)),
-        replace(FINISH, steps=150, samples=SMALL, batch=8, learning_rate=1e-4, warmup=10, ema=0.99, loss=ExitLoss(THREE, squared=True)),
+        replace(
+            EXITS, steps=1_500, samples=SMALL, batch=8, learning_rate=2e-3, warmup=50, ema=0.99, loss=ExitLoss(THREE)
+        ),
+        replace(
+            FINISH,
+            steps=150,
+            samples=SMALL,
+            batch=8,
+            learning_rate=1e-4,
+            warmup=10,
+            ema=0.99,
+            loss=ExitLoss(THREE, squared=True),
+        ),
         replace(ROUTER, steps=150, samples=replace(SMALL, lr_side=64, points=96), batch=4),
     ),
     summary="the same in minutes on two cores",

@@ -1,4 +1,4 @@
-"""Training without a host in the way: pictures, samples and steps on one device, several recipes side by side, by the clock.
+"""Training without a host in the way: pictures, samples and steps on one device, recipes side by side, by the clock.
 
 The engine (`engine.py`) trains anything anywhere, resumes exactly, and spends a few milliseconds of Python per step. A
 small network leaves a large GPU idle meanwhile. Here a stage's whole step (sample, loss, gradient, AdamW, average) is
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scalewise.data.crops import AnyScaleCrops
@@ -118,7 +118,12 @@ class Run:
         self.towards = torch.tensor(1.0, device=self.device)
         self.loss = torch.zeros((), device=self.device)
         self.optimizer = torch.optim.AdamW(
-            self.learnt, self.rate, betas=stage.betas, weight_decay=stage.decay, fused=True, capturable=self.cuda or False
+            self.learnt,
+            self.rate,
+            betas=stage.betas,
+            weight_decay=stage.decay,
+            fused=True,
+            capturable=self.cuda or False,
         )
         self.graph = self.captured() if self.cuda and self.capture else None
 
@@ -180,7 +185,9 @@ class Run:
 
 
 def train(runs: Sequence[Run], seconds: float, out: Path, *, save_every: float = 120.0) -> None:
-    """Run all side by side for `seconds`; what each has is written to `out` as RECIPE.pt, its steps to RECIPE.json."""
+    """Run all side by side for `seconds`; what each has is written to `out` as RECIPE.safetensors, also on the way.
+
+    Raises InvalidRequest for recipes that need the host."""
     out.mkdir(parents=True, exist_ok=True)
     for run in runs:
         if not all(isinstance(stage.samples, AnyScaleCrops) and stage.way is None for stage in run.recipe.stages):
@@ -205,10 +212,19 @@ def train(runs: Sequence[Run], seconds: float, out: Path, *, save_every: float =
 
 def _write(runs: Sequence[Run], out: Path, seconds: float) -> None:
     for run in runs:
-        torch.save(run.weights(), out / f"{run.recipe.name}.pt")
-        name = torch.cuda.get_device_name() if run.cuda else "CPU"
-        about = {"steps": run.steps, "seconds": round(seconds, 1), "together": len(runs), "device": name}
-        (out / f"{run.recipe.name}.json").write_text(json.dumps(about))
+        recipe, device = run.recipe, torch.cuda.get_device_name() if run.cuda else "CPU"
+        kept = recipe.network.build()
+        kept.load_state_dict(run.weights())
+        about: dict[str, Any] = {
+            "network": recipe.name,
+            "licence": recipe.licence,
+            "recipe": f"python -m scalewise.training.resident {recipe.name}",
+            "source": recipe.source,
+            "steps": ", ".join(f"{name} {count}" for name, count in run.steps.items()),
+            "hours": round(seconds / 3600, 4),
+            "machine": f"{device}, {len(runs)} recipes side by side, torch {torch.__version__}",
+        }
+        recipe.network.save(kept, out / f"{recipe.name}.safetensors", about | dict(recipe.card))
 
 
 def load_pictures(folders: Sequence[Path]) -> list[Tensor]:
@@ -234,19 +250,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, nargs="+", required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="a .pt file with the first weights of every recipe named")
+    parser.add_argument("--start", type=Path, help="a weight file that every recipe named goes on from")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(asked.seed)
     pictures = Pictures.of(load_pictures(asked.pictures), device)
-    start: Mapping[str, Any] = torch.load(asked.start, weights_only=True) if asked.start else {}
     runs = []
     for name in asked.names:
         recipe = find(name)
         model = recipe.network.build()
-        if start:
-            model.load_state_dict(start)
+        if asked.start:
+            model.load_state_dict(load_file(asked.start))
         runs.append(Run(recipe, pictures, model))
     train(runs, asked.seconds, asked.out)
 
