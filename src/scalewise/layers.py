@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
         self.res_scale = res_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.res_scale * self.conv2(self.conv1(x).relu())
+        return torch.add(x, self.conv2(self.conv1(x).relu_()), alpha=self.res_scale)
 
 
 class Mlp(nn.Module):
