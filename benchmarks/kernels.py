@@ -2,11 +2,11 @@
 
     python benchmarks/kernels.py --weights DIR [--bench DIR] [--only camixer,liif] [--repeats 5] [--malloc heap]
 
-Literal: eager fp32, channels first, as published (`tests/encoders/published.py`, `tests/upsamplers/literal.py`: the tests
-hold them to the golden outputs); ours: the model as the pipeline runs it, in fp32 and in bf16. All three in turns in one
-process, medians. CAMixerSR_S: 256×256; the rest: 320×180, ×4. CiaoSR's and LIIF's literal side is timed on its first
-chunks of 30 000 points, which are alike, and multiplied. `peak`: the better of a 64-channel 3×3 convolution and a 2048³
-product in bf16, and the share of it that ours reaches. `--malloc`: default, or heap (glibc keeps what is freed).
+Literal: eager fp32, channels first, as published (`tests/encoders/published.py`, `tests/upsamplers/literal.py`: the
+tests hold them to the golden outputs); ours: the model as the pipeline runs it, in fp32 and in bf16. All three in turns
+in one process, medians. CAMixerSR_S: 256×256; the rest: 320×180, ×4. CiaoSR's and LIIF's literal side is timed on its
+first chunks of 30 000 points, which are alike, and multiplied. `peak`: the better of a 64-channel 3×3 convolution and a
+2048³ product in bf16, and the share of it that ours reaches. `--malloc`: default, or heap (glibc keeps what is freed).
 dB: |PSNR of bf16 - PSNR of fp32| on Set14 (--bench, for networks with published weights), and the PSNR between the two
 pictures. Networks without published weights have random ones.
 """
@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests"), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from adaptive import patch_sides
 from encoders import published
