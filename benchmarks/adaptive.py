@@ -133,8 +133,7 @@ def shares(method: Method, model: Model, picture: torch.Tensor, dtype: Dtype, re
     return table, kept
 
 
-@torch.no_grad()
-def patch_by_patch(model: PatchPaths, picture: torch.Tensor, repeats: int, dtypes: list[Dtype]) -> Table:
+def patch_sides(model: PatchPaths, picture: torch.Tensor, dtypes: list[Dtype]) -> dict[str, Callable[[], None]]:
     """ENAF at η = 0.5: batches, one patch at a time, and the published order (estimator and network per patch,
     contiguous fp32, a transposed convolution)."""
     lr = picture.unsqueeze(0).float() / 255
@@ -172,6 +171,12 @@ def patch_by_patch(model: PatchPaths, picture: torch.Tensor, repeats: int, dtype
 
     sides: dict[str, Callable[[], None]] = {"literal loop, fp32": literal, "ours, one patch at a time, fp32": single}
     sides |= {f"ours, batched, {dtype}": lambda dtype=dtype: batched(dtype) for dtype in dtypes}
+    return sides
+
+
+@torch.no_grad()
+def patch_by_patch(model: PatchPaths, picture: torch.Tensor, repeats: int, dtypes: list[Dtype]) -> Table:
+    sides = patch_sides(model, picture, dtypes)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
         for name, go in sides.items():
@@ -180,7 +185,7 @@ def patch_by_patch(model: PatchPaths, picture: torch.Tensor, repeats: int, dtype
             if turn:
                 times[name].append(time.perf_counter() - start)
     base = statistics.median(times["literal loop, fp32"])
-    table = Table("ENAF FSRCNN, η = 0.5", "seconds", "times faster", title=f"{len(places)} patches")
+    table = Table("ENAF FSRCNN, η = 0.5", "seconds", "times faster", title="its patches")
     for name, seconds in times.items():
         middle = statistics.median(seconds)
         table.add_row(name, f"{middle:.3f}", f"{base / middle:.1f}")

@@ -138,7 +138,6 @@ def test_tiles_equal_the_whole_image(name: str) -> None:
 
 @every
 @pytest.mark.parametrize("size, out", [((7, 6), (21, 18)), ((6, 5), (8, 7)), ((5, 7), (12, 17))])
-@torch.no_grad()
 def test_macs_are_what_runs(name: str, size: tuple[int, int], out: tuple[int, int]) -> None:
     upsampler, (features, lr) = build(name), picture(1, size)
     with FlopCounterMode(display=False) as counter:

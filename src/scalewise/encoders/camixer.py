@@ -23,7 +23,7 @@ from scalewise.effort import Effort
 from scalewise.encoders.camixer_block import Block, GatedConvolution, Mixed, Mixer
 from scalewise.errors import BudgetInfeasible
 from scalewise.grid import Frame, Size
-from scalewise.layers import conv3
+from scalewise.layers import conv3, product
 from scalewise.route import Decision, Route
 from scalewise.routing.window import WINDOW, Allowance, Predictor, gumbel, priority, straight_through, top
 
@@ -70,7 +70,8 @@ class MixerTrunk(nn.Module):
         return tokens
 
     def leave_group(self, group: Group, tokens: Tensor, condition: Tensor) -> Tensor:
-        return group.tail(tokens)
+        tail = group.tail
+        return tail(tokens) if torch.is_grad_enabled() else product(tokens, tail.weight, tail.bias)  # type: ignore[arg-type]
 
     def leave(self, features: Tensor, condition: Tensor) -> Tensor:
         return self.conv_after_body(features)

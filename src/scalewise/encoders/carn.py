@@ -29,7 +29,7 @@ class Unit(nn.Module):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.mix(self.conv2(self.conv1(x).relu()).relu()) + x).relu()
+        return self.mix(self.conv2(self.conv1(x).relu_()).relu_()).add_(x).relu_()
 
 
 def cascade(x: Tensor, steps: Sequence[Callable[[Tensor], Tensor]], fusions: nn.ModuleList) -> Tensor:
@@ -37,7 +37,7 @@ def cascade(x: Tensor, steps: Sequence[Callable[[Tensor], Tensor]], fusions: nn.
     known = out = x
     for step, fuse in zip(steps, fusions, strict=True):
         known = torch.cat((known, step(out)), 1)
-        out = fuse(known).relu()
+        out = fuse(known).relu_()
     return out
 
 

@@ -27,7 +27,7 @@ class SRResNet(PlainEncoder):
 
     def forward(self, lr: Tensor) -> Tensor:
         """(b, 3, h, w) → (b, channels, h, w)."""
-        return self.blocks(F.leaky_relu(self.head(lr), 0.1))
+        return self.blocks(F.leaky_relu_(self.head(lr), 0.1))
 
     def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
         c = self.channels

@@ -21,13 +21,18 @@ from scalewise.layers import (
     TransformerBlock,
     TransformerTrunk,
     drop_path_rates,
+    mask_edges,
     merge,
     partition,
+    ready_linear,
     relative_position_index,
     shift_mask,
     window_attention,
     window_context,
+    working_dtype,
 )
+
+WINDOWS = 64  # attended at a time on a CPU
 
 
 class WindowAttention(nn.Module):
@@ -48,13 +53,40 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if any(self.shift):
             x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
-        windows = partition(x, self.window)  # (b, rows, columns, n, c)
-        qkv = self.qkv(windows).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(4, 0, 1, 2, 5, 3, 6)  # (b, rows, columns, heads, n, d) each
-        mask = shift_mask(self.window, self.shift) if any(self.shift) else None
-        out = window_attention(q, k, v, self._bias(), mask)
-        x = merge(self.proj(out.transpose(3, 4).flatten(4)), self.window)
+        if torch.is_grad_enabled():
+            windows = partition(x, self.window)  # (b, rows, columns, n, c)
+            qkv = self.qkv(windows).unflatten(-1, (3, self.heads, -1))
+            q, k, v = qkv.permute(4, 0, 1, 2, 5, 3, 6)  # (b, rows, columns, heads, n, d) each
+            mask = shift_mask(self.window, self.shift) if any(self.shift) else None
+            out = window_attention(q, k, v, self._bias(), mask)
+            x = merge(self.proj(out.transpose(3, 4).flatten(4)), self.window)
+        else:
+            x = self._quick(x)
         return x.roll(self.shift, (1, 2)) if any(self.shift) else x
+
+    def _quick(self, x: Tensor) -> Tensor:
+        """The same on the rolled image without gradients, some rows of windows at a time: on a CPU their scores stay in
+        the cache."""
+        dtype, channels = working_dtype(x), self.proj.in_features
+        scale = torch.ones(3 * channels, 1, device=x.device)
+        scale[:channels] = (channels // self.heads) ** -0.5  # 1/√d, in the weights of the queries
+        qkv = ready_linear(self.qkv.weight * scale, self.qkv.bias * scale.squeeze(1), dtype)
+        project = ready_linear(self.proj.weight, self.proj.bias, dtype)
+        bias = self._bias().to(dtype).contiguous()
+        side, rows, columns = self.window[0], x.shape[1] // self.window[0], x.shape[2] // self.window[1]
+        step = max(1, WINDOWS // columns) if x.device.type == "cpu" else rows
+        out = torch.empty(x.shape, dtype=dtype, device=x.device)
+        for start in range(0, rows, step):
+            strip = slice(start * side, (start + step) * side)
+            # windows of all images together: contiguous (windows, heads, n, d), as batched products want them
+            found = qkv(partition(x[:, strip], self.window)).unflatten(-1, (3, self.heads, -1))
+            q, k, v = found.permute(4, 0, 1, 2, 5, 3, 6).contiguous()
+            scores = (q @ k.transpose(-2, -1)).add_(bias)
+            if any(self.shift):
+                mask_edges(scores, shift_mask(self.window, self.shift), last_row=start + step >= rows)
+            seen = (scores.softmax(-1) @ v).transpose(3, 4).flatten(4)
+            out[:, strip] = merge(project(seen), self.window)
+        return out
 
     def _bias(self) -> Tensor:
         index = relative_position_index(self.window).to(self.bias_table.device)

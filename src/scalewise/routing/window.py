@@ -18,7 +18,7 @@ from scalewise import cost
 from scalewise.cost import Macs
 from scalewise.errors import InvalidRequest
 from scalewise.grid import Size
-from scalewise.layers import partition, size_table
+from scalewise.layers import partition, product, size_table
 
 WINDOW = 16
 AREA = WINDOW * WINDOW
@@ -105,7 +105,7 @@ class Predictor(nn.Module):
             merged = from_v @ value.weight
             bias = from_v @ value.bias + bias
             place = window_coordinates(shift).to(bias) @ from_place.T + bias  # (16, 16, r)
-        z = F.linear(tokens, merged).transpose(1, 2).float()  # (b, r, h·w)
+        z = product(tokens, merged).transpose(1, 2).float()  # (b, r, h·w)
         with torch.autocast(tokens.device.type, enabled=False):
             z = torch.baddbmm(z, from_condition.expand(b, -1, -1), condition.float().flatten(2))
             tiled = z.view(b, -1, h // WINDOW, WINDOW, w // WINDOW, WINDOW)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from scalewise import cost
 from scalewise.cost import Macs
 from scalewise.grid import Frame, Query, Size
+from scalewise.layers import ready_linear
 
 # Points rendered at a time, so that memory stays the same for any output size. On a processor 1024 × 256 channels are
 # 1 MB per layer: that stays in the cache and the allocator gives it out again without fresh pages, and the matrix
 # product still has rows enough. A GPU needs more to be busy: there a layer takes 128 MB. In training every band costs a
 # gradient of the whole LR map: 4096 points took 0.8 of the time of 1024 (benchmarks/training.py), 65536 took 1.15.
 BAND = 1024
+BAND_READY = 2048
 BAND_TRAINING = 4096
 BAND_GPU = 2**17
 
@@ -199,6 +201,22 @@ class MLP(nn.Module):
             x = layer(self.activation(x))
         return self.activation(x)
 
+    def ready(self, dtype: torch.dtype, stop: int | None = None) -> Callable[[Tensor], Tensor]:
+        """`after_first` for many calls without gradients, or (`stop` = -1) `hidden_after_first`; ReLU only."""
+        layers = self.linears[1:stop]
+        steps = [
+            ready_linear(layer.weight, layer.bias, dtype, after="none" if layer is self.last else "relu")
+            for layer in layers
+        ]
+
+        def run(x: Tensor) -> Tensor:
+            x = x.relu_()
+            for step in steps:
+                x = step(x)
+            return x
+
+        return run
+
     def macs(self, rows: int, start: int = 0, stop: int | None = None) -> Macs:
         """Layers start..stop-1 on `rows` vectors."""
         return sum((cost.linear(x.in_features, x.out_features, rows) for x in self.linears[start:stop]), Macs())
@@ -215,6 +233,34 @@ def offset_terms(weight: Tensor, rel_y: Tensor, rel_x: Tensor, cell: Tensor | No
         sized = 2 * (cell[:, :1] * along[2] + cell[:, 1:] * along[3])  # (b, outputs)
         down = down + sized.view(len(sized), *[1] * (rel_y.dim() - 2), -1)
     return down, right
+
+
+def preactivations(table: Tensor, index: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """What `gather` and `offset_terms` give a first layer, in one pass: (n, outputs).
+
+    `table` (pixels + 2, outputs): the features' part of every pixel with the cell's in it, then the columns for the
+    offsets along y and x; `index` (k, k, b, *point): the pixels of the corners, rows first."""
+    last = len(table) - 1
+    of = index.new_tensor([0, last - 1, last]).expand(index.numel(), 3).clone()
+    of[:, 0] = index.flatten()
+    weight = table.new_ones(*index.shape, 3)
+    weight[..., 1], weight[..., 2] = rows.rel.unsqueeze(1), columns.rel.unsqueeze(0)
+    return F.embedding_bag(of, table, mode="sum", per_sample_weights=weight.view(-1, 3))
+
+
+def corner_pixels(rows: Axis, columns: Axis, width: int, maps: Tensor) -> Tensor:
+    """Where in maps (b, pixels, ·), one after another, the corners lie: (k, k, b, *point)."""
+    index = rows.index.unsqueeze(1) * width + columns.index.unsqueeze(0)
+    batch, pixels, _ = maps.shape
+    return index if batch == 1 else index + per_sample(torch.arange(batch, device=index.device) * pixels, index[0, 0])
+
+
+def offset_table(first: Tensor, weight: Tensor, cell: Tensor | None) -> Tensor:
+    """The table of `preactivations` from first (b, pixels, outputs) and the layer's columns for offsets and cell."""
+    columns = weight.float().T
+    if cell is not None:
+        first = first + (2 * (cell[:, :1] * columns[2] + cell[:, 1:] * columns[3])).to(first.dtype).unsqueeze(1)
+    return torch.cat((first.flatten(0, 1), columns[:2].to(first.dtype)))
 
 
 def as_convolution(weight: Tensor, features: Tensor, bias: Tensor | None, unfold: bool) -> Tensor:

@@ -161,8 +161,8 @@ class ResNetTail(FixedTail):
 
     def upscale(self, features: Tensor, lr: Tensor, scale: int) -> Tensor:
         for conv, step in zip(self.convs, self.steps, strict=True):
-            features = F.leaky_relu(F.pixel_shuffle(conv(features), step), 0.1)
-        detail = self.last(F.leaky_relu(self.refine(features), 0.1))
+            features = F.pixel_shuffle(F.leaky_relu_(conv(features), 0.1), step)
+        detail = self.last(F.leaky_relu_(self.refine(features), 0.1))
         return detail + F.interpolate(lr, scale_factor=scale, mode="bilinear", align_corners=False)
 
     def upscale_macs(self, size: Size, scale: int) -> Macs:
@@ -189,7 +189,7 @@ class CascadeTail(FixedTail):
 
     def upscale(self, features: Tensor, lr: Tensor, scale: int) -> Tensor:
         for conv, step in zip(self.stages[str(scale)], stages(scale), strict=True):  # type: ignore[arg-type]
-            features = F.pixel_shuffle(conv(features).relu(), step)
+            features = F.pixel_shuffle(conv(features).relu_(), step)
         return self.last(features)
 
     def upscale_macs(self, size: Size, scale: int) -> Macs:
