@@ -1,21 +1,21 @@
-"""All networks on a GPU: the same pixels as the CPU in fp32, near them in bf16 and fp16, and their times. Without a GPU it
-says so and exits with 0.
+"""All networks on a GPU: the pixels of the CPU in fp32, near them in bf16 and fp16, and their times.
 
     PYTHONPATH=src python benchmarks/gpu_check.py [--only edsr-liif,fast] [--size 256] [--device cuda] [--json FILE]
 
-It needs torch and numpy and the folder `src`, nothing else: no libvips, no safetensors, no command line, no weight files
-(weights are random and seeded, of the published sizes or a little below). Under a minute on a GPU of 2022.
-Exit code 1 if a network is outside its tolerance, not finite, or fails.
+Without a GPU it says so and exits with 0. It needs torch, numpy and the folder `src`, nothing else: no libvips, no
+safetensors, no command line, no weight files (weights are random and seeded, of the published sizes or a little below).
+Under a minute on a GPU of 2022. Exit code 1 if a network is outside its tolerance, not finite, or fails.
 
-Checked on a picture of 48×64 LR pixels, ×4, against the CPU in fp32: the root of the mean squared difference over that of
-the picture around its mean. Timed: one render of size×size LR pixels, ×4, median of 5 in each number type, with what the
-device was asked to hand back to the host meanwhile (`waits`) at this size, and at a quarter of its pixels: a wait per unit
-would grow fourfold. Routed networks run at full budget, and at half of it where that is not below their floor.
+Checked on a picture of 48×64 LR pixels, ×4, against the CPU in fp32: the root of the mean squared difference over that
+of the picture around its mean. Timed: one render of size×size LR pixels, ×4, median of 5 in each number type; and how
+often it makes the host wait for the device (`waits`), at a quarter of the pixels and at all: a wait for each unit would
+grow fourfold. Routed networks run at full budget, and at half of it where that is not below their floor.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -141,7 +141,7 @@ def noise(size: Size) -> Tensor:
 
 @torch.no_grad()
 def render(model: Model, lr: Tensor, dtype: torch.dtype, budget: Budget) -> Tensor:
-    """All of it in one tile, as the pipeline does: survey in fp32, decide, render in `dtype`; (3, H, W) on its device."""
+    """In one tile, as the pipeline does: survey in fp32, decide, render in `dtype`; (3, H, W) on its device."""
     size = (lr.shape[-2], lr.shape[-1])
     out = (size[0] * SCALE, size[1] * SCALE)
     plan = model.decide(model.survey(lr, (SCALE, SCALE)), size, out, budget)
@@ -204,10 +204,8 @@ def look(name: str, device: torch.device, size: int, repeats: int) -> Found:
     if device.type == "cuda":
         quarter = larger[..., : size // 2, : size // 2].contiguous()
         found.waits = waits(model, quarter, full), waits(model, larger, full)
-    try:
+    with contextlib.suppress(BudgetInfeasible):
         found.half_milliseconds = timed(model, larger, torch.bfloat16, Budget.fraction(0.5), repeats)
-    except BudgetInfeasible:
-        pass
     return found
 
 
@@ -242,9 +240,8 @@ def main() -> int:
         return 2
     torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32
     title = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    print(
-        f"{title}, torch {torch.__version__}; checked at {CHECKED[1]}x{CHECKED[0]}, timed at {arguments.size}², ×{SCALE}"
-    )
+    sizes = f"checked at {CHECKED[1]}x{CHECKED[0]}, timed at {arguments.size}², ×{SCALE}"
+    print(f"{title}, torch {torch.__version__}; {sizes}")
     print(f"{'':<14}{'difference from the CPU in fp32':>27}{'milliseconds':>27}{'half':>5}{'waits':>10}")
     print(f"{'':<14}" + "".join(f"{word:>9}" for word in (*DTYPES, *DTYPES, "bf16")) + f"{'¼':>5}{'all':>5}")
     results, started = [], time.perf_counter()
