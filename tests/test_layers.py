@@ -20,7 +20,7 @@ MIDDLE = BASE | {"contracts", "layers", "tiling", "cost", "calibration", "memory
 SOCKETS = MIDDLE | {"routing"}
 MODEL = SOCKETS | {"model", "patches", "patch_paths", "patch_exits", "rescaled", "inference"}
 FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}
-RUNNING = FILLERS | {"zoo", "metrics", "outlook", "running", "journal", "pipeline", "pages", "jobs"}
+RUNNING = FILLERS | {"zoo", "metrics", "outlook", "running", "pace", "journal", "pipeline", "pages", "jobs"}
 MEASURING = RUNNING | {"data"}
 TOP = MEASURING | {"evaluate", "reporting", "training", "recipes", "scaleout"}
 
@@ -35,7 +35,7 @@ MAY_IMPORT = (
     | dict.fromkeys(["model", "patches", "patch_paths", "patch_exits", "rescaled", "inference"], MODEL)
     | {"compat": FILLERS, "zoo": FILLERS | {"compat"}}  # nothing else imports compat
     | dict.fromkeys(["data", "metrics"], PICTURES)
-    | dict.fromkeys(["outlook", "running", "journal", "pipeline", "pages", "jobs"], RUNNING)
+    | dict.fromkeys(["outlook", "running", "pace", "journal", "pipeline", "pages", "jobs"], RUNNING)
     | {"scaleout": {"errors"}}
     | dict.fromkeys(["evaluate", "training"], MEASURING)
     | {"reporting": MEASURING | {"evaluate"}, "recipes": MEASURING | {"training"}}
