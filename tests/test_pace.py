@@ -60,6 +60,10 @@ def test_a_speed_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert calibration.kept_speed(file) is None
     calibration.keep_speed(file, SPEED, ("a model", "bf16", 2))
     assert calibration.kept_speed(file) == SPEED
+    slower = SPEED.learned(1.44)
+    assert slower.seconds(0.5, 1000) == pytest.approx(1.2 * SPEED.seconds(0.5, 1000))
+    calibration.keep_speed(file, slower, ())
+    assert calibration.kept_speed(file) == slower
     file.write_text("{}")
     assert calibration.kept_speed(file) is None
 
@@ -100,6 +104,7 @@ def run_paced(
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
     monkeypatch.setattr(pipeline, "speed_of", lambda *_: SPEED)
+    monkeypatch.setattr(pipeline, "learn_speed", lambda *_: None)
     render = model.render
 
     def slow(lr: Any, frame: Any, core: Any, out: Any, plan: Any) -> Any:

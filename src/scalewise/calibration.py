@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -124,9 +124,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Speed:
-    """One model at one scale on this machine: levels by rising share, linear between them."""
+    """One model at one scale on this machine: levels by rising share, linear between them, times `factor`, which runs
+    in seconds bring nearer to what they took."""
 
     levels: tuple[Level, ...]
+    factor: float = 1.0
+
+    def learned(self, ratio: float) -> Speed:
+        """After a run that took `ratio` times what was foreseen: half of the way, as a run may have been disturbed."""
+        return replace(self, factor=min(2.0, max(0.5, self.factor * min(1.5, max(0.7, ratio)) ** 0.5)))
 
     @property
     def floor(self) -> float:
@@ -139,7 +145,7 @@ class Speed:
         a, b = self.levels[low], self.levels[min(low + 1, len(self.levels) - 1)]
         part = min(1.0, max(0.0, (share - a.share) / (b.share - a.share))) if b.share > a.share else 0.0
         start, pixel = a.start + part * (b.start - a.start), a.pixel + part * (b.pixel - a.pixel)
-        return (start * whole + pixel * pixels / 1e6) / 1000
+        return self.factor * (start * whole + pixel * pixels / 1e6) / 1000
 
     def share(self, seconds: float, pixels: int, *, whole: bool = True) -> float:
         """The greatest share that fits in `seconds`; the least one if none does. Less work is not always quicker:
@@ -154,14 +160,14 @@ class Speed:
         return self.floor
 
     def as_dict(self) -> dict[str, Any]:
-        return {"levels": [vars(level) for level in self.levels]}
+        return {"levels": [vars(level) for level in self.levels], "factor": self.factor}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Speed:
         levels = tuple(Level(float(x["share"]), float(x["start"]), float(x["pixel"])) for x in value["levels"])
         if not levels:
             raise ValueError("no levels")
-        return cls(levels)
+        return cls(levels, float(value.get("factor", 1.0)))
 
 
 LEVELS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.02)  # shares of the MACs that are tried
@@ -176,7 +182,7 @@ def measure_speed(run: Try, *, seconds: float = MEASURING) -> Speed:
     model's floor, and is then tried just above it."""
     began = time.perf_counter()
     run(Budget.full(), SMALL)  # a first run gets ready
-    full = run(Budget.full(), SMALL)[1]
+    full = min(run(Budget.full(), SMALL)[1] for _ in range(2))
     wishes, floor = list(LEVELS), 0.0
     for share in reversed(LEVELS):  # the floor, where there is one
         try:
@@ -189,17 +195,23 @@ def measure_speed(run: Try, *, seconds: float = MEASURING) -> Speed:
         wishes = [share for share in wishes if share >= floor] + ([min(1.0, floor + 0.02)] if floor < 0.98 else [])
     left = max(0.0, seconds - (time.perf_counter() - began))
     per_pixel = full / SMALL**2  # an upper bound: the start is in it
-    fits = (left / (0.7 * len(wishes)) / max(per_pixel, 1e-12)) ** 0.5
+    fits = (left / (1.4 * len(wishes)) / max(per_pixel, 1e-12)) ** 0.5
     large = max(2 * SMALL if fits > 1.5 * SMALL else SMALL, min(LARGEST, int(fits) // 32 * 32))
     found: dict[float, Level] = {}
     for share in wishes:
         with suppress(BudgetInfeasible):
             budget = Budget.fraction(share)
-            (spent, small), (_, big) = run(budget, SMALL), run(budget, large)
+            # the first run of a kind of batch prepares it, which may take longer than running it
+            twice = [min(run(budget, side), run(budget, side), key=_seconds) for side in (SMALL, large)]
+            (spent, small), (_, big) = twice
             slope = (big - small) / (large**2 - SMALL**2) if large > SMALL else small / SMALL**2
             slope = max(slope, big / large**2 / 2)
             found[round(spent, 6)] = Level(spent, 1e3 * max(0.0, big - slope * large**2), 1e9 * slope)
     return Speed(tuple(found[share] for share in sorted(found)))
+
+
+def _seconds(tried: tuple[float, float]) -> float:
+    return tried[1]
 
 
 def speed_file(key: Sequence[object]) -> Path:

@@ -95,7 +95,8 @@ class Budget:
 
     def allowed(self, full: int) -> float:
         """The MACs that this budget grants a model that costs `full` with everything on."""
-        assert self.kind != "seconds", "seconds become a share before a model hears of them"
+        if self.kind == "seconds":  # `pipeline.enlarge` makes a share of them before a model hears of it
+            raise BudgetInfeasible(f"budget {self.value:g} s: seconds are for upscale; give a share or MACs here")
         if self.kind == "native":
             return float(full)
         return self.value * full if self.kind == "fraction" else min(self.value, float(full))

@@ -38,6 +38,7 @@ class Pace:
     deadline: float | None = None
     tail: float = 0.0
     excused: float = 0.0
+    began: float = 0.0  # when the survey began
     done: int = 0  # tiles
     _started: float = 0.0
     _foreseen: float = 0.0  # seconds for the tiles that are done
@@ -66,7 +67,7 @@ class Pace:
                 f"budget {seconds:g} s is below what this model needs for this picture on this machine, about "
                 f"{seconds - left + needs:.2g} s: ask for more, or for a smaller picture"
             )
-        return cls(ahead, decide, Budget.fraction(wanted), speed, deadline, tail, excused), plan
+        return cls(ahead, decide, Budget.fraction(wanted), speed, deadline, tail, excused, began), plan
 
     def start(self) -> None:
         """The first tile begins."""
@@ -99,6 +100,13 @@ class Pace:
         if plan is not None:
             self.budget = replace(self.budget, later=(*self.budget.later, (self.done, wanted)))
         return plan
+
+    def took(self) -> float | None:
+        """Now, behind the last tile: the seconds that tiles took over those foreseen; None if that says little."""
+        if self.speed is None or self.budget.later:
+            return None
+        pixels = sum(_area(tile) for tile in self.ahead.tiles)
+        return (time.perf_counter() - self.began) / self.speed.seconds(self.budget.value, pixels)
 
     def _share(self) -> float:
         return self.budget.later[-1][1] if self.budget.later else self.budget.value

@@ -187,6 +187,8 @@ def enlarge(
             run.steer = pace.after
             pace.start()
         run.render(sink, progress)
+        if pace is not None and (ratio := pace.took()) is not None:
+            learn_speed(model, ahead, ratio)
         result = sink.finish()
         seconds = time.perf_counter() - started - (0.0 if pace is None else pace.excused)
         if journal is not None:
@@ -233,13 +235,16 @@ def paced(ahead: Outlook, budget: Budget, model: Model, job: Job, sink: Canvas) 
 def _sample(ahead: Outlook) -> Tensor:
     """Some pixels like those of the output, by which to see how long encoding takes: (3, H, W)."""
     (height, width), out = ahead.source.size, ahead.out
-    side = min(64, height, width)
-    parts = []
-    for k in (1, 2, 3):
-        y, x = (height - side) * k // 4, (width - side) * k // 4
-        lr = ahead.source.read((y, x, y + side, x + side), bled=True)
-        parts.append(imresize(lr, (max(1, side * out[0] // height), max(1, side * out[1] // width))))
-    return torch.cat(parts, -1)
+    side = min(32, height, width)
+    rows = []
+    for i in range(3):
+        y, row = (height - side) * (2 * i + 1) // 6, []
+        for j in range(3):
+            x = (width - side) * (2 * j + 1) // 6
+            lr = ahead.source.read((y, x, y + side, x + side), bled=True)
+            row.append(imresize(lr, (max(1, side * out[0] // height), max(1, side * out[1] // width))))
+        rows.append(torch.cat(row, -1))
+    return torch.cat(rows, -2)
 
 
 # Of one model object, what is on the disk too: (scale, device, number type, threads) → speed.
@@ -248,18 +253,31 @@ _SPEEDS: MutableMapping[Any, dict[tuple[Any, ...], Speed]] = WeakKeyDictionary()
 
 def speed_of(model: Model, ahead: Outlook) -> Speed:
     """Milliseconds of the levels of `model` at this scale on this machine; measured at first use, then kept."""
-    scale = tuple(round(m / n, 1) for m, n in zip(ahead.out, ahead.source.size, strict=True))
-    here = (scale, str(ahead.device), str(ahead.dtype), torch.get_num_threads())
-    known = _SPEEDS.setdefault(model, {})
+    here, known = _here(ahead), _SPEEDS.setdefault(model, {})
     if here not in known:
-        key = (digest_of_model(model), *here, machine_of(ahead.device), __version__, torch.__version__)
-        file = speed_file(key)
-        found = kept_speed(file)
+        key = _key(model, ahead)
+        found = kept_speed(speed_file(key))
         if found is None:
-            found = measure_speed(partial(_tried, model, scale, ahead))
-            keep_speed(file, found, key)
+            found = measure_speed(partial(_tried, model, here[0], ahead))
+            keep_speed(speed_file(key), found, key)
         known[here] = found
     return known[here]
+
+
+def learn_speed(model: Model, ahead: Outlook, ratio: float) -> None:
+    """A run took `ratio` times what `speed_of` said."""
+    learned, key = speed_of(model, ahead).learned(ratio), _key(model, ahead)
+    _SPEEDS[model][_here(ahead)] = learned
+    keep_speed(speed_file(key), learned, key)
+
+
+def _here(ahead: Outlook) -> tuple[Any, ...]:
+    scale = tuple(round(m / n, 1) for m, n in zip(ahead.out, ahead.source.size, strict=True))
+    return scale, str(ahead.device), str(ahead.dtype), torch.get_num_threads()
+
+
+def _key(model: Model, ahead: Outlook) -> tuple[Any, ...]:
+    return digest_of_model(model), *_here(ahead), machine_of(ahead.device), __version__, torch.__version__
 
 
 def machine_of(device: torch.device) -> str:

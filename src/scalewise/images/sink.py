@@ -150,10 +150,17 @@ class Sink:
         if self.like.alpha:
             levels = torch.cat([levels, to_levels(torch.ones(1, *sample.shape[1:]), self.dtype)])
         canvas = np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), dtype=self.dtype)
-        self._trial(canvas[:16])
-        began = time.perf_counter()
-        self._trial(canvas)
-        return (time.perf_counter() - began) * math.prod(self.size) / math.prod(canvas.shape[:2])
+
+        def seconds(part: np.ndarray) -> float:
+            began = time.perf_counter()
+            self._trial(part)  # type: ignore[misc]
+            return time.perf_counter() - began
+
+        few = canvas[: max(1, len(canvas) // 8)]
+        seconds(few)  # the first time, libvips still gets ready
+        start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
+        rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
+        return whole + rate * max(0, math.prod(self.size) - math.prod(canvas.shape[:2]))
 
     def resume(self, rows: int) -> None:
         """Count the first `rows` rows as written: an earlier run left them in `scratch`."""
