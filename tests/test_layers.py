@@ -20,7 +20,8 @@ MIDDLE = BASE | {"contracts", "layers", "tiling", "cost", "calibration", "memory
 SOCKETS = MIDDLE | {"routing"}
 MODEL = SOCKETS | {"model", "patches", "patch_paths", "patch_exits", "rescaled", "inference"}
 FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}
-RUNNING = FILLERS | {"zoo", "metrics", "outlook", "running", "journal", "pipeline", "pages", "jobs"}
+RUN = ["outlook", "running", "pace", "journal", "pipeline", "pages", "jobs", "exporting"]
+RUNNING = FILLERS | {"zoo", "metrics", *RUN}
 MEASURING = RUNNING | {"data"}
 TOP = MEASURING | {"evaluate", "reporting", "training", "recipes", "scaleout"}
 
@@ -35,7 +36,7 @@ MAY_IMPORT = (
     | dict.fromkeys(["model", "patches", "patch_paths", "patch_exits", "rescaled", "inference"], MODEL)
     | {"compat": FILLERS, "zoo": FILLERS | {"compat"}}  # nothing else imports compat
     | dict.fromkeys(["data", "metrics"], PICTURES)
-    | dict.fromkeys(["outlook", "running", "journal", "pipeline", "pages", "jobs"], RUNNING)
+    | dict.fromkeys(RUN, RUNNING)
     | {"scaleout": {"errors"}}
     | dict.fromkeys(["evaluate", "training"], MEASURING)
     | {"reporting": MEASURING | {"evaluate"}, "recipes": MEASURING | {"training"}}

@@ -250,6 +250,8 @@ def pad_to_grid(lr: Tensor, grid: int) -> Tensor:
 
 
 def budget_words(budget: Budget) -> str:
+    if budget.kind == "seconds":
+        return f"{budget.value:g} s"
     if budget.kind == "native":
         return f"{budget.dial}={budget.value:g}"
     return f"{budget.value:.4g} MACs" if budget.kind == "macs" else f"{budget.value:.1%}"

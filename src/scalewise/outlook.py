@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,6 +33,7 @@ DECODED_BYTES = 100 << 20  # of an input in memory: libvips keeps larger ones in
 QUEUED = 40, 24  # bytes of an LR pixel that is being read, and of an output pixel on its way to the canvas
 UNSEEN = 1.25  # what operators need while they run, over the tensors they give
 PROBE_SIDES, PROBE_MACS = (128, 48), 2e10  # the largest side within these MACs
+WORTH_PARTS, PARTS_CONTEXT = 200_000, 0.08  # LR pixels of a picture; share of the pixels read that are context
 SECONDS_PER_PIXEL = 1e-7  # to round, write and encode an output pixel
 
 
@@ -73,6 +74,7 @@ class Outlook:
     memory: int
     seconds: float | None
     notes: tuple[str, ...] = ()
+    started: float = field(default_factory=lambda: time.perf_counter())  # a budget in seconds counts from here
 
     @cached_property
     def plan(self) -> list[Tile]:
@@ -140,7 +142,8 @@ def look_ahead(source: images.Source, out: Size, model: Model, budget: Budget, j
     whole = _held(max(size), size, 0, rough) <= most / 2  # well within, whatever the rough number is worth
     ahead = Outlook(source, out, model, frame, max(size), context, job, device, dtype, 0, None, tuple(notes))
     if whole and job.tile is None:
-        return replace(ahead, memory=used + beside + round(_held(max(size), size, 0, rough)))
+        ahead = replace(ahead, memory=used + beside + round(_held(max(size), size, 0, rough)))
+        return _in_parts(ahead) if budget.kind == "seconds" else ahead
     found = _probe(own, model, scale, budget, device, dtype)
     used, beside, allowance = _allowance(source, out, device, job)  # after what a first run leaves behind
     most = allowance if unbounded else min(allowance, TILE_BYTES)
@@ -166,8 +169,28 @@ def look_ahead(source: images.Source, out: Size, model: Model, budget: Budget, j
             "result differs from an untiled one"
         )
     ahead = replace(ahead, side=side, memory=used + beside + round(needed), notes=tuple(notes))
+    if budget.kind == "seconds" and job.tile is None:
+        ahead = _in_parts(ahead)
     read = sum(_area(tile.source) for tile in ahead.tiles)
     return replace(ahead, seconds=found.seconds * read + math.prod(ahead.canvas) * SECONDS_PER_PIXEL)
+
+
+def _in_parts(ahead: Outlook) -> Outlook:
+    """In four tiles or so if it is in one, where that costs little: a run in seconds is corrected between tiles."""
+    if len(ahead.tiles) > 1 or ahead.model.context is None or math.prod(ahead.source.size) < WORTH_PARTS:
+        return ahead
+    grid = ahead.model.grid
+    parts = replace(ahead, side=-(-max(ahead.source.size) // (2 * grid)) * grid)
+    return parts if parts.recomputed <= PARTS_CONTEXT else ahead
+
+
+def in_one_tile(source: images.Source, out: Size, model: Model, job: Job) -> Outlook:
+    """How to run a small picture, nothing asked and nothing tried: all of it at once."""
+    device = pick_device(job.device)
+    own = model.scales is None or _own_scale(model.scales, source.size, out)
+    ran, frame, side = model if own else Rescaled(model, source.size, out), Frame(source.size), max(source.size)
+    context = CONTEXT_OF_THE_UNBOUNDED if ran.context is None else ran.context
+    return Outlook(source, out, ran, frame, side, context, job, device, pick_dtype(job.dtype, device), 0, None)
 
 
 def _allowance(source: images.Source, out: Size, device: torch.device, job: Job) -> tuple[int, int, int]:
@@ -225,7 +248,7 @@ def _probe(
     dtype: torch.dtype,
 ) -> Probe:
     """Run a small picture of noise through `model`, which is `own` or a resized one of it, and look."""
-    share = budget if budget.kind != "macs" else Budget.full()
+    share = budget if budget.kind not in ("macs", "seconds") else Budget.full()
     key = (tuple(round(s, 1) for s in scale), share, device, dtype)
     known = _PROBES.setdefault(own, {})
     if key not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,21 +27,27 @@ def enlarge_pages(
     ahead: Outlook | None = None,
     journal: Journal | None = None,
 ) -> tuple[Path, CostReport]:
-    """Render all pages of `album`, each within `budget`, and write the file; its path and one report for all.
+    """Render all pages of `album`, each within `budget`, and write the file; its path and one report for all. Seconds
+    are those of the whole file: each page gets its part of what is left.
 
     The album is discarded on any error. `ahead` and `journal` are for a single page, as in `enlarge`.
     """
     reports: list[CostReport] = []
+    began = time.perf_counter()
     with album:
         for page, sink in album:
 
             def of_all(share: float, done: int = len(reports)) -> bool | None:
                 return None if progress is None else progress((done + share) / len(album))
 
+            wish = budget
+            if budget.kind == "seconds" and len(album) > 1:
+                left = budget.value - (time.perf_counter() - began)
+                wish = Budget.seconds(max(left, 0.01 * budget.value) / (len(album) - len(reports)))
             if ahead is not None and len(album) == 1:
-                report = enlarge(ahead.source, sink, model, budget, job, of_all, ahead=ahead, journal=journal)[1]
+                report = enlarge(ahead.source, sink, model, wish, job, of_all, ahead=ahead, journal=journal)[1]
             else:
-                report = enlarge(page, sink, model, budget, job, of_all)[1]
+                report = enlarge(page, sink, model, wish, job, of_all)[1]
             reports.append(report)
         path = album.finish()
     return path, joined(reports, album.notes)

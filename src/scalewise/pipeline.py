@@ -5,25 +5,35 @@ open → output size → survey by the router → decide with the budget → ren
 
 from __future__ import annotations
 
+import os
+import platform
 import time
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scalewise import __version__, images, tiling
+from scalewise.calibration import Speed, keep_speed, kept_speed, measure_speed, speed_file
 from scalewise.cost import CostReport
 from scalewise.effort import Budget
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.grid import Box, Frame, Size, check_output, output_size
 from scalewise.inference import Dtype, for_inference, pick_device
-from scalewise.journal import Journal
+from scalewise.journal import Journal, digest_of_model
 from scalewise.memory import PeakMemory, parse_bytes
 from scalewise.model import Model, Plan, budget_words
-from scalewise.outlook import Job, Outlook, look_ahead
+from scalewise.outlook import Job, Outlook, in_one_tile, look_ahead
+from scalewise.pace import Pace, words
 from scalewise.projection import Projection
+from scalewise.resize import imresize
 from scalewise.route import levelled, paint
 from scalewise.running import Canvas, Progress, Run, full_macs
 from scalewise.zoo import LoadedModel, load
@@ -80,7 +90,8 @@ def upscale(
     """Enlarge a picture: a path, numpy HWC (uint8, uint16, float in [0, 1]), PIL image, torch CHW tensor.
 
     One of `scale` (a factor, or rows × columns), `size` (rows, columns) and `long_edge` says how far; `budget` is a
-    share of the full model's MACs (`0.5`, `"50%"`) or MACs (`"2e12macs"`); `model` a name of the zoo, a weight file
+    share of the full model's MACs (`0.5`, `"50%"`), MACs (`"2e12macs"`) or seconds (`"2s"`: of this call, without
+    loading the model and the measuring that its first use takes); `model` a name of the zoo, a weight file
     or a model. `tile` is the side of a tile in LR pixels, chosen by memory if absent. `projection` "erp" is for 360°
     pictures; "auto" finds them by their metadata. `max_memory` bounds what the process holds ("2GiB"; half of what is
     free), and `crop` (row and column of the first pixel, and behind the last, in the input) renders that part as it
@@ -140,6 +151,7 @@ def provenance(model: str, size: Size, out: Size, budget: Budget) -> str:
     """What made a picture, in words: version, model, scale and budget."""
     scale = " x ".join(f"{m / n:.6g}" for m, n in zip(reversed(out), reversed(size), strict=True))
     amounts = {"fraction": f"{budget.value:.4g} of the MACs", "macs": f"{budget.value:.4g} MACs"}
+    amounts["seconds"] = f"{budget.value:g} s"
     allowed = amounts.get(budget.kind, f"{budget.dial}={budget.value:g}")
     return f"scalewise {__version__}: model {model}, scale {scale}, budget {allowed}"
 
@@ -164,13 +176,21 @@ def enlarge(
     with sink, PeakMemory(pick_device(job.device)) as peak, torch.no_grad():
         ahead = ahead or look_ahead(source, sink.size, model, budget, job)
         plan = journal.plan if journal is not None else None
-        run = Run.of(ahead, plan or decide(ahead, budget))
+        pace = None
+        if plan is None:
+            plan, pace = paced(ahead, budget, model, job, sink)
+        run = Run.of(ahead, plan)
         if journal is not None:
             assert isinstance(sink, images.Sink)
             journal.begin(run, sink)
+        if pace is not None:
+            run.steer = pace.after
+            pace.start()
         run.render(sink, progress)
-        seconds = time.perf_counter() - started
+        if pace is not None and (ratio := pace.took()) is not None:
+            learn_speed(model, ahead, ratio)
         result = sink.finish()
+        seconds = time.perf_counter() - started - (0.0 if pace is None else pace.excused)
         if journal is not None:
             journal.end()
         if progress is not None:
@@ -183,21 +203,120 @@ def enlarge(
         seconds=seconds,
         peak_bytes=peak.bytes,
         size=sink.size,
-        effort=run.plan.effort,
+        effort=run.plan.effort if pace is None else replace(run.plan.effort, budget=words(pace.budget)),
         effort_map=levelled(run.effort.cells, tally.ran.total / tally.full if tally.full else 1.0),
         effort_unit=run.effort.unit,
         rim=1 - tally.lean / tally.ran.total if tally.ran.total else 0.0,
-        notes=(*ahead.notes, *tally.notes),
+        notes=(*ahead.notes, *tally.notes, *([] if pace is None or pace.deadline is None else [_repeats(pace)])),
     )
     return result, report
 
 
+def _repeats(pace: Pace) -> str:
+    side = f" --tile {pace.ahead.side}" if len(pace.ahead.plan) > 1 else ""
+    return f"the time became an effort that --budget {words(pace.budget)}{side} repeats"
+
+
+def paced(ahead: Outlook, budget: Budget, model: Model, job: Job, sink: Canvas) -> tuple[Plan, Pace | None]:
+    """What the budget buys, and who changes it on the way: where seconds were asked for, and where such a run is
+    repeated. Raises BudgetInfeasible."""
+    if budget.kind != "seconds":
+        decide = decider(ahead)
+        return decide(replace(budget, later=())), Pace(ahead, decide, budget) if budget.later else None
+    began = time.perf_counter()
+    speed = speed_of(model, ahead)
+    spent = time.perf_counter() - began  # measuring, at first use, is not the picture's
+    tail = sink.encoding_seconds(_sample(ahead)) if isinstance(sink, images.Sink) else 0.0
+    began = time.perf_counter()  # the survey is part of what was measured
+    pace, plan = Pace.to_deadline(ahead, decider(ahead), speed, budget.value, began=began, tail=tail, excused=spent)
+    return plan, pace
+
+
+def _sample(ahead: Outlook) -> Tensor:
+    """Some pixels like those of the output, by which to see how long encoding takes: (3, H, W)."""
+    (height, width), out = ahead.source.size, ahead.out
+    side = min(32, height, width)
+    rows = []
+    for i in range(3):
+        y, row = (height - side) * (2 * i + 1) // 6, []
+        for j in range(3):
+            x = (width - side) * (2 * j + 1) // 6
+            lr = ahead.source.read((y, x, y + side, x + side), bled=True)
+            row.append(imresize(lr, (max(1, side * out[0] // height), max(1, side * out[1] // width))))
+        rows.append(torch.cat(row, -1))
+    return torch.cat(rows, -2)
+
+
+# Of one model object, what is on the disk too: (scale, device, number type, threads) → speed.
+_SPEEDS: MutableMapping[Any, dict[tuple[Any, ...], Speed]] = WeakKeyDictionary()
+
+
+def speed_of(model: Model, ahead: Outlook) -> Speed:
+    """Milliseconds of the levels of `model` at this scale on this machine; measured at first use, then kept."""
+    here, known = _here(ahead), _SPEEDS.setdefault(model, {})
+    if here not in known:
+        key = _key(model, ahead)
+        found = kept_speed(speed_file(key))
+        if found is None:
+            found = measure_speed(partial(_tried, model, here[0], ahead))
+            keep_speed(speed_file(key), found, key)
+        known[here] = found
+    return known[here]
+
+
+def learn_speed(model: Model, ahead: Outlook, ratio: float) -> None:
+    """A run took `ratio` times what `speed_of` said."""
+    learned, key = speed_of(model, ahead).learned(ratio), _key(model, ahead)
+    _SPEEDS[model][_here(ahead)] = learned
+    keep_speed(speed_file(key), learned, key)
+
+
+def _here(ahead: Outlook) -> tuple[Any, ...]:
+    scale = tuple(round(m / n, 1) for m, n in zip(ahead.out, ahead.source.size, strict=True))
+    return scale, str(ahead.device), str(ahead.dtype), torch.get_num_threads()
+
+
+def _key(model: Model, ahead: Outlook) -> tuple[Any, ...]:
+    return digest_of_model(model), *_here(ahead), machine_of(ahead.device), __version__, torch.__version__
+
+
+def machine_of(device: torch.device) -> str:
+    """What computes: the GPU's name, or the processor's and how many cores it has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _tried(model: Model, scale: tuple[float, float], ahead: Outlook, budget: Budget, side: int) -> tuple[float, float]:
+    """Share spent and seconds of a picture of `side`: smooth in places, and rough in others."""
+    generator = torch.Generator().manual_seed(side)
+    smooth = F.interpolate(torch.rand(1, 3, 12, 12, generator=generator), (side, side), mode="bilinear")[0]
+    rough = F.interpolate(torch.rand(1, 1, 6, 6, generator=generator), (side, side), mode="nearest")[0].square()
+    picture = (smooth + rough * (torch.rand(3, side, side, generator=generator) - 0.5)).clamp(0, 1)
+    source = images.open((picture * 255).round().to(torch.uint8))
+    out = (max(1, round(side * scale[0])), max(1, round(side * scale[1])))
+    how = Job(side, str(ahead.device), "bf16" if ahead.dtype == torch.bfloat16 else "fp32", projection="flat")
+    began = time.perf_counter()
+    plain = in_one_tile(source, out, model, how)
+    report = enlarge(source, images.create(None, out, source), model, budget, how, ahead=plain)[1]
+    return report.share, time.perf_counter() - began
+
+
 def decide(ahead: Outlook, budget: Budget) -> Plan:
     """What the budget buys on this picture: the router looks at all of it, and the model decides once."""
+    return decider(ahead)(budget)
+
+
+def decider(ahead: Outlook) -> Callable[[Budget], Plan]:
+    """The same for several budgets: the router looks once."""
     model, tiles = ahead.model, ahead.plan
     evidence = _survey(ahead.source, model, ahead.out, ahead.device)
     tiled = sum(full_macs(model, tile, ahead) for tile in tiles)
-    return _decide(model, evidence, tiles, ahead.frame, ahead.out, budget, tiled)
+    return lambda budget: _decide(model, evidence, tiles, ahead.frame, ahead.out, budget, tiled)
 
 
 REFINEMENTS = 12  # times that less is granted, because tiles made a plan dearer

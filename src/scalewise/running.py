@@ -91,6 +91,7 @@ class Run:
     """One picture on its way. `tally` and `effort` grow with every tile; `bands` rows of tiles were finished before.
 
     `keep`, if any, is called when all pixels of a row of tiles are on the canvas: (its number, the tally, the map).
+    `steer`, if any, is asked after each tile, and gives another plan for those behind it, or None.
     """
 
     ahead: Outlook
@@ -99,6 +100,7 @@ class Run:
     effort: EffortMap
     bands: int = 0
     keep: Callable[[int, Tally, EffortMap], None] | None = None
+    steer: Callable[[Run, Tile], Plan | None] | None = None
     _pending: deque[Future[None]] = field(default_factory=deque)
 
     @classmethod
@@ -149,6 +151,11 @@ class Run:
             count, done = count + 1, done + _area(tile)
             self.tally = self.tally.add(rendered, full_macs(self.ahead.model, tile, self.ahead), notes)
             self.effort.add(tile, rendered)
+            changed = self.steer(self, tile) if self.steer is not None else None
+            if changed is not None:
+                self.plan = changed
+                if self.effort.planned:
+                    self.effort = EffortMap(self.ahead.source.size, changed)
             finished = not todo or self.band(todo[0]) > self.band(tile)
             self._queue(writer, partial(self._write, sink, tile, rendered.rgb.cpu(), alpha))
             if finished and self.keep is not None:
@@ -185,6 +192,7 @@ class Run:
             torch.cuda.empty_cache()
         if side >= now:
             raise ScalewiseError(f"memory ran out, even with tiles of {now} pixels: free some, or use another model")
+        self.steer = None  # it counts the tiles that were planned
         note = f"memory ran out with tiles of {now}: the rest was done in tiles of {side}"
         self.tally = replace(self.tally, notes=(*self.tally.notes, note))
         places = {"grid": grid, "context": ahead.context, "unit": ahead.model.unit, "frame": ahead.frame}

@@ -55,6 +55,7 @@ def page(worker: Worker) -> gr.Blocks:
                 scale = gr.Slider(1, 16, 2, step=0.05, label="Factor", elem_id="sw-scale")
                 size = gr.Textbox(label="or size in pixels", placeholder="3840x2160, 3840x, x2160", max_lines=1)
                 budget = gr.Slider(1, 100, 50, step=1, label="Budget, % of full work", elem_id="sw-budget")
+                seconds = gr.Number(0, label="or seconds (0: no limit of time)", minimum=0, elem_id="sw-seconds")
                 model = gr.Dropdown(list(runnable()), value="fast", label="Model", elem_id="sw-model")
                 expected = gr.HTML(viewer.note("choose a picture to see what it will take"), elem_id="sw-expected")
                 go = gr.Button("Enlarge", variant="primary", elem_id="sw-go")
@@ -84,7 +85,7 @@ def page(worker: Worker) -> gr.Blocks:
             many_status = gr.HTML(viewer.note(""), elem_id="sw-many-status")
             archive = gr.DownloadButton("Download all (zip)", interactive=False, elem_id="sw-zip")
 
-        dials = [file, scale, size, budget, model]
+        dials = [file, scale, size, budget, seconds, model]
         outputs = [status, shown, report, download, token]
 
         def whole(*given: Any) -> Iterator[tuple[Any, ...]]:
@@ -146,7 +147,16 @@ def page(worker: Worker) -> gr.Blocks:
 
 
 def _run(
-    worker: Worker, file: str | None, scale: float, size: str, budget: float, model: str, token: str, *, crop: bool
+    worker: Worker,
+    file: str | None,
+    scale: float,
+    size: str,
+    budget: float,
+    seconds: float | None,
+    model: str,
+    token: str,
+    *,
+    crop: bool,
 ) -> Iterator[tuple[Any, ...]]:
     """Yields (status, viewer, report, download, token) while the task runs."""
     keep = (gr.skip(), gr.skip(), gr.skip())
@@ -156,7 +166,7 @@ def _run(
     if token:
         worker.forget(token)
     try:
-        task = worker.upscale(Request(Path(file), scale, size or "", f"{budget}%", model, crop))
+        task = worker.upscale(Request(Path(file), scale, size or "", _asked(budget, seconds), model, crop))
     except ScalewiseError as error:
         yield viewer.error(error), *keep, ""
         return
@@ -192,11 +202,16 @@ def _watch(task: Task) -> Iterator[str]:
             yield viewer.progress_line(task.share, time.monotonic() - task.started)
 
 
-def _expect(file: str | None, scale: float, size: str, budget: float, model: str) -> str:
+def _asked(budget: float, seconds: float | None) -> str:
+    """The budget as text: seconds where some were given, else the share."""
+    return f"{seconds:g}s" if seconds else f"{budget}%"
+
+
+def _expect(file: str | None, scale: float, size: str, budget: float, seconds: float | None, model: str) -> str:
     if not file:
         return viewer.note("choose a picture to see what it will take")
     try:
-        return viewer.forecast_line(forecast(images.open(file), scale, size or "", f"{budget}%", model))
+        return viewer.forecast_line(forecast(images.open(file), scale, size or "", _asked(budget, seconds), model))
     except ScalewiseError as error:
         return viewer.error(error)
 

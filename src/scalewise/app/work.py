@@ -66,7 +66,7 @@ class Request:
     path: Path
     scale: float = 2.0
     size: str = ""
-    budget: str = "100%"
+    budget: str = "100%"  # as of Budget.parse
     model: str = "fast"
     crop: bool = False
 
@@ -329,7 +329,11 @@ def forecast(source: images.Source, scale: float, size: str, budget: str, model:
     loaded = zoo.load(known(model))
     parsed = Budget.parse(budget)
     whole = loaded.model.full_macs(Frame(source.size), source.size, (0, 0, *source.size), out)
-    share = min(1.0, parsed.allowed(whole) / max(whole, 1))
+    if parsed.kind == "seconds":  # as much as fits, and no more than there is
+        room = parsed.value - out[0] * out[1] * SECONDS_PER_PIXEL
+        share = min(1.0, max(0.0, room) / max(whole * seconds_per_mac(model), 1e-12))
+    else:
+        share = min(1.0, parsed.allowed(whole) / max(whole, 1))
     seconds = share * whole * seconds_per_mac(model) + out[0] * out[1] * SECONDS_PER_PIXEL
     return Forecast(out, seconds, loss(loaded.card, max(out[0] / source.size[0], out[1] / source.size[1]), share))
 

@@ -2,7 +2,7 @@
 
 - enlarge.py: upscale; places.py: which files it reads and writes; streams.py: stdin and stdout
 - measure.py: evaluate, curve, calibrate, reproduce
-- models.py: models, inspect, convert, doctor; page.py: app
+- models.py: models, inspect, convert, export, doctor; page.py: app
 - train.py: train
 - common.py: options and texts that several commands share
 
@@ -74,6 +74,7 @@ for command in (
     measure.reproduce,
     models.inspect,
     models.convert,
+    models.export,
     page.app,
     train.train,
 ):

@@ -87,8 +87,8 @@ def upscale(
         str | None,
         typer.Option(
             "--budget",
-            metavar="SHARE|MACS",
-            help="A share of the full model's MACs, 50% or 0.5, or MACs: 2e12macs. Default: 100%.",
+            metavar="SHARE|SECONDS|MACS",
+            help="A share of the full model's MACs, 50% or 0.5, seconds: 2s, 1500ms, or MACs: 2e12macs. Default: 100%.",
         ),
     ] = None,
     native: Native = None,

@@ -1,4 +1,4 @@
-"""`scalewise models`, `inspect`, `convert`, `doctor`: what there is, and whether it works here."""
+"""`scalewise models`, `inspect`, `convert`, `export`, `doctor`: what there is, and whether it works here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.common import Overwrite, memory
+from scalewise.cli.common import OneScale, Overwrite, memory, one_line
 from scalewise.errors import ScalewiseError
 
 if TYPE_CHECKING:
@@ -82,6 +82,26 @@ def convert(
 
     path, settings = zoo.file_and_settings(file)
     typer.echo("\n".join(zoo.convert(path, output, overwrite=overwrite, **settings).lines()))
+
+
+def export(
+    output: Annotated[Path, typer.Argument(help="Where to, a .onnx.")],
+    name: Annotated[
+        str,
+        typer.Option("--model", "-n", metavar="MODEL|FILE", help="A network of fixed scales, by name or weight file."),
+    ],
+    scale: OneScale,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a network at one scale as an ONNX file: lr (1, 3, h, w) in [0, 1] to sr (1, 3, h·scale, w·scale).
+
+    scalewise export -n carn.pth -s 4 carn_x4.onnx
+    """
+    from scalewise import zoo
+    from scalewise.exporting import export as write
+
+    operators = write(zoo.load(name, device="cpu").model, scale, output, overwrite=overwrite)
+    typer.echo(f"{one_line(str(output))}: ×{scale:g}, any size; operators {', '.join(operators)}")
 
 
 def doctor() -> None:

@@ -143,6 +143,8 @@ class Run:
             forget(piece.output)
         long = kept or (ahead.seconds or 0) > LONG_SECONDS
         wanted = long if self.wish.resume is None else self.wish.resume
+        if self.wish.budget.kind == "seconds" or self.wish.budget.later:
+            return None  # what was decided on the way is not kept
         if not wanted or like.pages > 1 or like.path is None:
             return None
         wish = wish_of(ahead, self.loaded.model, self.wish.budget, piece.output)

@@ -139,6 +139,7 @@ def slot_offsets(length: int, scale: float) -> tuple[Tensor, Tensor]:
     used[slot] = True
     return offset, used
 
+
 # What `load(parity=True)` builds; builders that are not here have no quirk to repeat.
 OFFICIAL_BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     **BUILDERS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,12 @@ def create(
             left_out = encode(canvas, out, format, like, how, path.parent)
         return path, left_out
 
-    return Sink(size, like, dtype, deliver, folder=path.parent, notes=(note,) if note else (), scratch=scratch)
+    def trial(canvas: np.ndarray) -> None:
+        with tempfile.TemporaryFile() as out:
+            encode(canvas, out, format, like, how, path.parent)
+
+    said = (note,) if note else ()
+    return Sink(size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, trial=trial)
 
 
 class Sink:
@@ -93,8 +99,9 @@ class Sink:
         notes: tuple[str, ...] = (),
         scratch: Path | None = None,
         canvas: np.ndarray | None = None,
+        trial: Callable[[np.ndarray], Any] | None = None,
     ) -> None:
-        self.size, self.like, self.notes, self.scratch = size, like, notes, scratch
+        self.size, self.like, self.notes, self.scratch, self._trial = size, like, notes, scratch, trial
         self.dtype: Depth = dtype
         # Float that stays float goes back to the file's own range.
         self.levels = like.levels if dtype == "float32" else (0.0, 1.0)
@@ -133,6 +140,27 @@ class Sink:
             block = self._with_holes(block, y0, x0)
         self._canvas[y0 : y0 + height, x0 : x0 + width] = block
         self._written += height * width
+
+    def encoding_seconds(self, sample: Tensor) -> float:
+        """How long `finish` will take, by encoding `sample`, float (3, h, w) of pixels like those of the picture; 0 if
+        the result stays in memory."""
+        if self._trial is None:
+            return 0.0
+        levels = to_levels(sample[:1] if self.like.kind == "gray" else sample, self.dtype)
+        if self.like.alpha:
+            levels = torch.cat([levels, to_levels(torch.ones(1, *sample.shape[1:]), self.dtype)])
+        canvas = np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), dtype=self.dtype)
+
+        def seconds(part: np.ndarray) -> float:
+            began = time.perf_counter()
+            self._trial(part)  # type: ignore[misc]
+            return time.perf_counter() - began
+
+        few = canvas[: max(1, len(canvas) // 8)]
+        seconds(few)  # the first time, libvips still gets ready
+        start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
+        rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
+        return whole + rate * max(0, math.prod(self.size) - math.prod(canvas.shape[:2]))
 
     def resume(self, rows: int) -> None:
         """Count the first `rows` rows as written: an earlier run left them in `scratch`."""

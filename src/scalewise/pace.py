@@ -1,0 +1,156 @@
+"""A budget in seconds: the share of the work that it becomes before the first tile, and its correction on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from scalewise.calibration import Speed
+from scalewise.effort import Budget
+from scalewise.errors import BudgetInfeasible
+from scalewise.model import Plan
+from scalewise.outlook import Outlook
+from scalewise.route import Route
+from scalewise.running import Run, full_macs
+from scalewise.tiling import Tile
+
+DIGITS = 4  # of a share: few enough to be written down, and what is written down is what is run
+SLACK = 1.1  # a forecast that is over by less is tried
+STEADY = 0.05  # a share is corrected when the time left asks for one that differs by more
+TRUST = 0.3, 3.0  # how far the seconds of a few tiles may lie from the forecast
+
+Decide = Callable[[Budget], Plan]
+
+
+@dataclass
+class Pace:
+    """Keeps a run to `deadline` (of time.perf_counter; None: it follows `budget.later`). `after` is asked when a tile
+    is done, and gives the plan for those behind it, or None; `budget` is what was run, and repeats it.
+
+    `tail`: seconds that are needed behind the last tile, to encode; `excused`: that were spent on measuring.
+    """
+
+    ahead: Outlook
+    decide: Decide
+    budget: Budget
+    speed: Speed | None = None
+    deadline: float | None = None
+    tail: float = 0.0
+    excused: float = 0.0
+    began: float = 0.0  # when the survey began
+    done: int = 0  # tiles
+    _started: float = 0.0
+    _foreseen: float = 0.0  # seconds for the tiles that are done
+
+    @classmethod
+    def to_deadline(
+        cls, ahead: Outlook, decide: Decide, speed: Speed, seconds: float, *, began: float, tail: float, excused: float
+    ) -> tuple[Pace, Plan]:
+        """Before the first tile: the greatest share that fits from `began` on. `tail`: seconds behind the last tile;
+        `excused`: that do not count. Raises BudgetInfeasible, with the floor in seconds."""
+        deadline = ahead.started + excused + seconds
+        left = deadline - began - tail
+        pixels = sum(_area(tile) for tile in ahead.tiles)
+        wanted = rounded(speed.share(left, pixels))
+        plan, asked = None, wanted
+        while plan is None:
+            try:
+                plan = decide(Budget.fraction(wanted))
+            except BudgetInfeasible as error:
+                if wanted >= 1:
+                    raise
+                wanted = rounded(max(error.floor or 0.0, wanted) * 1.1 + 10**-DIGITS)
+        needs = speed.seconds(wanted, pixels)
+        if needs > SLACK * left and (wanted > asked or asked <= speed.floor):
+            raise BudgetInfeasible(
+                f"budget {seconds:g} s is below what this model needs for this picture on this machine, about "
+                f"{seconds - left + needs:.2g} s: ask for more, or for a smaller picture"
+            )
+        return cls(ahead, decide, Budget.fraction(wanted), speed, deadline, tail, excused, began), plan
+
+    def start(self) -> None:
+        """The first tile begins."""
+        self._started = time.perf_counter()
+
+    def after(self, run: Run, tile: Tile) -> Plan | None:
+        """`tile` is done; the plan for the rest if it changes."""
+        self.done += 1
+        rest = self.ahead.tiles[self.done :]
+        if self.deadline is None:
+            steps = dict(self.budget.later)
+            return self._changed(run, steps[self.done]) if self.done in steps and rest else None
+        assert self.speed is not None
+        share = self._share()
+        self._foreseen += self.speed.seconds(self._share_of(run, tile, share), _area(tile), whole=False)
+        if not rest:
+            return None
+        now = time.perf_counter()
+        ratio = (now - self._started) / max(self._foreseen, 1e-9)
+        ratio = min(max(ratio, TRUST[0]), TRUST[1])
+        shares = [self._share_of(run, one, share) for one in rest]
+        pixels = [_area(one) for one in rest]
+        mean = sum(s * p for s, p in zip(shares, pixels, strict=True)) / sum(pixels)
+        left = max(0.0, self.deadline - now - self.tail) / ratio
+        affordable = self.speed.share(left, sum(pixels), whole=False)
+        wanted = rounded(min(1.0, share * affordable / max(mean, 1e-9)))
+        if abs(wanted / share - 1) <= STEADY:
+            return None
+        plan = self._changed(run, wanted)
+        if plan is not None:
+            self.budget = replace(self.budget, later=(*self.budget.later, (self.done, wanted)))
+        return plan
+
+    def took(self) -> float | None:
+        """Now, behind the last tile: the seconds that tiles took over those foreseen; None if that says little."""
+        if self.speed is None or self.budget.later:
+            return None
+        pixels = sum(_area(tile) for tile in self.ahead.tiles)
+        return (time.perf_counter() - self.began) / self.speed.seconds(self.budget.value, pixels)
+
+    def _share(self) -> float:
+        return self.budget.later[-1][1] if self.budget.later else self.budget.value
+
+    def _share_of(self, run: Run, tile: Tile, share: float) -> float:
+        """The share of a tile's work that the plan gives it."""
+        model, frame = self.ahead.model, replace(self.ahead.frame, origin=tile.source[:2])
+        size = (tile.source[2] - tile.source[0], tile.source[3] - tile.source[1])
+        planned = model.planned_macs(frame, size, tile.core, self.ahead.out, run.plan) if run.plan.route else None
+        return share if planned is None else planned / max(1, full_macs(model, tile, self.ahead))
+
+    def _changed(self, run: Run, share: float) -> Plan | None:
+        """The plan at `share`, with what was decided of the tiles that are done; None where that cannot be."""
+        if any(decision.unit != "patch" for decision in run.plan.route):
+            return None
+        try:
+            plan = self.decide(Budget.fraction(share))
+        except BudgetInfeasible:
+            return None
+        return replace(plan, route=kept(run.plan.route, plan.route, self.ahead.tiles[: self.done]))
+
+
+def rounded(share: float) -> float:
+    return min(1.0, max(10**-DIGITS, round(share, DIGITS)))
+
+
+def kept(before: Route, now: Route, done: list[Tile]) -> Route:
+    """The decisions `now`, but those `before` for the patches of the tiles that are done."""
+    route = []
+    for old, new in zip(before, now, strict=True):
+        choice = new.choice.clone()
+        for tile in done:
+            y0, x0 = tile.core[0] // new.extent, tile.core[1] // new.extent
+            y1, x1 = -(-tile.core[2] // new.extent), -(-tile.core[3] // new.extent)
+            choice[:, y0:y1, x0:x1] = old.choice[:, y0:y1, x0:x1]
+        route.append(replace(new, choice=choice))
+    return tuple(route)
+
+
+def words(budget: Budget) -> str:
+    """What to write for the same run: `0.4317,0.4002@3`."""
+    return ",".join([f"{budget.value:.{DIGITS}g}", *(f"{share:.{DIGITS}g}@{tile}" for tile, share in budget.later)])
+
+
+def _area(tile: Tile) -> int:
+    y0, x0, y1, x1 = tile.source
+    return (y1 - y0) * (x1 - x0)

@@ -1,0 +1,163 @@
+"""Budgets in seconds: what they become, how they are corrected, and that what they became repeats the picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scalewise import calibration, images, pace, pipeline
+from scalewise.calibration import Level, Speed, measure_speed
+from scalewise.effort import Budget
+from scalewise.errors import BudgetInfeasible
+from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.patches import PatchRouted
+from scalewise.pipeline import Job, enlarge, look_ahead
+from scalewise.routing.patch import PatchRouter
+
+SPEED = Speed((Level(0.02, 10, 1000), Level(0.5, 20, 6000), Level(1.0, 5, 10000)))
+
+
+@pytest.fixture
+def model() -> PatchRouted:
+    torch.manual_seed(0)
+    network = AnyScaleExits(8, exit_after=(1, 2), kernels=(3, 3))
+    return PatchRouted(PatchRouter(2, patch=16, channels=4), network, patch=16).eval()
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return (np.random.default_rng(0).random((128, 192, 3)) * 255).astype(np.uint8)
+
+
+def test_seconds_are_parsed() -> None:
+    assert Budget.parse("2s") == Budget.seconds(2)
+    assert Budget.parse(" 1500 ms ") == Budget.seconds(1.5)
+    assert Budget.parse("0.4317,0.4@3") == Budget("fraction", 0.4317, later=((3, 0.4),))
+    for wrong in ("0s", "-1s", "nans", "2 h", "1s,0.4@3", "0.4,0.5", "0.4,1.5@2"):
+        with pytest.raises(BudgetInfeasible):
+            Budget.parse(wrong)
+
+
+def test_the_share_is_the_greatest_that_fits() -> None:
+    for seconds in (0.3, 0.6, 2.0, 5.0):
+        share = SPEED.share(seconds, 300_000)
+        assert share == SPEED.floor or SPEED.seconds(share, 300_000) <= seconds
+        assert share == 1 or SPEED.seconds(share + 0.001, 300_000) > seconds
+    assert SPEED.share(0.001, 300_000) == SPEED.floor
+    assert SPEED.seconds(1.0, 1_000_000) == pytest.approx(10.005)
+    assert SPEED.seconds(1.0, 1_000_000, whole=False) == pytest.approx(10.0)
+
+
+def test_a_speed_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = calibration.speed_file(("a model", "bf16", 2))
+    assert tmp_path in file.parents and file != calibration.speed_file(("a model", "bf16", 4))
+    assert calibration.kept_speed(file) is None
+    calibration.keep_speed(file, SPEED, ("a model", "bf16", 2))
+    assert calibration.kept_speed(file) == SPEED
+    slower = SPEED.learned(1.44)
+    assert slower.seconds(0.5, 1000) == pytest.approx(1.2 * SPEED.seconds(0.5, 1000))
+    calibration.keep_speed(file, slower, ())
+    assert calibration.kept_speed(file) == slower
+    file.write_text("{}")
+    assert calibration.kept_speed(file) is None
+
+
+def test_measuring_finds_the_floor_and_the_start() -> None:
+    def run(budget: Budget, side: int) -> tuple[float, float]:
+        if budget.value < 0.3:
+            raise BudgetInfeasible("too little", 0.3)
+        return budget.value, 0.001 + 1e-8 * budget.value * side**2
+
+    speed = measure_speed(run, seconds=0.5)
+    assert 0.3 < speed.floor < 0.33
+    assert speed.seconds(0.6, 10**6) == pytest.approx(0.001 + 0.006, rel=0.01)
+
+
+def test_measuring_a_model_with_one_level() -> None:
+    def run(budget: Budget, side: int) -> tuple[float, float]:
+        if budget.value < 1:
+            raise BudgetInfeasible("too little", 1.0)
+        return 1.0, 1e-8 * side**2
+
+    assert measure_speed(run, seconds=0.5).floor == 1.0
+
+
+class Clock:
+    """A time.perf_counter that tiles move on."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run_paced(
+    model: PatchRouted, picture: np.ndarray, budget: Budget, monkeypatch: pytest.MonkeyPatch, slowness: float = 1.0
+) -> tuple[Any, Any]:
+    """In tiles of 64, each of which takes `slowness` times what SPEED says of it."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    monkeypatch.setattr(pipeline, "speed_of", lambda *_: SPEED)
+    monkeypatch.setattr(pipeline, "learn_speed", lambda *_: None)
+    render = model.render
+
+    def slow(lr: Any, frame: Any, core: Any, out: Any, plan: Any) -> Any:
+        size = (lr.shape[-2], lr.shape[-1])
+        share = model.planned_macs(frame, size, core, out, plan) / model.full_macs(frame, size, core, out)
+        clock.now += slowness * SPEED.seconds(share, size[0] * size[1], whole=False)
+        return render(lr, frame, core, out, plan)
+
+    source = images.open(picture)
+    out, job = (256, 384), Job(tile=64, dtype="fp32")
+    ahead = look_ahead(source, out, model, budget, job)
+    monkeypatch.setattr(model, "render", slow)
+    result, report = enlarge(source, images.create(None, out, source), model, budget, job, ahead=ahead)
+    monkeypatch.undo()
+    return result, report
+
+
+@pytest.mark.parametrize("slowness", [0.7, 1.0, 1.4])
+def test_tiles_that_take_longer_get_less(
+    model: PatchRouted, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, slowness: float
+) -> None:
+    pixels = round(1.3 * 128 * 192)  # with context, about
+    wanted = SPEED.seconds(0.5, pixels)
+    result, report = run_paced(model, picture, Budget.seconds(wanted), monkeypatch, slowness)
+    assert report.seconds == pytest.approx(wanted, rel=0.15)
+    assert ("@" in report.effort.budget) or slowness == 1.0
+    again, repeated = run_paced(model, picture, Budget.parse(report.effort.budget), monkeypatch)
+    assert np.array_equal(result, again)
+    assert repeated.macs == report.macs and torch.equal(repeated.effort_map, report.effort_map)
+
+
+def test_too_little_time_says_how_much_it_takes(
+    model: PatchRouted, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BudgetInfeasible, match=r"budget 0\.001 s is below .* about [0-9.]+ s"):
+        run_paced(model, picture, Budget.seconds(0.001), monkeypatch)
+
+
+def test_more_time_than_needed_is_everything(
+    model: PatchRouted, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, report = run_paced(model, picture, Budget.seconds(1000), monkeypatch)
+    assert report.share == 1.0 and report.effort.budget == "1"
+
+
+def test_words_are_read_back() -> None:
+    budget = Budget("fraction", 0.4317, later=((3, 0.4002), (5, 1.0)))
+    assert Budget.parse(pace.words(budget)) == budget
+
+
+def test_encoding_is_foreseen_for_files_alone(tmp_path: Path, picture: np.ndarray) -> None:
+    source = images.open(picture)
+    sample = torch.rand(3, 40, 50)
+    assert images.create(None, (100, 100), source).encoding_seconds(sample) == 0
+    for name in ("a.png", "a.jpg"):
+        assert images.create(tmp_path / name, (100, 100), source).encoding_seconds(sample) > 0
