@@ -119,7 +119,7 @@ def test_drops_add_up_to_the_whole_gain(photos: list[torch.Tensor]) -> None:
 
 
 def test_half_of_the_choices_are_all_on() -> None:
-    choice = random_choice(200, 48, 3, torch.Generator().manual_seed(0))
+    choice = random_choice(torch.zeros(200, 3, 48, 48), 3, torch.Generator().manual_seed(0))
     assert choice.shape == (200, 1, 48, 48)
     assert 0.4 < float((choice == 3).flatten(1).all(1).float().mean()) < 0.6
 
