@@ -127,8 +127,15 @@ class Effort:
     budget: str = ""
 
     def as_dict(self) -> dict[str, object]:
-        plain = {"share": self.share, "price": self.price, "keep": self.keep, "native": dict(self.native)}
-        return plain | ({"budget": self.budget} if self.budget else {})
+        plain: dict[str, object] = {
+            "share": self.share,
+            "price": self.price,
+            "keep": self.keep,
+            "native": dict(self.native),
+        }
+        if self.budget:
+            plain["budget"] = self.budget
+        return plain
 
 
 @dataclass(frozen=True)
