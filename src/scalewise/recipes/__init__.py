@@ -6,7 +6,18 @@ from dataclasses import replace
 
 from scalewise.errors import InvalidRequest
 from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY
+from scalewise.recipes.ape import APE_EDSR, APE_EDSR_TINY
+from scalewise.recipes.arm import ARM_FSRCNN, ARM_FSRCNN_TINY
+from scalewise.recipes.classsr import CLASSSR_FSRCNN, CLASSSR_FSRCNN_TINY
 from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
+from scalewise.recipes.enaf import (
+    ENAF_CARN,
+    ENAF_CARN_TINY,
+    ENAF_FSRCNN,
+    ENAF_FSRCNN_TINY,
+    ENAF_SRRESNET,
+    ENAF_SRRESNET_TINY,
+)
 from scalewise.recipes.fast import FAST, FAST_TINY
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
 from scalewise.training.recipe import Recipe, Theirs
@@ -24,6 +35,18 @@ RECIPES: dict[str, Recipe] = {
         ADAFORMER_X2_TINY,
         TADT_LIIF,
         TADT_LIIF_TINY,
+        ENAF_FSRCNN,
+        ENAF_FSRCNN_TINY,
+        ENAF_CARN,
+        ENAF_CARN_TINY,
+        ENAF_SRRESNET,
+        ENAF_SRRESNET_TINY,
+        ARM_FSRCNN,
+        ARM_FSRCNN_TINY,
+        CLASSSR_FSRCNN,
+        CLASSSR_FSRCNN_TINY,
+        APE_EDSR,
+        APE_EDSR_TINY,
     )
 }
 

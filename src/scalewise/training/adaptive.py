@@ -1,18 +1,27 @@
-"""Losses of the adaptive encoders: TADT's two stages and AdaFormer's confidence beside its L1.
+"""Losses of the adaptive encoders: TADT's two stages, AdaFormer's confidence beside its L1, CAMixerSR's share of windows.
 
 TADT (Xu et al., ECAI 2024): first the network with all branches, then everything with drawn routes and a price on the
 intensity (Eq. 5-7). AdaFormer (Luo et al., AAAI 2024): L1, and the uncertainty loss that trains its estimator (Eq. 17).
+CAMixerSR (Wang et al., CVPR 2024): L1 of drawn windows and a ratio loss that holds their share; on 360° images the L1 is
+weighed by latitude (supplement, Eq. 6).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scalewise.contracts import Sampled
 from scalewise.effort import Effort
+from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.grid import Frame
+from scalewise.metrics import ws_l1
+from scalewise.model import SuperResolver
+from scalewise.projection import latitude_weights
 from scalewise.routing.branch import PENALTY, TaskController, intensity_loss
 from scalewise.routing.token import uncertainty_loss
 from scalewise.training.losses import query_of, rendered
@@ -62,3 +71,82 @@ def halting_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tens
     confidence = uncertainty_loss(logits, sampled.rgb, batch["hr"], scale=scale)
     kept = sum(one.choice.float().mean() for one in sampled.route) / len(sampled.route)
     return {"loss": error + confidence, "l1": error.detach(), "uncertainty": confidence.detach(), "kept": kept}  # type: ignore[dict-item]
+
+
+# Masks (b, gy, gx) of all layers, 0 or 1 with a gradient, and γ → what keeps the share of hard windows at γ.
+RatioLoss = Callable[[Sequence[Tensor], float], Tensor]
+
+
+def printed_ratio(masks: Sequence[Tensor], gamma: float) -> Tensor:
+    """As CAMixerSR prints it: the squared distance of the share in all layers together from γ."""
+    return (torch.stack([mask.mean() for mask in masks]).mean() - gamma).square()
+
+
+def coded_ratio(masks: Sequence[Tensor], gamma: float) -> Tensor:
+    """As CAMixerSR's code has it: the target is ½ whatever γ is, which only weighs it (spec adaptive §2.8)."""
+    return 2 * gamma * printed_ratio(masks, 0.5)
+
+
+def layer_ratio(masks: Sequence[Tensor], gamma: float) -> Tensor:
+    """Ours: every layer is held at γ. Held together, layers settle at all and at nothing (spec adaptive §2.4)."""
+    return torch.stack([(mask.mean() - gamma).square() for mask in masks]).mean()
+
+
+@dataclass(frozen=True)
+class WindowedL1:
+    """CAMixerSR: L1 with windows drawn by the predictor, plus `weight` times the ratio loss at γ.
+
+    With a range as `gamma` a share is drawn for each step, and the draw's odds are those of the share (`Effort.keep`):
+    the predictor learns an order of windows that serves any budget."""
+
+    ratio: RatioLoss
+    gamma: float | tuple[float, float] = 0.5
+    weight: float = 1.0
+
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        gamma, effort = self.drawn(moment)
+        return self.joined(*self.error(model, batch, effort), gamma)
+
+    def drawn(self, moment: Moment) -> tuple[float, Effort]:
+        """This step's γ, and the effort that shifts the draw to it."""
+        if not isinstance(self.gamma, tuple):
+            return self.gamma, Effort()
+        low, high = self.gamma
+        gamma = low + (high - low) * float(torch.rand((), generator=moment.generator))
+        return gamma, Effort(keep=gamma)
+
+    def error(self, model: nn.Module, batch: Batch, effort: Effort) -> tuple[Tensor, Sequence[Tensor]]:
+        """The L1 of a batch, and the masks of all layers."""
+        sampled = rendered(model, batch, effort)
+        return F.l1_loss(sampled.rgb, batch["hr"]), masks_of(sampled)
+
+    def joined(self, error: Tensor, masks: Sequence[Tensor], gamma: float) -> dict[str, Tensor]:
+        ratio = self.ratio(masks, gamma)
+        hard = torch.stack([mask.detach().mean() for mask in masks]).mean()
+        return {"loss": error + self.weight * ratio, "l1": error.detach(), "ratio": ratio.detach(), "hard": hard}
+
+
+@dataclass(frozen=True)
+class SphericalL1(WindowedL1):
+    """The same on crops of 360° images whose HR is `height` rows high: L1 weighed by cos(latitude) (Eq. 6).
+
+    `batch["top"]` is the HR row where a crop starts; the network is told the latitudes of each crop's own rows."""
+
+    height: int = 1024
+
+    def error(self, model: nn.Module, batch: Batch, effort: Effort) -> tuple[Tensor, Sequence[Tensor]]:
+        assert isinstance(model, SuperResolver) and isinstance(model.encoder, CAMixerODI)
+        lr = (batch["lr"] - model.mean) / model.std
+        h, w = lr.shape[-2:]
+        scale, frame = batch["hr"].shape[-1] // w, Frame((h, w))
+        rows = (batch["top"] // scale).long()[:, None] + torch.arange(h, device=lr.device)
+        cosine = latitude_weights(self.height // scale).to(lr)[rows]  # (b, h)
+        noise = model.encoder.noise(lr, effort.keep)
+        encoded = model.encoder.run(lr, frame, effort, noise, cosine[:, None, :, None].expand(-1, -1, -1, w))
+        field = model.upsampler.prepare(encoded.features, lr, frame)
+        rgb = model.upsampler.sample(field, query_of(batch), effort).rgb.float() * model.std + model.mean
+        return ws_l1(rgb, batch["hr"], batch["top"], self.height), [one.evidence for one in encoded.route]  # type: ignore[misc]
+
+
+def masks_of(sampled: Sampled) -> list[Tensor]:
+    return [one.evidence for one in sampled.route if one.evidence is not None]
