@@ -9,8 +9,8 @@
 
 from scalewise.data.crops import AnyScaleCrops, FixedScaleCrops, Numbered, Samples, bicubic_8bit
 from scalewise.data.decode import SUFFIXES, decode_folder, open_pictures
-from scalewise.data.panorama import PanoramaCrops
 from scalewise.data.pack import read_pack, write_pack
+from scalewise.data.panorama import PanoramaCrops
 
 __all__ = [
     "SUFFIXES",

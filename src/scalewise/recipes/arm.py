@@ -32,7 +32,9 @@ COSTS = (0.0, 141.26, 304.57, 467.88)  # MFLOP of ARM's code, bicubic free
 
 ARM_FSRCNN = Recipe(
     "arm-fsrcnn",
-    Network("arm", {"backbone": {"name": "fsrcnn", "channels": 56}, "widths": [16, 36, 56], "bins": 30, "costs": COSTS}),
+    Network(
+        "arm", {"backbone": {"name": "fsrcnn", "channels": 56}, "widths": [16, 36, 56], "bins": 30, "costs": COSTS}
+    ),
     (WIDTHS, TABLE),
     source="ARM (arXiv:2203.10812), section 4.1, and its code",
     summary="ARM on FSRCNN: ×4, each patch takes bicubic or one of three widths",

@@ -17,16 +17,19 @@ from torch import nn
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.recipes import start
 from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, layer_ratio, printed_ratio
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
+from scalewise.training.recipe import Recipe, Stage, constant, cosine, halved
 from scalewise.zoo import Network
 
-GRAY, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 TINY_SIZE = {"channels": 24, "depths": [2, 2]}
 
 
 def network(predictor: str = "published", **sizes: object) -> Network:
     of_encoder = {"predictor": predictor, **sizes}
-    return Network.pair("camixer", "direct_shuffle", of_encoder=of_encoder, of_upsampler={"scale": 2}, mean=GRAY, std=ONE)
+    return Network.pair(
+        "camixer", "direct_shuffle", of_encoder=of_encoder, of_upsampler={"scale": 2}, mean=ZERO, std=ONE
+    )
 
 
 L1 = Stage(
@@ -52,18 +55,26 @@ CAMIXER_PRINTED = replace(
 )
 
 
+def score(model: nn.Module) -> Iterable[nn.Parameter]:
+    """What tells hard windows from simple ones."""
+    return (p for name, p in model.named_parameters() if ".predictor.score." in name)
+
+
 def but_the_score(model: nn.Module) -> Iterable[nn.Parameter]:
-    """All but what scores windows: it starts at zero, so windows are drawn by chance alone."""
     return (p for name, p in model.named_parameters() if ".predictor.score." not in name)
 
 
-# Ours: both kinds of windows learn on windows of all kinds before the predictor chooses, or it would avoid for ever what
-# attention cannot do yet; then everything, at a share drawn anew for each step.
+# Ours. First the scores rest at zero, so chance alone chooses and both kinds of windows learn on all content; most are
+# hard, so that attention is what the network is made for, and leaving it out costs most where there is most to restore.
+# Then the scores learn too, at a share drawn for each step.
 BY_CHANCE = replace(
-    L1, name="by-chance", steps=100_000, loss=WindowedL1(layer_ratio, (0.05, 0.95), 0.01), prepare=start.by_chance,
-    trains=but_the_score, schedule=lambda done: 1.0,
+    L1, name="by-chance", steps=250_000, loss=WindowedL1(layer_ratio, (0.5, 0.98), 0.01), prepare=start.by_chance,
+    trains=but_the_score, schedule=constant,
 )  # fmt: skip
-ROUTED = replace(BY_CHANCE, name="routed", steps=400_000, prepare=None, trains=None, schedule=L1.schedule)
+ROUTED = replace(
+    BY_CHANCE, name="routed", loss=WindowedL1(layer_ratio, (0.05, 0.98), 0.01), prepare=None, trains=None,
+    schedule=halved(0.0, 0.6, 0.8, 0.9),
+)  # fmt: skip
 CAMIXER = replace(
     CAMIXER_CODED,
     name="camixer-x2",
@@ -71,4 +82,63 @@ CAMIXER = replace(
     stages=(BY_CHANCE, ROUTED),
     source="ours after CAMixerSR (arXiv:2402.19289): a predictor that sees content, spec adaptive §2.4",
     summary="CAMixerSR with the repaired predictor: ×2, any share of attention",
+)
+
+ODI = Stage(
+    "l1", 500_000, PanoramaCrops(scale=2, lr_side=128), SphericalL1(printed_ratio), learning_rate=2e-4,
+    schedule=halved(0.5, 0.8, 0.9, 0.95), betas=(0.9, 0.99),
+)  # fmt: skip
+CAMIXER_ODI = Recipe(
+    "camixer-odi-x2",
+    Network.pair("camixer_odi", "direct_shuffle", of_upsampler={"scale": 2}, mean=DIV2K_MEAN, std=ONE),
+    (ODI,),
+    source="CAMixerSR (arXiv:2402.19289), supplement 1.3; optimizer and steps of OSRT-light (CVPR 2023)",
+    summary="CAMixerSR for 360° images: ×2, L1 weighed by latitude",
+    expects={"odi ODI-SR x2": 30.46, "odi SUN360 x2": 31.04},
+    validate_at=(2.0,),
+)
+
+SMALL = replace(
+    L1, steps=600, samples=FixedScaleCrops(scale=2, lr_side=48), batch=4, learning_rate=2e-3, schedule=cosine,
+    warmup=30, decay=0.0, ema=0.99, prepare=start.camixer_shuffle,
+)  # fmt: skip
+CAMIXER_CODED_TINY = replace(
+    CAMIXER_CODED,
+    name="camixer-x2-coded-tiny",
+    network=network(**TINY_SIZE),
+    stages=(SMALL,),
+    summary="the same in minutes on two cores",
+    expects={},
+)
+CAMIXER_PRINTED_TINY = replace(
+    CAMIXER_CODED_TINY,
+    name="camixer-x2-printed-tiny",
+    stages=(replace(SMALL, loss=WindowedL1(printed_ratio)),),
+    source=CAMIXER_PRINTED.source,
+)
+CAMIXER_TINY = replace(
+    CAMIXER,
+    name="camixer-x2-tiny",
+    network=network("repaired", **TINY_SIZE),
+    stages=(
+        replace(SMALL, name="by-chance", loss=BY_CHANCE.loss, trains=but_the_score, prepare=start.camixer_by_chance),
+        replace(
+            SMALL, name="routed", steps=300, samples=replace(SMALL.samples, tries=1), loss=ROUTED.loss, trains=score,
+            learning_rate=1e-2, prepare=None,
+        ),
+    ),
+    summary="the same in minutes on two cores",
+    expects={},
+)  # fmt: skip
+CAMIXER_ODI_TINY = replace(
+    CAMIXER_ODI,
+    name="camixer-odi-x2-tiny",
+    network=Network.pair(
+        "camixer_odi", "direct_shuffle", of_encoder=TINY_SIZE, of_upsampler={"scale": 2}, mean=DIV2K_MEAN, std=ONE
+    ),
+    stages=(
+        replace(SMALL, steps=400, samples=PanoramaCrops(scale=2, lr_side=32), loss=SphericalL1(printed_ratio), batch=6),
+    ),
+    summary="the same in minutes on two cores",
+    expects={},
 )

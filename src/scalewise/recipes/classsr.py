@@ -51,7 +51,12 @@ CLASSSR_FSRCNN = Recipe(
     (NETWORKS, CLASSIFIER),
     source="ClassSR (arXiv:2103.04039), section 4.1, and its code",
     summary="ClassSR on FSRCNN: ×4, each patch takes one of three networks",
-    expects={"classsr F2K x4": 27.93, "classsr Test2K x4": 25.61, "classsr Test4K x4": 26.91, "classsr Test8K x4": 32.73},
+    expects={
+        "classsr F2K x4": 27.93,
+        "classsr Test2K x4": 25.61,
+        "classsr Test4K x4": 26.91,
+        "classsr Test8K x4": 32.73,
+    },
     validate_at=(4.0,),
 )
 CLASSSR_FSRCNN_TINY = replace(

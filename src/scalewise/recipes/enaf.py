@@ -77,9 +77,7 @@ SMALL = replace(
     BACKBONE, steps=1_200, samples=FixedScaleCrops(scale=4, lr_side=24), batch=8, learning_rate=2e-3, warmup=50,
     ema=0.99, prepare=start.fsrcnn_exits,
 )  # fmt: skip
-SMALL_EXITS = replace(
-    SMALL, name="exits", steps=500, loss=early_exits_l1, trains=heads, prepare=None
-)
+SMALL_EXITS = replace(SMALL, name="exits", steps=500, loss=early_exits_l1, trains=heads, prepare=None)
 SMALL_ESTIMATOR = replace(
     SMALL_EXITS, name="estimator", steps=300, samples=PATCHES, batch=16, loss=psnr_estimate, trains=estimator
 )

@@ -78,16 +78,35 @@ def adaformer_shuffle(model: nn.Module) -> None:
 
 @torch.no_grad()
 def camixer_shuffle(model: nn.Module) -> None:
-    """A CAMixerSR, or the one for 360°, with a direct pixel shuffle: only the shallow features reach the tail."""
+    """A CAMixerSR, or the one for 360°, with a direct pixel shuffle: only the shallow features reach the tail.
+
+    Queries and keys start as half the features: pixels attend to what is like them, not to all of a window alike, which
+    would blur its values."""
     assert isinstance(model, SuperResolver)
     trunk, tail = model.encoder, model.upsampler
     assert isinstance(trunk, MixerTrunk) and isinstance(tail, DirectShuffle)
     carry(trunk.head)
     _zero(trunk.conv_after_body)
+    for block in trunk.blocks:
+        for layer in (block.mixer.query, block.mixer.key):
+            nn.init.eye_(layer.weight).mul_(0.5)
+            nn.init.zeros_(layer.bias)
     if isinstance(trunk, CAMixerODI):
         nn.init.zeros_(trunk.tail.conv.bias)  # type: ignore[arg-type]
     (scale,) = tail.scales
     _shuffled(tail.conv, scale)
+
+
+def by_chance(model: nn.Module) -> None:
+    """CAMixerSR's predictors give every window the same logits."""
+    for name, module in model.named_modules():
+        if name.endswith("predictor.score"):
+            _zero(module[-1])  # type: ignore[index]
+
+
+def camixer_by_chance(model: nn.Module) -> None:
+    camixer_shuffle(model)
+    by_chance(model)
 
 
 @torch.no_grad()
@@ -130,7 +149,7 @@ def fsrcnn(network: FixedNetwork) -> None:
 
 @torch.no_grad()
 def ape(model: nn.Module) -> None:
-    """APE with a tail of any power of two: every exit adds nothing to the shallow features."""
+    """APE at a power of two: every exit adds nothing to the shallow features, which are enlarged by two at a time."""
     network = model.get_submodule("network")
     assert isinstance(network, APE)
     carry(network.trunk.head)

@@ -1,9 +1,9 @@
-"""Losses of the adaptive encoders: TADT's two stages, AdaFormer's confidence beside its L1, CAMixerSR's share of windows.
+"""Losses of the adaptive encoders: TADT's two stages, AdaFormer's confidence beside its L1, CAMixerSR's windows.
 
 TADT (Xu et al., ECAI 2024): first the network with all branches, then everything with drawn routes and a price on the
 intensity (Eq. 5-7). AdaFormer (Luo et al., AAAI 2024): L1, and the uncertainty loss that trains its estimator (Eq. 17).
-CAMixerSR (Wang et al., CVPR 2024): L1 of drawn windows and a ratio loss that holds their share; on 360° images the L1 is
-weighed by latitude (supplement, Eq. 6).
+CAMixerSR (Wang et al., CVPR 2024): L1 of drawn windows and a ratio loss that holds their share; on 360° images the L1
+is weighed by latitude (supplement, Eq. 6).
 """
 
 from __future__ import annotations

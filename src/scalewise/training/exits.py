@@ -122,7 +122,7 @@ def patch_drops(model: PatchRouted, batch: Batch) -> Tensor:
     return summed / count.unsqueeze(1)
 
 
-# --- published networks: batches are whole crops at their one scale ------------------------------------------------------
+# --- published networks: batches are whole crops at their one scale ---------------------------------------------------
 
 
 def enaf_parts(model: nn.Module) -> tuple[ExitNetwork, ENAFRouter]:
@@ -158,7 +158,9 @@ def one_width_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Te
     """ARM: L1 of one width of the super-network, drawn with odds of its MACs squared (spec adaptive §6.2)."""
     assert isinstance(model, PatchPaths) and isinstance(model.network, ARM)
     lr = batch["lr"]
-    costs = [model.network.path_macs(path, (lr.shape[-2], lr.shape[-1])).total for path in range(1, model.network.paths)]
+    costs = [
+        model.network.path_macs(path, (lr.shape[-2], lr.shape[-1])).total for path in range(1, model.network.paths)
+    ]
     odds = torch.tensor(costs, dtype=torch.float64).square()
     path = 1 + int(torch.multinomial(odds, 1, generator=moment.generator))
     return {"loss": F.l1_loss(model.network.take(path, lr).float(), batch["hr"])}
@@ -205,7 +207,7 @@ class EdgeTable(Way):
 
 
 def divided_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-    """ClassSR's first phase: every network learns its part of the patches, the widest those that bicubic restores worst.
+    """ClassSR's first phase: each network learns its part of the patches, the widest what bicubic restores worst.
 
     The paper divides once, in thirds, by the dB of a trained network; here each batch is divided, by bicubic's."""
     network, _ = classsr_parts(model)
