@@ -6,8 +6,8 @@ FILE is what `scalewise train` leaves. dB: protocol default (Y, border ceil(scal
 in --val; networks for 360° images by WS-PSNR (protocol odi, around the sphere) on the panoramas in --pano at 1024×512.
 Options: the share of patches on each path, of windows and tokens that were kept. For CAMixerSR also the rank
 correlation of every layer's scores with the texture (standard deviation of gray) of the LR windows of all photos
-together. Ends with exit code 1 if a network is not 0.3 dB over bicubic, or if a repaired predictor does not reach 0.5 on
-average or loses by a larger budget.
+together. Ends with exit code 1 if a network is not 0.3 dB over bicubic, or if a repaired predictor does not reach 0.5
+on average or loses by a larger budget.
 """
 
 from __future__ import annotations

@@ -98,8 +98,9 @@ CAMIXER_ODI = Recipe(
     validate_at=(2.0,),
 )
 
+CROPS = FixedScaleCrops(scale=2, lr_side=48)
 SMALL = replace(
-    L1, steps=600, samples=FixedScaleCrops(scale=2, lr_side=48), batch=4, learning_rate=2e-3, schedule=cosine,
+    L1, steps=600, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
     warmup=30, decay=0.0, ema=0.99, prepare=start.camixer_shuffle,
 )  # fmt: skip
 CAMIXER_CODED_TINY = replace(
@@ -123,7 +124,7 @@ CAMIXER_TINY = replace(
     stages=(
         replace(SMALL, name="by-chance", loss=BY_CHANCE.loss, trains=but_the_score, prepare=start.camixer_by_chance),
         replace(
-            SMALL, name="routed", steps=300, samples=replace(SMALL.samples, tries=1), loss=ROUTED.loss, trains=score,
+            SMALL, name="routed", steps=300, samples=replace(CROPS, tries=1), loss=ROUTED.loss, trains=score,
             learning_rate=1e-2, prepare=None,
         ),
     ),
