@@ -32,7 +32,7 @@ from scalewise.training.engine import train
 from scalewise.training.exits import EdgeTable, divided_l1
 from scalewise.training.recipe import Batch, Moment, Recipe
 
-METHODS = ("camixer", "enaf", "arm", "classsr", "ape")
+METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")
 TINY = [name for name in RECIPES if name.split("-")[0] in METHODS and name.endswith("-tiny")]
 
 

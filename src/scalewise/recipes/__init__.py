@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalewise.errors import InvalidRequest
-from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY
+from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY, ADAFORMER_X4, ADAFORMER_X4_TINY
 from scalewise.recipes.ape import APE_EDSR, APE_EDSR_TINY
 from scalewise.recipes.arm import ARM_FSRCNN, ARM_FSRCNN_TINY
 from scalewise.recipes.camixer import (
@@ -43,6 +43,8 @@ RECIPES: dict[str, Recipe] = {
         EDSR_X4_TINY,
         ADAFORMER_X2,
         ADAFORMER_X2_TINY,
+        ADAFORMER_X4,
+        ADAFORMER_X4_TINY,
         TADT_LIIF,
         TADT_LIIF_TINY,
         CAMIXER,

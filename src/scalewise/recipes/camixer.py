@@ -98,10 +98,11 @@ CAMIXER_ODI = Recipe(
     validate_at=(2.0,),
 )
 
+# In fp32, which is as fast here; in bf16 a gradient overflowed: attention is not scaled.
 CROPS = FixedScaleCrops(scale=2, lr_side=48)
 SMALL = replace(
-    L1, steps=600, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
-    warmup=30, decay=0.0, ema=0.99, prepare=start.camixer_shuffle,
+    L1, steps=500, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
+    warmup=30, decay=0.0, ema=0.99, exact=True, prepare=start.camixer_shuffle,
 )  # fmt: skip
 CAMIXER_CODED_TINY = replace(
     CAMIXER_CODED,

@@ -58,20 +58,19 @@ def tadt_controller(model: nn.Module) -> None:
 
 @torch.no_grad()
 def adaformer_shuffle(model: nn.Module) -> None:
-    """An AdaFormer with a pixel shuffle by 2."""
+    """An AdaFormer with pixel shuffles by 2: at ×2 bilinear, at ×4 twice so."""
     assert isinstance(model, SuperResolver)
     trunk, tail = model.encoder, model.upsampler
-    assert isinstance(trunk, AdaFormer) and isinstance(tail, PixelShuffle) and tail.steps == (2,)
+    assert isinstance(trunk, AdaFormer) and isinstance(tail, PixelShuffle) and set(tail.steps) == {2}
     carry(trunk.head)
     nn.init.orthogonal_(trunk.embed.weight, gain=2.0)  # the estimator's tanh bends only for features of some size
     _zero(trunk.unembed)
     for block in (*trunk.encoder, *trunk.decoder):
         assert isinstance(block, ResidualBlock)
         _zero(block.conv2)
-    up = tail.convs[0]
-    assert isinstance(up, nn.Conv2d)
-    _carried_up(up)
-    up.weight[:12] /= 2  # the trunk adds its shallow features
+    for conv in tail.convs:
+        _carried_up(conv)  # type: ignore[arg-type]
+    tail.convs[0].weight[:12] /= 2  # type: ignore[union-attr, operator]  # the trunk adds its shallow features
     tail.last.weight.zero_()
     carry(tail.last)
 
