@@ -27,7 +27,7 @@ from scalewise.recipes.arm import ARM_FSRCNN_TINY
 from scalewise.recipes.camixer import CAMIXER_ODI_TINY, CAMIXER_TINY
 from scalewise.recipes.classsr import CLASSSR_FSRCNN_TINY
 from scalewise.recipes.enaf import ENAF_FSRCNN_TINY
-from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, layer_ratio, printed_ratio
+from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
 from scalewise.training.engine import train
 from scalewise.training.exits import EdgeTable, divided_l1
 from scalewise.training.recipe import Batch, Moment, Recipe
@@ -107,18 +107,23 @@ def test_tiny_recipes_run_twenty_steps_and_load(name: str, tmp_path: Path) -> No
 
 
 def test_ratio_losses_aim_where_they_say() -> None:
-    all_and_nothing = [torch.ones(2, 3, 3), torch.zeros(2, 3, 3)]
-    assert float(printed_ratio(all_and_nothing, 0.5)) == 0  # layers that have settled satisfy it
-    assert float(layer_ratio(all_and_nothing, 0.5)) == 0.25
-    assert float(printed_ratio(all_and_nothing, 0.25)) == 0.0625
-    assert float(coded_ratio(all_and_nothing, 0.25)) == 0  # ½ is its target at any γ
-    assert float(coded_ratio([torch.ones(1, 2, 2)], 0.25)) == 0.125
+    error = torch.arange(16.0).view(1, 4, 4)
+    all_and_nothing = [torch.ones(1, 4, 4), torch.zeros(1, 4, 4)]
+    assert float(printed_ratio(all_and_nothing, 0.5, error)) == 0  # layers that have settled satisfy it
+    assert float(hardest_windows(all_and_nothing, 0.5, error)) == 0.5
+    assert float(hardest_windows([(error >= 12).float()] * 2, 0.25, error)) == 0  # the quarter with the largest error
+    assert float(printed_ratio(all_and_nothing, 0.25, error)) == 0.0625
+    assert float(coded_ratio(all_and_nothing, 0.25, error)) == 0  # ½ is its target at any γ
+    assert float(coded_ratio([torch.ones(1, 2, 2)], 0.25, error)) == 0.125
 
 
 def test_a_drawn_share_is_the_share_of_hard_windows_and_all_layers_feel_it() -> None:
     model, one = built(CAMIXER_TINY).train(), batch(4, 64, 2)
+    for name, module in model.named_modules():
+        if name.endswith("predictor.score"):
+            nn.init.zeros_(module[-1].weight), nn.init.zeros_(module[-1].bias)  # type: ignore[index]
     for wanted in (0.1, 0.9):
-        losses = WindowedL1(layer_ratio, (wanted, wanted))(model, one, moment())
+        losses = WindowedL1(hardest_windows, (wanted, wanted))(model, one, moment())
         assert float(losses["hard"]) == pytest.approx(wanted, abs=0.08)  # 256 windows by chance
         torch.testing.assert_close(losses["loss"].detach(), losses["l1"] + losses["ratio"])
     model.zero_grad()

@@ -9,15 +9,12 @@ supplement gives optimizer or steps: those are OSRT's (Yu et al., CVPR 2023), wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-
-from torch import nn
 
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.recipes import start
-from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, layer_ratio, printed_ratio
-from scalewise.training.recipe import Recipe, Stage, constant, cosine, halved
+from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
+from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -55,31 +52,13 @@ CAMIXER_PRINTED = replace(
 )
 
 
-def score(model: nn.Module) -> Iterable[nn.Parameter]:
-    """What tells hard windows from simple ones."""
-    return (p for name, p in model.named_parameters() if ".predictor.score." in name)
-
-
-def but_the_score(model: nn.Module) -> Iterable[nn.Parameter]:
-    return (p for name, p in model.named_parameters() if ".predictor.score." not in name)
-
-
-# Ours. First the scores rest at zero, so chance alone chooses and both kinds of windows learn on all content; most are
-# hard, so that attention is what the network is made for, and leaving it out costs most where there is most to restore.
-# Then the scores learn too, at a share drawn for each step.
-BY_CHANCE = replace(
-    L1, name="by-chance", steps=250_000, loss=WindowedL1(layer_ratio, (0.5, 0.98), 0.01), prepare=start.by_chance,
-    trains=but_the_score, schedule=constant,
-)  # fmt: skip
-ROUTED = replace(
-    BY_CHANCE, name="routed", loss=WindowedL1(layer_ratio, (0.05, 0.98), 0.01), prepare=None, trains=None,
-    schedule=halved(0.0, 0.6, 0.8, 0.9),
-)  # fmt: skip
+# Ours: a share drawn for each step, and every layer is told which windows have the largest error.
+REPAIRED = replace(L1, loss=WindowedL1(hardest_windows, (0.3, 0.98), 0.01))
 CAMIXER = replace(
     CAMIXER_CODED,
     name="camixer-x2",
     network=network("repaired"),
-    stages=(BY_CHANCE, ROUTED),
+    stages=(REPAIRED,),
     source="ours after CAMixerSR (arXiv:2402.19289): a predictor that sees content, spec adaptive §2.4",
     summary="CAMixerSR with the repaired predictor: ×2, any share of attention",
 )
@@ -101,7 +80,7 @@ CAMIXER_ODI = Recipe(
 # In fp32, which is as fast here; in bf16 a gradient overflowed: attention is not scaled.
 CROPS = FixedScaleCrops(scale=2, lr_side=48)
 SMALL = replace(
-    L1, steps=500, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
+    L1, steps=800, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
     warmup=30, decay=0.0, ema=0.99, exact=True, prepare=start.camixer_shuffle,
 )  # fmt: skip
 CAMIXER_CODED_TINY = replace(
@@ -122,13 +101,7 @@ CAMIXER_TINY = replace(
     CAMIXER,
     name="camixer-x2-tiny",
     network=network("repaired", **TINY_SIZE),
-    stages=(
-        replace(SMALL, name="by-chance", loss=BY_CHANCE.loss, trains=but_the_score, prepare=start.camixer_by_chance),
-        replace(
-            SMALL, name="routed", steps=300, samples=replace(CROPS, tries=1), loss=ROUTED.loss, trains=score,
-            learning_rate=1e-2, prepare=None,
-        ),
-    ),
+    stages=(replace(SMALL, loss=REPAIRED.loss),),
     summary="the same in minutes on two cores",
     expects={},
 )  # fmt: skip

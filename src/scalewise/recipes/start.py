@@ -96,18 +96,6 @@ def camixer_shuffle(model: nn.Module) -> None:
     _shuffled(tail.conv, scale)
 
 
-def by_chance(model: nn.Module) -> None:
-    """CAMixerSR's predictors give every window the same logits."""
-    for name, module in model.named_modules():
-        if name.endswith("predictor.score"):
-            _zero(module[-1])  # type: ignore[index]
-
-
-def camixer_by_chance(model: nn.Module) -> None:
-    camixer_shuffle(model)
-    by_chance(model)
-
-
 @torch.no_grad()
 def fsrcnn_exits(model: nn.Module) -> None:
     """ENAF on FSRCNN: the pixels go through all layers to every exit."""

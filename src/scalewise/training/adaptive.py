@@ -73,23 +73,27 @@ def halting_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tens
     return {"loss": error + confidence, "l1": error.detach(), "uncertainty": confidence.detach(), "kept": kept}  # type: ignore[dict-item]
 
 
-# Masks (b, gy, gx) of all layers, 0 or 1 with a gradient, and γ → what keeps the share of hard windows at γ.
-RatioLoss = Callable[[Sequence[Tensor], float], Tensor]
+# Masks (b, gy, gx) of all layers, 0 or 1 with a gradient; γ; the mean error of each window (b, gy, gx) → what is added.
+RatioLoss = Callable[[Sequence[Tensor], float, Tensor], Tensor]
 
 
-def printed_ratio(masks: Sequence[Tensor], gamma: float) -> Tensor:
+def printed_ratio(masks: Sequence[Tensor], gamma: float, error: Tensor) -> Tensor:
     """As CAMixerSR prints it: the squared distance of the share in all layers together from γ."""
     return (torch.stack([mask.mean() for mask in masks]).mean() - gamma).square()
 
 
-def coded_ratio(masks: Sequence[Tensor], gamma: float) -> Tensor:
+def coded_ratio(masks: Sequence[Tensor], gamma: float, error: Tensor) -> Tensor:
     """As CAMixerSR's code has it: the target is ½ whatever γ is, which only weighs it (spec adaptive §2.8)."""
-    return 2 * gamma * printed_ratio(masks, 0.5)
+    return 2 * gamma * printed_ratio(masks, 0.5, error)
 
 
-def layer_ratio(masks: Sequence[Tensor], gamma: float) -> Tensor:
-    """Ours: every layer is held at γ. Held together, layers settle at all and at nothing (spec adaptive §2.4)."""
-    return torch.stack([(mask.mean() - gamma).square() for mask in masks]).mean()
+def hardest_windows(masks: Sequence[Tensor], gamma: float, error: Tensor) -> Tensor:
+    """Ours: in every layer the share γ of the batch's windows with the largest error is to be hard, the others not.
+
+    Held by its mean over all layers, the predictor may settle layers at all and at nothing (spec adaptive §2.4), and
+    the L1 alone tells it too little of content."""
+    hard = (error >= error.flatten().quantile(1 - gamma)).to(error)
+    return torch.stack([(mask - hard).square().mean() for mask in masks]).mean()
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,12 @@ class WindowedL1:
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         gamma, effort = self.drawn(moment)
-        return self.joined(*self.error(model, batch, effort), gamma)
+        sampled = self.sampled(model, batch, effort)
+        masks = [one.evidence for one in sampled.route if one.evidence is not None]
+        l1 = self.l1(sampled.rgb, batch)
+        ratio = self.ratio(masks, gamma, window_error(sampled.rgb, batch["hr"], masks[0]))
+        hard = torch.stack([mask.detach().mean() for mask in masks]).mean()
+        return {"loss": l1 + self.weight * ratio, "l1": l1.detach(), "ratio": ratio.detach(), "hard": hard}
 
     def drawn(self, moment: Moment) -> tuple[float, Effort]:
         """This step's γ, and the effort that shifts the draw to it."""
@@ -115,15 +124,11 @@ class WindowedL1:
         gamma = low + (high - low) * float(torch.rand((), generator=moment.generator))
         return gamma, Effort(keep=gamma)
 
-    def error(self, model: nn.Module, batch: Batch, effort: Effort) -> tuple[Tensor, Sequence[Tensor]]:
-        """The L1 of a batch, and the masks of all layers."""
-        sampled = rendered(model, batch, effort)
-        return F.l1_loss(sampled.rgb, batch["hr"]), masks_of(sampled)
+    def sampled(self, model: nn.Module, batch: Batch, effort: Effort) -> Sampled:
+        return rendered(model, batch, effort)
 
-    def joined(self, error: Tensor, masks: Sequence[Tensor], gamma: float) -> dict[str, Tensor]:
-        ratio = self.ratio(masks, gamma)
-        hard = torch.stack([mask.detach().mean() for mask in masks]).mean()
-        return {"loss": error + self.weight * ratio, "l1": error.detach(), "ratio": ratio.detach(), "hard": hard}
+    def l1(self, rgb: Tensor, batch: Batch) -> Tensor:
+        return F.l1_loss(rgb, batch["hr"])
 
 
 @dataclass(frozen=True)
@@ -134,19 +139,23 @@ class SphericalL1(WindowedL1):
 
     height: int = 1024
 
-    def error(self, model: nn.Module, batch: Batch, effort: Effort) -> tuple[Tensor, Sequence[Tensor]]:
+    def sampled(self, model: nn.Module, batch: Batch, effort: Effort) -> Sampled:
         assert isinstance(model, SuperResolver) and isinstance(model.encoder, CAMixerODI)
         lr = (batch["lr"] - model.mean) / model.std
         h, w = lr.shape[-2:]
         scale, frame = batch["hr"].shape[-1] // w, Frame((h, w))
-        rows = (batch["top"] // scale).long()[:, None] + torch.arange(h, device=lr.device)
-        cosine = latitude_weights(self.height // scale).to(lr)[rows]  # (b, h)
+        rows = (batch["top"] // scale).long()[:, None].cpu() + torch.arange(h)
+        cosine = latitude_weights(self.height // scale)[rows].to(lr)  # (b, h)
         noise = model.encoder.noise(lr, effort.keep)
         encoded = model.encoder.run(lr, frame, effort, noise, cosine[:, None, :, None].expand(-1, -1, -1, w))
         field = model.upsampler.prepare(encoded.features, lr, frame)
-        rgb = model.upsampler.sample(field, query_of(batch), effort).rgb.float() * model.std + model.mean
-        return ws_l1(rgb, batch["hr"], batch["top"], self.height), [one.evidence for one in encoded.route]  # type: ignore[misc]
+        rgb = model.upsampler.sample(field, query_of(batch), effort).rgb.float()
+        return Sampled(rgb * model.std + model.mean, encoded.route)
+
+    def l1(self, rgb: Tensor, batch: Batch) -> Tensor:
+        return ws_l1(rgb, batch["hr"], batch["top"], self.height)
 
 
-def masks_of(sampled: Sampled) -> list[Tensor]:
-    return [one.evidence for one in sampled.route if one.evidence is not None]
+def window_error(rgb: Tensor, hr: Tensor, mask: Tensor) -> Tensor:
+    """The mean absolute error in each window of a mask (b, gy, gx), without gradient."""
+    return F.adaptive_avg_pool2d((rgb.detach() - hr).abs().mean(1), mask.shape[-2:])
