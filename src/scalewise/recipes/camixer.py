@@ -53,7 +53,7 @@ CAMIXER_PRINTED = replace(
 
 
 # Ours: a share drawn for each step, and every layer is told which windows have the largest error.
-REPAIRED = replace(L1, loss=WindowedL1(hardest_windows, (0.3, 0.98), 0.01))
+REPAIRED = replace(L1, loss=WindowedL1(hardest_windows, (0.3, 0.98), 0.3))
 CAMIXER = replace(
     CAMIXER_CODED,
     name="camixer-x2",
@@ -80,7 +80,7 @@ CAMIXER_ODI = Recipe(
 # In fp32, which is as fast here; in bf16 a gradient overflowed: attention is not scaled.
 CROPS = FixedScaleCrops(scale=2, lr_side=48)
 SMALL = replace(
-    L1, steps=800, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
+    L1, steps=400, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
     warmup=30, decay=0.0, ema=0.99, exact=True, prepare=start.camixer_shuffle,
 )  # fmt: skip
 CAMIXER_CODED_TINY = replace(
