@@ -146,6 +146,17 @@ def latitude_weights(height: int) -> Float[Tensor, "h"]:
     return torch.cos(row_latitudes(height))
 
 
+def tangent_positions(height: int, top: int, side: int) -> tuple[Tensor, Tensor]:
+    """Where a lens that looks at the centre of an ERP crop sees its pixels: columns and rows (side, side), float64, in
+    focal lengths from the lens's axis (gnomonic projection); the crop's first row is `top` of `height`."""
+    latitude = row_latitudes(height)[top : top + side].unsqueeze(1)
+    centre = (top + side / 2 - height / 2) * (math.pi / height)
+    turn = (torch.arange(side, dtype=torch.float64) + 0.5 - side / 2) * (math.pi / height)
+    ahead = math.sin(centre) * latitude.sin() + math.cos(centre) * latitude.cos() * turn.cos()
+    down = math.cos(centre) * latitude.sin() - math.sin(centre) * latitude.cos() * turn.cos()
+    return latitude.cos() * turn.sin() / ahead, down / ahead
+
+
 def fisheye_shrink(image: Float[Tensor, "3 H W"], scale: int) -> Float[Tensor, "3 h w"]:
     """The LR of an ERP image, (H // scale, W // scale), 8-bit levels in the fisheye plane, in [0, 1].
 

@@ -43,7 +43,8 @@ class MixerTrunk(nn.Module):
     """Groups of blocks whose windows are routed; a network gives `condition`, `enter`, `leave` and their MACs.
 
     With gradients the definition runs, without them what is kept alone; the numbers agree to rounding. In training mode
-    masks are drawn with noise from `generator` (None: torch's global one).
+    masks are drawn with noise from `generator` (None: torch's global one), at the odds of the effort's `keep` if that
+    is below 1.
     """
 
     dials = ("gamma",)
@@ -87,7 +88,7 @@ class MixerTrunk(nn.Module):
         Its evidence (b, gy, gx) is the margin of "hard"; in training the mask itself, 0 or 1 with a straight-through
         gradient: what the paper's ratio loss averages.
         """
-        noise = self.noise(lr) if self.training else None
+        noise = self.noise(lr, effort.keep) if self.training else None
         return self.run(lr, frame, effort, noise)
 
     def forward(self, lr: Tensor, effort: Effort | None = None) -> Tensor:
@@ -120,10 +121,11 @@ class MixerTrunk(nn.Module):
 
     # --- how it runs
 
-    def noise(self, lr: Tensor) -> list[Tensor]:
-        """Gumbel noise (b, n, 2) of every block."""
+    def noise(self, lr: Tensor, keep: float = 1.0) -> list[Tensor]:
+        """Gumbel noise (b, n, 2) of every block; below 1, `keep` is the share that windows of equal logits get."""
         shape = (len(lr), self._windows((lr.shape[-2], lr.shape[-1])), 2)
-        return [gumbel(shape, self.generator, lr.device) for _ in self.blocks]
+        odds = torch.tensor([math.log(max(keep, 1e-6) / (1 - keep)) if keep < 1 else 0.0, 0.0], device=lr.device)
+        return [gumbel(shape, self.generator, lr.device) + odds for _ in self.blocks]
 
     def run(
         self,

@@ -5,8 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalewise.errors import InvalidRequest
-from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY
+from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY, ADAFORMER_X4, ADAFORMER_X4_TINY
+from scalewise.recipes.ape import APE_EDSR, APE_EDSR_TINY
+from scalewise.recipes.arm import ARM_FSRCNN, ARM_FSRCNN_TINY
+from scalewise.recipes.camixer import (
+    CAMIXER,
+    CAMIXER_CODED,
+    CAMIXER_CODED_TINY,
+    CAMIXER_ODI,
+    CAMIXER_ODI_TINY,
+    CAMIXER_PRINTED,
+    CAMIXER_PRINTED_TINY,
+    CAMIXER_TINY,
+)
+from scalewise.recipes.classsr import CLASSSR_FSRCNN, CLASSSR_FSRCNN_TINY
 from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
+from scalewise.recipes.enaf import (
+    ENAF_CARN,
+    ENAF_CARN_TINY,
+    ENAF_FSRCNN,
+    ENAF_FSRCNN_TINY,
+    ENAF_SRRESNET,
+    ENAF_SRRESNET_TINY,
+)
 from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PHOTO, QUALITY
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
 from scalewise.training.recipe import Recipe, Theirs
@@ -25,8 +46,30 @@ RECIPES: dict[str, Recipe] = {
         EDSR_X4_TINY,
         ADAFORMER_X2,
         ADAFORMER_X2_TINY,
+        ADAFORMER_X4,
+        ADAFORMER_X4_TINY,
         TADT_LIIF,
         TADT_LIIF_TINY,
+        CAMIXER,
+        CAMIXER_TINY,
+        CAMIXER_PRINTED,
+        CAMIXER_PRINTED_TINY,
+        CAMIXER_CODED,
+        CAMIXER_CODED_TINY,
+        CAMIXER_ODI,
+        CAMIXER_ODI_TINY,
+        ENAF_FSRCNN,
+        ENAF_FSRCNN_TINY,
+        ENAF_CARN,
+        ENAF_CARN_TINY,
+        ENAF_SRRESNET,
+        ENAF_SRRESNET_TINY,
+        ARM_FSRCNN,
+        ARM_FSRCNN_TINY,
+        CLASSSR_FSRCNN,
+        CLASSSR_FSRCNN_TINY,
+        APE_EDSR,
+        APE_EDSR_TINY,
     )
 }
 

@@ -1,4 +1,4 @@
-"""AdaFormer with its pixel shuffle, at ×2, trained with the halting that it runs with; a tiny sibling.
+"""AdaFormer with its pixel shuffle, at ×2 and at the paper's ×4, trained with the halting that it runs with; siblings.
 
 Luo et al., AAAI 2024: LR crops of 48×48, 16 of them, Adam 2e-4 halved every 200 of 1000 epochs of 1000 steps, L1 and
 the uncertainty loss of every layer's confidence (Eq. 17), halting at ε = 0.05.
@@ -38,18 +38,37 @@ ESTIMATOR = replace(
     betas=(0.9, 0.99), trains=estimator, prepare=None,
 )  # fmt: skip
 
+TINY_SIZE = {
+    "channels": 32, "blocks": 4, "embed": 32, "heads": 2, "hidden": 64, "encoder_blocks": 2, "decoder_blocks": 2,
+}  # fmt: skip
 ADAFORMER_X2_TINY = replace(
     ADAFORMER_X2,
     name="adaformer-x2-tiny",
-    network=Network.pair(
-        "adaformer",
-        "pixel_shuffle",
-        of_encoder={
-            "channels": 32, "blocks": 4, "embed": 32, "heads": 2, "hidden": 64, "encoder_blocks": 2,
-            "decoder_blocks": 2,
-        },
-        of_upsampler={"scale": 2},
-    ),
+    network=Network.pair("adaformer", "pixel_shuffle", of_encoder=TINY_SIZE, of_upsampler={"scale": 2}),
     stages=(TINY, ESTIMATOR),
     summary="the same in minutes on two cores",
 )  # fmt: skip
+
+ADAFORMER_X4 = replace(
+    ADAFORMER_X2,
+    name="adaformer-x4",
+    network=Network.pair("adaformer", "pixel_shuffle", of_upsampler={"scale": 4}),
+    stages=(replace(L1, samples=FixedScaleCrops(scale=4, lr_side=48)),),
+    summary="AdaFormer: ×4, tokens leave when they are well restored",
+    expects={
+        "adaformer Set5 x4": 32.43, "adaformer Set14 x4": 28.80, "adaformer B100 x4": 27.70,
+        "adaformer Urban100 x4": 26.48, "adaformer DIV2K x4": 30.63,
+    },
+    validate_at=(4.0,),
+)  # fmt: skip
+ADAFORMER_X4_TINY = replace(
+    ADAFORMER_X4,
+    name="adaformer-x4-tiny",
+    network=Network.pair("adaformer", "pixel_shuffle", of_encoder=TINY_SIZE, of_upsampler={"scale": 4}),
+    stages=(
+        replace(TINY, samples=FixedScaleCrops(scale=4, lr_side=24)),
+        replace(ESTIMATOR, samples=FixedScaleCrops(scale=4, lr_side=24, tries=1)),
+    ),
+    summary="the same in minutes on two cores",
+    expects={},
+)

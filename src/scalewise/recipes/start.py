@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from scalewise.encoders.adaformer import AdaFormer
+from scalewise.encoders.camixer import MixerTrunk
+from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.tadt import MultiScaleTransformer
 from scalewise.layers import ResidualBlock
 from scalewise.model import SuperResolver
+from scalewise.multiexit.ape import APE
+from scalewise.multiexit.enaf import DeconvolutionHead, FSRCNNExits
+from scalewise.multiexit.paths import FixedNetwork
 from scalewise.routing.branch import TaskController
-from scalewise.upsamplers.fixed import PixelShuffle
+from scalewise.upsamplers.fixed import Deconvolution, DirectShuffle, PixelShuffle
 from scalewise.upsamplers.liif import LIIF
 
 
@@ -52,33 +58,148 @@ def tadt_controller(model: nn.Module) -> None:
 
 @torch.no_grad()
 def adaformer_shuffle(model: nn.Module) -> None:
-    """An AdaFormer with a pixel shuffle by 2."""
+    """An AdaFormer with pixel shuffles by 2: at ×2 bilinear, at ×4 twice so."""
     assert isinstance(model, SuperResolver)
     trunk, tail = model.encoder, model.upsampler
-    assert isinstance(trunk, AdaFormer) and isinstance(tail, PixelShuffle) and tail.steps == (2,)
+    assert isinstance(trunk, AdaFormer) and isinstance(tail, PixelShuffle) and set(tail.steps) == {2}
     carry(trunk.head)
     nn.init.orthogonal_(trunk.embed.weight, gain=2.0)  # the estimator's tanh bends only for features of some size
     _zero(trunk.unembed)
     for block in (*trunk.encoder, *trunk.decoder):
         assert isinstance(block, ResidualBlock)
         _zero(block.conv2)
-    up = tail.convs[0]
-    assert isinstance(up, nn.Conv2d) and up.bias is not None
-    taps = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])  # of the two output pixels of each input pixel
-    phases = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1) / 2  # half: the trunk adds its shallow features
-    up.weight[:12], up.bias[:12] = 0, 0
-    for colour in range(3):
-        up.weight[4 * colour : 4 * colour + 4, colour] = phases
+    for conv in tail.convs:
+        _carried_up(conv)  # type: ignore[arg-type]
+    tail.convs[0].weight[:12] /= 2  # type: ignore[union-attr, operator]  # the trunk adds its shallow features
     tail.last.weight.zero_()
     carry(tail.last)
+
+
+@torch.no_grad()
+def camixer_shuffle(model: nn.Module) -> None:
+    """A CAMixerSR, or the one for 360°, with a direct pixel shuffle: only the shallow features reach the tail.
+
+    Queries and keys start as half the features: pixels attend to what is like them, not to all of a window alike, which
+    would blur its values."""
+    assert isinstance(model, SuperResolver)
+    trunk, tail = model.encoder, model.upsampler
+    assert isinstance(trunk, MixerTrunk) and isinstance(tail, DirectShuffle)
+    carry(trunk.head)
+    _zero(trunk.conv_after_body)
+    for block in trunk.blocks:
+        for layer in (block.mixer.query, block.mixer.key):
+            nn.init.eye_(layer.weight).mul_(0.5)
+            nn.init.zeros_(layer.bias)
+    if isinstance(trunk, CAMixerODI):
+        nn.init.zeros_(trunk.tail.conv.bias)  # type: ignore[arg-type]
+    (scale,) = tail.scales
+    _shuffled(tail.conv, scale)
+
+
+@torch.no_grad()
+def fsrcnn_exits(model: nn.Module) -> None:
+    """ENAF on FSRCNN: the pixels go through all layers to every exit."""
+    network = model.get_submodule("network")
+    assert isinstance(network, FSRCNNExits)
+    fsrcnn(network.backbone)
+    for head in network.heads:
+        assert isinstance(head, DeconvolutionHead)
+        carry(head[0])  # type: ignore[arg-type]
+        _deconvolved(head[2])  # type: ignore[arg-type]
+
+
+def psnr_estimator(model: nn.Module) -> None:
+    """ENAF's estimator expects 30 dB of every path: hundreds of steps are few to come there from 0."""
+    last = model.get_submodule("router.estimator.last")
+    assert isinstance(last, nn.Linear)
+    nn.init.constant_(last.bias, -30.0)
+
+
+def fsrcnn_arm(model: nn.Module) -> None:
+    """ARM on FSRCNN: every width holds the first channels, so all start as bilinear interpolation."""
+    network = model.get_submodule("network.network")
+    assert isinstance(network, FixedNetwork)
+    fsrcnn(network)
+
+
+def fsrcnn_classes(model: nn.Module) -> None:
+    """ClassSR on FSRCNN."""
+    networks = model.get_submodule("network.networks")
+    assert isinstance(networks, nn.ModuleList)
+    for network in networks:
+        assert isinstance(network, FixedNetwork)
+        fsrcnn(network)
+
+
+@torch.no_grad()
+def fsrcnn(network: FixedNetwork) -> None:
+    """An FSRCNN: the first three channels carry the pixels, which are positive, so PReLU leaves them."""
+    trunk, tail = network.encoder, network.tail
+    assert isinstance(trunk, FSRCNN) and isinstance(tail, Deconvolution)
+    for conv in (trunk.extract[0], trunk.shrink[0], *trunk.maps, trunk.expand[0]):
+        carry(conv)  # type: ignore[arg-type]
+    _deconvolved(tail.deconv)
+
+
+@torch.no_grad()
+def ape(model: nn.Module) -> None:
+    """APE at a power of two: every exit adds nothing to the shallow features, which are enlarged by two at a time."""
+    network = model.get_submodule("network")
+    assert isinstance(network, APE)
+    carry(network.trunk.head)
+    _zero(network.trunk.body_end)
+    for conv in network.tail.convs:
+        _carried_up(conv)  # type: ignore[arg-type]
+    network.tail.last.weight.zero_()
+    carry(network.tail.last)
+
+
+def _carried_up(conv: nn.Conv2d) -> None:
+    """Before a pixel shuffle by 2: the first three channels, enlarged bilinearly."""
+    assert conv.bias is not None
+    taps = _bilinear(2)
+    phases = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
+    conv.weight[:12], conv.bias[:12] = 0, 0
+    for colour in range(3):
+        conv.weight[4 * colour : 4 * colour + 4, colour] = phases
+
+
+def _deconvolved(conv: nn.ConvTranspose2d) -> None:
+    """Bilinear interpolation of the first three channels; the others begin with nothing."""
+    assert conv.bias is not None
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    (stride, _), (padding, _) = conv.stride, conv.padding
+    assert isinstance(padding, int)
+    # tap k of input pixel 0 is output pixel k - padding
+    away = ((torch.arange(conv.kernel_size[0]) - padding + 0.5) / stride - 0.5).abs()
+    line = (1 - away).clamp(min=0)
+    for colour in range(3):
+        conv.weight[colour, colour] = torch.outer(line, line)
+
+
+def _shuffled(conv: nn.Conv2d, scale: int) -> None:
+    """The pixels of the first three channels, enlarged bilinearly once they are shuffled."""
+    _zero(conv)
+    taps = _bilinear(scale)
+    phases = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
+    for colour in range(3):
+        conv.weight[scale**2 * colour : scale**2 * (colour + 1), colour] = phases
+
+
+def _bilinear(scale: int) -> Tensor:
+    """(scale, 3): the weights of pixels i - 1, i, i + 1 for the output pixels of pixel i, along an axis."""
+    place = (torch.arange(scale) + 0.5) / scale - 0.5
+    return torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)], 1)
 
 
 def carry(conv: nn.Conv2d) -> None:
     """The first three outputs are the first three inputs."""
     assert conv.bias is not None
     conv.weight[:3], conv.bias[:3] = 0, 0
+    centre = conv.kernel_size[0] // 2
     for colour in range(3):
-        conv.weight[colour, colour, 1, 1] = 1
+        conv.weight[colour, colour, centre, centre] = 1
 
 
 def _carry_rows(layer: nn.Linear, inputs: Tensor, signs: tuple[int, ...]) -> None:

@@ -1,16 +1,31 @@
-"""Training of multi-exit any-scale networks: first the exits together, then the router that predicts their gains."""
+"""Losses of networks with paths: our exits and the router that predicts their gains, then ENAF, ARM, ClassSR and APE.
+
+What the published ones minimise is beside their networks (`multiexit/`); here it meets a batch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scalewise.edges import edge_score
 from scalewise.grid import Query
+from scalewise.multiexit.ape import APE, capacity_loss
+from scalewise.multiexit.arm import ARM
+from scalewise.multiexit.classsr import ClassSR, average_loss, class_loss
+from scalewise.multiexit.enaf import ExitNetwork, estimator_loss, exit_loss, patch_psnr
+from scalewise.multiexit.paths import bicubic
+from scalewise.patch_exits import PatchExits
+from scalewise.patch_paths import PatchPaths
 from scalewise.patches import PatchRouted
+from scalewise.routing.estimator import ClassRouter, EdgeRouter, ENAFRouter
 from scalewise.training.losses import query_of as rendered_at
-from scalewise.training.recipe import Batch, Moment
+from scalewise.training.recipe import Batch, Moment, Stage
+from scalewise.training.way import Way
 
 MEAN_WEIGHT = 10.0  # of the squared mean error of a crop, beside the mean squared error
 
@@ -87,7 +102,7 @@ def router_loss(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Ten
         drop = patch_drops(model, batch)
     predicted = model.router(lr, batch["scale"])  # (b, exits, gy, gx) square roots
     wanted = drop.clamp_min(0).sqrt()
-    return {"loss": torch.nn.functional.smooth_l1_loss(predicted.float(), wanted, beta=0.02)}
+    return {"loss": F.smooth_l1_loss(predicted.float(), wanted, beta=0.02)}
 
 
 def patch_drops(model: PatchRouted, batch: Batch) -> Tensor:
@@ -104,8 +119,154 @@ def patch_drops(model: PatchRouted, batch: Batch) -> Tensor:
     gy, gx = (-(-n // patch) for n in lr.shape[-2:])
     rows = (query.y.flatten(1) / patch).long().clamp(0, gy - 1)
     columns = (query.x.flatten(1) / patch).long().clamp(0, gx - 1)
-    to_rows = torch.nn.functional.one_hot(rows, gy).to(drops)  # (b, hq, gy)
-    to_columns = torch.nn.functional.one_hot(columns, gx).to(drops)
+    to_rows = F.one_hot(rows, gy).to(drops)  # (b, hq, gy)
+    to_columns = F.one_hot(columns, gx).to(drops)
     summed = torch.einsum("behw,bhy,bwx->beyx", drops, to_rows, to_columns)
     count = torch.einsum("bhy,bwx->byx", to_rows, to_columns).clamp_min(1)
     return summed / count.unsqueeze(1)
+
+
+# --- published networks: batches are whole crops at their one scale ---------------------------------------------------
+
+
+def enaf_parts(model: nn.Module) -> tuple[ExitNetwork, ENAFRouter]:
+    assert isinstance(model, PatchPaths)
+    network, router = model.network, model.router
+    assert isinstance(network, ExitNetwork) and isinstance(router, ENAFRouter)
+    return network, router
+
+
+def backbone_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    """ENAF's first phase (Eq. 5): L1 of the whole network."""
+    network, _ = enaf_parts(model)
+    return {"loss": F.l1_loss(network.backbone(batch["lr"]).float(), batch["hr"])}
+
+
+def early_exits_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    """ENAF's second phase (Eq. 6): the sum of the L1 of all exits."""
+    network, _ = enaf_parts(model)
+    pictures = [picture.float() for picture in network.every_exit(batch["lr"])]
+    each = {f"l1/exit{k}": F.l1_loss(one.detach(), batch["hr"]) for k, one in enumerate(pictures[1:], 1)}
+    return {"loss": exit_loss(pictures, batch["hr"])} | each
+
+
+def psnr_estimate(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    """ENAF's third phase (Eq. 7): how far the estimator is from each path's PSNR, in dB; the network is frozen."""
+    network, router = enaf_parts(model)
+    with torch.no_grad():
+        pictures = [picture.float() for picture in network.every_exit(batch["lr"])]
+    return {"loss": estimator_loss(router.estimator(batch["lr"]).float(), patch_psnr(pictures, batch["hr"]))}
+
+
+def one_width_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    """ARM: L1 of one width of the super-network, drawn with odds of its MACs squared (spec adaptive §6.2)."""
+    assert isinstance(model, PatchPaths) and isinstance(model.network, ARM)
+    lr = batch["lr"]
+    costs = [
+        model.network.path_macs(path, (lr.shape[-2], lr.shape[-1])).total for path in range(1, model.network.paths)
+    ]
+    odds = torch.tensor(costs, dtype=torch.float64).square()
+    path = 1 + int(torch.multinomial(odds, 1, generator=moment.generator))
+    return {"loss": F.l1_loss(model.network.take(path, lr).float(), batch["hr"])}
+
+
+class EdgeTable(Way):
+    """ARM's second stage, which learns nothing by gradient: the mean PSNR of each width on patches of one edge score.
+
+    The bins part 0..`MOST` evenly; where no patch fell, a bin has what its nearest neighbour has. The table is written
+    into the router after every step, so that it may stop at any."""
+
+    MOST = 219.65  # the published tables' last bin ends there (spec adaptive §6.2)
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, model: nn.Module, stage: Stage, *, seed: tuple[int, ...], out: Path) -> None:
+        super().__init__(model, stage, seed=seed, out=out)
+        self.automatic_optimization = False
+        router = self.router
+        self.register_buffer("total", torch.zeros_like(router.expected))
+        self.register_buffer("count", torch.zeros(router.expected.shape[1], dtype=torch.float64))
+
+    @property
+    def router(self) -> EdgeRouter:
+        assert isinstance(self.model, PatchPaths) and isinstance(self.model.router, EdgeRouter)
+        return self.model.router
+
+    @torch.no_grad()
+    def training_step(self, batch: Batch, index: int) -> None:
+        network, bins = self.model.get_submodule("network"), len(self.count)
+        assert isinstance(network, ARM)
+        pictures = [network.take(path, batch["lr"]) for path in range(network.paths)]
+        psnr = patch_psnr(pictures, batch["hr"]).double()  # (n, paths)
+        place = (edge_score(batch["lr"]) * (bins / self.MOST)).long().clamp(max=bins - 1)
+        finite = psnr.isfinite().all(1)
+        self.total.index_add_(1, place[finite], psnr[finite].T)
+        self.count.index_add_(0, place[finite], torch.ones_like(psnr[finite, 0]))
+        centres = (torch.arange(bins, dtype=torch.float64, device=place.device) + 0.5) * (self.MOST / bins)
+        filled = self.count.nonzero().squeeze(1)
+        nearest = filled[(centres[:, None] - centres[filled]).abs().argmin(1)]
+        self.router.centres.copy_(centres.expand_as(self.router.centres))
+        self.router.expected.copy_((self.total / self.count.clamp_min(1))[:, nearest])
+        self.last = {"patches": self.count.sum().float()}
+
+
+def divided_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    """ClassSR's first phase: each network learns its part of the patches, the widest what bicubic restores worst.
+
+    The paper divides once, in thirds, by the dB of a trained network; here each batch is divided, by bicubic's."""
+    network, _ = classsr_parts(model)
+    lr, hr = batch["lr"], batch["hr"]
+    hard_last = patch_psnr([bicubic(lr, network.scale)], hr)[:, 0].argsort(descending=True)
+    losses = {}
+    for path, of in enumerate(hard_last.tensor_split(network.paths)):
+        losses[f"l1/net{path + 1}"] = F.l1_loss(network.networks[path](lr[of]).float(), hr[of])
+    total = torch.stack(list(losses.values())).sum()
+    return {"loss": total} | {name: one.detach() for name, one in losses.items()}
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """ClassSR's second phase: L1 of the mixed picture, class loss and average loss with the paper's weights."""
+
+    image: float = 1000.0
+    clear: float = 0.5
+    even: float = 3.0
+
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        network, router = classsr_parts(model)
+        probability = router.estimator(batch["lr"]).float().softmax(1)
+        error = F.l1_loss(network.mixed(batch["lr"], probability).float(), batch["hr"])
+        clear, even = class_loss(probability), average_loss(probability)
+        loss = self.image * error + self.clear * clear + self.even * even
+        return {"loss": loss, "l1": error.detach(), "class": clear.detach(), "average": even.detach()}
+
+
+def classsr_parts(model: nn.Module) -> tuple[ClassSR, ClassRouter]:
+    assert isinstance(model, PatchPaths)
+    network, router = model.network, model.router
+    assert isinstance(network, ClassSR) and isinstance(router, ClassRouter)
+    return network, router
+
+
+def last_exit_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    """The backbone that APE starts from: L1 of the last exit."""
+    network = ape_of(model)
+    shallow = x = network.enter(batch["lr"])
+    for path in range(network.paths):
+        x = network.stretch(path, x)
+    return {"loss": F.l1_loss(network.leave(shallow, x).float(), batch["hr"])}
+
+
+def capacities(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    """APE: L1 of every exit and the squared error of its capacity; the border is scale + 6 (spec adaptive §6.3)."""
+    network = ape_of(model)
+    pictures, found = network(batch["lr"])
+    loss = capacity_loss(
+        [one.float() for one in pictures], [one.float() for one in found], batch["hr"], shave=network.scale + 6
+    )
+    return {"loss": loss, "capacity": torch.stack([one.detach().float().mean() for one in found]).mean()}
+
+
+def ape_of(model: nn.Module) -> APE:
+    assert isinstance(model, PatchExits) and isinstance(model.network, APE)
+    return model.network

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.contracts import Sampled
+from scalewise.effort import Effort
 from scalewise.grid import Frame, Query, rectangle
 from scalewise.training.recipe import Batch, Moment
 
@@ -22,10 +23,10 @@ def query_of(batch: Batch, dtype: torch.dtype = torch.float32) -> Query:
     return Query(y.unsqueeze(2), x.unsqueeze(1), batch["cell"])
 
 
-def rendered(model: nn.Module, batch: Batch) -> Sampled:
+def rendered(model: nn.Module, batch: Batch, effort: Effort | None = None) -> Sampled:
     """What the model makes of a batch, in the shape of its "hr", float32; and its route."""
     lr = batch["lr"].contiguous(memory_format=torch.channels_last)
-    sampled: Sampled = model(lr, query_of(batch), batch["scale"])
+    sampled: Sampled = model(lr, query_of(batch), batch["scale"], effort)
     return Sampled(sampled.rgb.float(), sampled.route)
 
 

@@ -1,0 +1,119 @@
+"""CAMixerSR at ×2 in three ways: with the ratio loss that is coded, with the one that is printed, and with the repaired
+predictor, which routes by content; and CAMixerSR for 360° images. Tiny siblings.
+
+Wang et al., CVPR 2024, arXiv:2402.19289; its published configuration is for ×4: DIV2K, LR crops of 64×64, 64 of them,
+AdamW 5e-4 (0.9, 0.99), decay 1e-4, halved at 250, 400, 450 and 475 of 500 thousand steps, EMA 0.999, L1 plus the ratio
+loss. The published code does not train as it is (it reads a ratio that it never sets). For 360° images neither code nor
+supplement gives optimizer or steps: those are OSRT's (Yu et al., CVPR 2023), whose light model it is compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scalewise.data import FixedScaleCrops, PanoramaCrops
+from scalewise.recipes import start
+from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
+from scalewise.training.recipe import Recipe, Stage, cosine, halved
+from scalewise.zoo import Network
+
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+TINY_SIZE = {"channels": 24, "depths": [2, 2]}
+
+
+def network(predictor: str = "published", **sizes: object) -> Network:
+    of_encoder = {"predictor": predictor, **sizes}
+    return Network.pair(
+        "camixer", "direct_shuffle", of_encoder=of_encoder, of_upsampler={"scale": 2}, mean=ZERO, std=ONE
+    )
+
+
+L1 = Stage(
+    "l1", 500_000, FixedScaleCrops(scale=2, lr_side=64), WindowedL1(coded_ratio), batch=64, learning_rate=5e-4,
+    schedule=halved(0.5, 0.8, 0.9, 0.95), betas=(0.9, 0.99), decay=1e-4,
+)  # fmt: skip
+
+CAMIXER_CODED = Recipe(
+    "camixer-x2-coded",
+    network(),
+    (L1,),
+    source="CAMixerSR (arXiv:2402.19289), its published configuration, at ×2",
+    summary="CAMixerSR with the ratio loss of its code: ×2",
+    expects={"camixer-light Set5 x2": 38.23, "camixer-light Set14 x2": 34.00, "camixer-light B100 x2": 32.34},
+    validate_at=(2.0,),
+)
+CAMIXER_PRINTED = replace(
+    CAMIXER_CODED,
+    name="camixer-x2-printed",
+    stages=(replace(L1, loss=WindowedL1(printed_ratio)),),
+    source="CAMixerSR (arXiv:2402.19289), section 3.3, and its published configuration, at ×2",
+    summary="CAMixerSR with the ratio loss that is printed: ×2",
+)
+
+
+# Ours: a share drawn for each step, and every layer is told which windows have the largest error.
+REPAIRED = replace(L1, loss=WindowedL1(hardest_windows, (0.3, 0.98), 0.3))
+CAMIXER = replace(
+    CAMIXER_CODED,
+    name="camixer-x2",
+    network=network("repaired"),
+    stages=(REPAIRED,),
+    source="ours after CAMixerSR (arXiv:2402.19289): a predictor that sees content, spec adaptive §2.4",
+    summary="CAMixerSR with the repaired predictor: ×2, any share of attention",
+)
+
+ODI = Stage(
+    "l1", 500_000, PanoramaCrops(scale=2, lr_side=128), SphericalL1(printed_ratio), learning_rate=2e-4,
+    schedule=halved(0.5, 0.8, 0.9, 0.95), betas=(0.9, 0.99),
+)  # fmt: skip
+CAMIXER_ODI = Recipe(
+    "camixer-odi-x2",
+    Network.pair("camixer_odi", "direct_shuffle", of_upsampler={"scale": 2}, mean=DIV2K_MEAN, std=ONE),
+    (ODI,),
+    source="CAMixerSR (arXiv:2402.19289), supplement 1.3; optimizer and steps of OSRT-light (CVPR 2023)",
+    summary="CAMixerSR for 360° images: ×2, L1 weighed by latitude",
+    expects={"odi ODI-SR x2": 30.46, "odi SUN360 x2": 31.04},
+    validate_at=(2.0,),
+)
+
+# In fp32, which is as fast here; in bf16 a gradient overflowed: attention is not scaled.
+CROPS = FixedScaleCrops(scale=2, lr_side=48)
+SMALL = replace(
+    L1, steps=400, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
+    warmup=30, decay=0.0, ema=0.99, exact=True, prepare=start.camixer_shuffle,
+)  # fmt: skip
+CAMIXER_CODED_TINY = replace(
+    CAMIXER_CODED,
+    name="camixer-x2-coded-tiny",
+    network=network(**TINY_SIZE),
+    stages=(SMALL,),
+    summary="the same in minutes on two cores",
+    expects={},
+)
+CAMIXER_PRINTED_TINY = replace(
+    CAMIXER_CODED_TINY,
+    name="camixer-x2-printed-tiny",
+    stages=(replace(SMALL, loss=WindowedL1(printed_ratio)),),
+    source=CAMIXER_PRINTED.source,
+)
+CAMIXER_TINY = replace(
+    CAMIXER,
+    name="camixer-x2-tiny",
+    network=network("repaired", **TINY_SIZE),
+    stages=(replace(SMALL, loss=REPAIRED.loss),),
+    summary="the same in minutes on two cores",
+    expects={},
+)  # fmt: skip
+CAMIXER_ODI_TINY = replace(
+    CAMIXER_ODI,
+    name="camixer-odi-x2-tiny",
+    network=Network.pair(
+        "camixer_odi", "direct_shuffle", of_encoder=TINY_SIZE, of_upsampler={"scale": 2}, mean=DIV2K_MEAN, std=ONE
+    ),
+    stages=(
+        replace(SMALL, steps=400, samples=PanoramaCrops(scale=2, lr_side=32), loss=SphericalL1(printed_ratio), batch=6),
+    ),
+    summary="the same in minutes on two cores",
+    expects={},
+)

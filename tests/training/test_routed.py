@@ -1,0 +1,203 @@
+"""Recipes of networks with routes: first weights, what each loss and stage trains, crops of 360° images, short runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from training.toy import PLAN, waves
+
+from scalewise import zoo
+from scalewise.data import FixedScaleCrops, PanoramaCrops
+from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.grid import Frame, rectangle
+from scalewise.metrics import ws_l1
+from scalewise.model import SuperResolver
+from scalewise.projection import tangent_positions
+from scalewise.recipes import RECIPES, find
+from scalewise.recipes.arm import ARM_FSRCNN_TINY
+from scalewise.recipes.camixer import CAMIXER_ODI_TINY, CAMIXER_TINY
+from scalewise.recipes.classsr import CLASSSR_FSRCNN_TINY
+from scalewise.recipes.enaf import ENAF_FSRCNN_TINY
+from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
+from scalewise.training.engine import train
+from scalewise.training.exits import EdgeTable, divided_l1
+from scalewise.training.recipe import Batch, Moment, Recipe
+
+METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")
+TINY = [name for name in RECIPES if name.split("-")[0] in METHODS and name.endswith("-tiny")]
+
+
+def moment() -> Moment:
+    return Moment(0, 1, torch.Generator().manual_seed(3))
+
+
+def built(recipe: Recipe) -> nn.Module:
+    torch.manual_seed(0)
+    model = recipe.network.build()
+    prepare = recipe.stages[0].prepare
+    if prepare is not None:
+        prepare(model)
+    return model
+
+
+def batch(count: int, side: int, scale: int) -> Batch:
+    torch.manual_seed(1)
+    hr = torch.rand(count, 3, side * scale, side * scale)
+    return {"lr": F.avg_pool2d(hr, scale), "hr": hr, "scale": torch.full((count, 2), float(scale))}
+
+
+def pictures_of(model: nn.Module, lr: Tensor) -> Iterable[Tensor]:
+    """What every path makes."""
+    if isinstance(model, SuperResolver):
+        size = (lr.shape[-2], lr.shape[-1])
+        return [model(lr, rectangle(Frame(size), (2 * size[0], 2 * size[1])), torch.full((1, 2), 2.0)).rgb]
+    network = model.get_submodule("network")
+    if hasattr(network, "every_exit"):
+        return network.every_exit(lr)[1:]  # type: ignore[operator]
+    if hasattr(network, "take"):
+        return [network.take(path, lr) for path in range(1, network.paths)]  # type: ignore[operator, arg-type]
+    if hasattr(network, "networks"):
+        return [one(lr) for one in network.networks]  # type: ignore[union-attr]
+    return network(lr)[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "camixer-x2-tiny",
+        "camixer-odi-x2-tiny",
+        "enaf-fsrcnn-tiny",
+        "arm-fsrcnn-tiny",
+        "classsr-fsrcnn-tiny",
+        "ape-edsr-tiny",
+    ],
+)
+@torch.no_grad()
+def test_tiny_networks_start_as_bilinear_interpolation(name: str) -> None:
+    model, lr = built(find(name)).eval(), torch.rand(1, 3, 32, 32)
+    for found in pictures_of(model, lr):
+        scale = found.shape[-1] // 32
+        wanted = lr
+        for step in (2, 2) if name.startswith("ape") else (scale,):  # EDSR's tail enlarges twice
+            wanted = F.interpolate(wanted, scale_factor=step, mode="bilinear", align_corners=False)
+        inside = (..., slice(5 * scale, -5 * scale), slice(5 * scale, -5 * scale))  # they see zeros beyond the picture
+        torch.testing.assert_close(found[inside], wanted[inside])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_recipes_run_twenty_steps_and_load(name: str, tmp_path: Path) -> None:
+    recipe = find(name).shortened(20)
+    crops = {4: FixedScaleCrops(scale=4, lr_side=8), 2: FixedScaleCrops(scale=2, lr_side=16)}
+    samples = PanoramaCrops(lr_side=16) if "odi" in name else crops[int(recipe.validate_at[0])]
+    stages = tuple(replace(stage, samples=samples, batch=3) for stage in recipe.stages)
+    done = train(replace(recipe, stages=stages), waves(side=64), tmp_path, PLAN)
+    assert (done.reason, done.step) == ("done", recipe.stages[-1].steps)
+    state = done.model.state_dict()
+    assert all(bool(value.isfinite().all()) for value in state.values())
+    assert state.keys() == zoo.load(done.weights).model.state_dict().keys()  # type: ignore[union-attr]
+
+
+def test_ratio_losses_aim_where_they_say() -> None:
+    error = torch.arange(16.0).view(1, 4, 4)
+    all_and_nothing = [torch.ones(1, 4, 4), torch.zeros(1, 4, 4)]
+    assert float(printed_ratio(all_and_nothing, 0.5, error)) == 0  # layers that have settled satisfy it
+    assert float(hardest_windows(all_and_nothing, 0.5, error)) == 0.5
+    assert float(hardest_windows([(error >= 12).float()] * 2, 0.25, error)) == 0  # the quarter with the largest error
+    assert float(printed_ratio(all_and_nothing, 0.25, error)) == 0.0625
+    assert float(coded_ratio(all_and_nothing, 0.25, error)) == 0  # ½ is its target at any γ
+    assert float(coded_ratio([torch.ones(1, 2, 2)], 0.25, error)) == 0.125
+
+
+def test_a_drawn_share_is_the_share_of_hard_windows_and_all_layers_feel_it() -> None:
+    model, one = built(CAMIXER_TINY).train(), batch(4, 64, 2)
+    for name, module in model.named_modules():
+        if name.endswith("predictor.score"):
+            nn.init.zeros_(module[-1].weight), nn.init.zeros_(module[-1].bias)  # type: ignore[index]
+    for wanted in (0.1, 0.9):
+        losses = WindowedL1(hardest_windows, (wanted, wanted))(model, one, moment())
+        assert float(losses["hard"]) == pytest.approx(wanted, abs=0.08)  # 256 windows by chance
+        torch.testing.assert_close(losses["loss"].detach(), losses["l1"] + losses["ratio"])
+    model.zero_grad()
+    losses["loss"].backward()
+    scores = {name: p.grad for name, p in model.named_parameters() if name.endswith("predictor.score.2.weight")}
+    assert len(scores) == 4 and all(grad is not None and bool(grad.any()) for grad in scores.values())
+
+
+def test_latitudes_of_crops_are_those_of_the_whole_sphere() -> None:
+    model = built(CAMIXER_ODI_TINY).train()
+    assert isinstance(model, SuperResolver) and isinstance(model.encoder, CAMixerODI)
+    nn.init.normal_(model.encoder.conv_after_body.weight, std=0.1)  # the trunk counts
+    whole = batch(1, 32, 2) | {"top": torch.zeros(1)}
+    model.encoder.generator = torch.Generator().manual_seed(5)
+    losses = SphericalL1(printed_ratio, height=64)(model, whole, moment())
+    model.encoder.generator = torch.Generator().manual_seed(5)
+    query = rectangle(Frame((32, 32)), (64, 64))
+    rgb = model(whole["lr"], query, whole["scale"]).rgb
+    torch.testing.assert_close(losses["l1"], ws_l1(rgb, whole["hr"], whole["top"], 64).detach())
+
+
+def test_photos_hang_in_panoramas_without_reaching_their_edges() -> None:
+    for crops in (PanoramaCrops(scale=2, lr_side=32), PanoramaCrops(scale=4, lr_side=64)):
+        side, edge = crops.lr_side * crops.scale, crops.needs / 2 / crops.focal
+        for top in range(0, crops.height - side + 1, 32):
+            assert max(float(axis.abs().max()) for axis in tangent_positions(crops.height, top, side)) < edge
+    columns, rows = tangent_positions(1024, 480, 64)
+    assert float(columns[32, 63]) == pytest.approx(math.tan(31.5 * math.pi / 1024))  # at the equator, a plain lens
+    assert float(rows[63, 32]) == pytest.approx(31.5 * math.pi / 1024, rel=1e-2)
+
+
+def test_panorama_crops_show_the_same_in_lr_and_hr() -> None:
+    crops = PanoramaCrops(scale=2, lr_side=16)
+    ramp = torch.arange(80.0)
+    picture = torch.stack((ramp[:, None] + 2 * ramp, 255 - 3 * ramp[:, None] + 0 * ramp, 3 * ramp + 0 * ramp[:, None]))
+    for seed in range(3):
+        one = crops.sample([picture.to(torch.uint8)], np.random.default_rng(seed))
+        assert one["lr"].shape == (3, 16, 16) and one["hr"].shape == (3, 32, 32) and float(one["top"]) % 2 == 0
+        assert float((F.avg_pool2d(one["hr"][None], 2)[0] - one["lr"]).abs().max()) < 3 / 255
+
+
+def test_phases_of_enaf_train_their_part_alone() -> None:
+    model, one = built(ENAF_FSRCNN_TINY), batch(3, 16, 4)
+    parts = ("network.backbone.", "network.heads.", "router.estimator.")
+    for stage, part in zip(ENAF_FSRCNN_TINY.stages, parts, strict=True):
+        assert stage.trains is not None
+        model.requires_grad_(False)
+        for p in stage.trains(model):
+            p.requires_grad_(True)
+        stage.loss(model, one, moment())["loss"].backward()
+        learnt = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        assert learnt and all(name.startswith(part) for name in learnt)
+        model.zero_grad()
+
+
+def test_arms_table_has_the_psnr_of_each_width_at_each_busyness(tmp_path: Path) -> None:
+    model = built(ARM_FSRCNN_TINY)
+    way = EdgeTable(model, ARM_FSRCNN_TINY.stages[-1], seed=(1,), out=tmp_path)
+    flat, busy = batch(2, 16, 4), batch(2, 16, 4)
+    flat = {"lr": flat["lr"] * 0.02 + 0.5, "hr": flat["hr"] * 0.02 + 0.5}
+    busy["lr"] = busy["lr"].round()
+    for one in (flat, busy):
+        way.training_step(one, 0)
+    table = way.router.expected
+    assert table.shape == (4, 30) and bool(table.isfinite().all()) and float(way.count.sum()) == 4
+    assert bool((table[:, 0] > table[:, -1]).all())  # what is flat is restored better by every width
+    assert len(table[1].unique()) <= 4  # empty bins have what their neighbours have
+
+
+def test_classsrs_networks_learn_patches_by_difficulty() -> None:
+    model, one = built(CLASSSR_FSRCNN_TINY), batch(6, 8, 4)
+    contrast = torch.tensor([0.1, 0.9, 0.5, 0.2, 1.0, 0.4]).view(-1, 1, 1, 1)
+    one["lr"], one["hr"] = one["lr"] * contrast, one["hr"] * contrast
+    losses = divided_l1(model, one, moment())
+    each = [float(losses[f"l1/net{k}"]) for k in (1, 2, 3)]
+    assert all(less < more for less, more in itertools.pairwise(each))
+    assert float(losses["loss"].detach()) == pytest.approx(sum(each))
