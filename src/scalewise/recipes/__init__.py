@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from scalewise.errors import InvalidRequest
 from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY
+from scalewise.recipes.ciaosr_real import CIAOSR_REAL, CIAOSR_REAL_TINY
 from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
 from scalewise.recipes.fast import FAST, FAST_TINY
+from scalewise.recipes.pairs import PAIRS, TINY_PAIRS
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
 from scalewise.training.recipe import Recipe, Theirs
 
@@ -24,6 +26,10 @@ RECIPES: dict[str, Recipe] = {
         ADAFORMER_X2_TINY,
         TADT_LIIF,
         TADT_LIIF_TINY,
+        CIAOSR_REAL,
+        CIAOSR_REAL_TINY,
+        *PAIRS,
+        *TINY_PAIRS,
     )
 }
 
