@@ -6,8 +6,8 @@ Each recipe of `scalewise train --list` that ends in -tiny gets a folder in --ou
 `row.json` once it is measured; what has one is skipped. At the end --out/table.md has the rows, and what fails a
 promise is named, with exit code 1.
 
-- minutes: processor time of --threads threads and of the process that makes the samples, all calls together. Where
-  nothing else runs and --threads is 1 that is about the time on the clock.
+- minutes: processor time of --threads threads, samples made by the same process, all calls together. Where nothing else
+  runs and --threads is 1 that is about the time on the clock.
 - gain: dB over MATLAB's bicubic on the centres (--side HR pixels) of the pictures in --val, degraded as the recipe
   degrades them: protocol default (Y, border ceil(scale), 8 bits) with everything on. Recipes for 360° pictures: WS-PSNR
   of protocol odi on --pano.
@@ -170,8 +170,8 @@ def make(recipe: Recipe, pictures: Sequence[Tensor], val: Val, out: Path) -> dic
 
 def trained(recipe: Recipe, pictures: Sequence[Tensor], out: Path) -> Any:
     """The model at the end of the recipe's last stage; what it took is added to `seconds.txt`."""
-    used, began = out / "seconds.txt", sum(os.times()[:4])  # of this process and of ended ones that made samples
-    done = train(recipe, pictures, out, Plan(resume=True))
+    used, began = out / "seconds.txt", sum(os.times()[:4])
+    done = train(recipe, pictures, out, Plan(resume=True, workers=0))
     before = float(used.read_text()) if used.exists() else 0.0
     used.write_text(f"{before + sum(os.times()[:4]) - began:.1f}")
     if done.reason != "done":
@@ -227,9 +227,10 @@ def main() -> int:
     torch.set_num_threads(given.threads)
     pictures, val = open_pictures(given.data), Val.of(given.val, given.side)
     tiny = [recipe for name, recipe in RECIPES.items() if name.endswith("-tiny")]
-    for recipe in tiny:
+    by_name = {recipe.name: recipe for recipe in tiny}
+    for recipe in [by_name[name] for name in given.only or by_name]:
         folder = given.out / recipe.name
-        if (folder / "row.json").exists() or (given.only and recipe.name not in given.only):
+        if (folder / "row.json").exists():
             continue
         print(f"{recipe.name}: {recipe.steps} steps", flush=True)
         measured = val

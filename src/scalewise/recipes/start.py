@@ -22,7 +22,7 @@ from scalewise.model import SuperResolver
 from scalewise.routing.branch import TaskController
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.corners import MLP
-from scalewise.upsamplers.fixed import PixelShuffle
+from scalewise.upsamplers.fixed import PixelShuffle, ResNetTail
 from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF
 from scalewise.upsamplers.lte import LTE
@@ -78,23 +78,29 @@ def adaformer_shuffle(model: nn.Module) -> None:
 def reading_pixels(model: nn.Module) -> None:
     """Any encoder with an any-scale upsampler: the upsampler starts by reading the pixels from the encoder's features.
 
-    CiaoSR and LTE add to the bilinear image, which is left alone at first; LIIF starts with it, Meta-SR with one pixel,
-    ITSRN with the mean of four."""
+    CiaoSR and LTE (and SRResNet's tail) add to the bilinear image, which is left alone at first; the others
+    start near it."""
     assert isinstance(model, SuperResolver)
     trunk, tail = model.encoder, model.upsampler
+    if isinstance(tail, ResNetTail):
+        return _zero(tail.last)
     assert isinstance(trunk, EDSR | RDN | RCAN | NLSA | TransformerTrunk | ELAN)
     shallow_only(trunk)
     if isinstance(tail, CiaoSR):
         _zero(tail.query.last)
+        nn.init.ones_(tail.value.last.bias)  # what features are multiplied by: at first nearly nothing would pass
     elif isinstance(tail, LTE):
         _zero(tail.mlp.last)
     elif isinstance(tail, LIIF):
         _liif_reads(tail, pixels_in(trunk))
-    elif isinstance(tail, MetaSR | ITSRN):
-        _filters_read(tail.mlp.last, pixels_in(trunk))
-        if isinstance(tail, ITSRN):
-            _zero(tail.score.last)
-            mean_of_four(tail.merge)
+    elif isinstance(tail, MetaSR):
+        edge, cell = torch.rand(4096, 2), torch.rand(4096, 1)
+        _filters_interpolate(tail.mlp, torch.cat((edge, cell), 1), edge + cell / 2 - 0.5, pixels_in(trunk))
+    elif isinstance(tail, ITSRN):
+        offset, cell = 2 * torch.rand(4096, 2) - 1, torch.rand(4096, 2)
+        _filters_interpolate(tail.mlp, torch.cat((2 * offset, cell), 1), offset, pixels_in(trunk))
+        _zero(tail.score.last)
+        mean_of_four(tail.merge)
 
 
 def shallow_only(trunk: EDSR | RDN | RCAN | NLSA | TransformerTrunk | ELAN) -> None:
@@ -153,10 +159,17 @@ def _liif_reads(tail: LIIF, read: Tensor) -> None:
     last.weight[:, :6], last.bias[:] = torch.cat((torch.eye(3), -torch.eye(3)), 1), 0
 
 
-def _filters_read(last: nn.Linear, read: Tensor) -> None:
-    """The layer that gives a point its 3×3 filter gives every point `read` (3, channels) of the middle pixel."""
-    _zero(last)
-    last.bias.view(-1, 9, 3)[:, 4] = read.T
+def _filters_interpolate(network: MLP, asked: Tensor, offset: Tensor, read: Tensor) -> None:
+    """A network from a point to its 3×3 filter starts as the filters of linear interpolation, as well as its last layer
+    can fit them: `asked` (n, inputs) are points, `offset` (n, 2) LR pixels from the middle, `read` (3, channels)."""
+    line = torch.stack([(-offset).clamp(min=0), 1 - offset.abs(), offset.clamp(min=0)], -1)  # (n, 2, 3)
+    wanted = torch.einsum("ni,nj->nij", line[:, 0], line[:, 1]).flatten(1)
+    hidden = network.hidden_after_first(network.first(asked))
+    design = torch.cat((hidden, torch.ones(len(hidden), 1)), 1)
+    fit = torch.linalg.lstsq(design.double(), wanted.double()).solution.float()
+    weight, bias = network.last.weight, network.last.bias
+    weight.copy_(torch.einsum("rc,ut->ctru", read, fit[:-1]).flatten(0, 2))
+    bias.copy_(torch.einsum("rc,t->ctr", read, fit[-1]).flatten())
 
 
 def carry(conv: nn.Conv2d) -> None:

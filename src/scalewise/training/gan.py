@@ -6,6 +6,7 @@ workshops 2021, arXiv:2107.10833): a U-Net with spectral normalisation that judg
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ class AdversarialWay(Way):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed[0])
             self.judge = UNetDiscriminator(settings.channels)
+        if settings.vgg is None:
+            print(f"stage {stage.name}: the perceptual loss looks through random weights; --vgg FILE", file=sys.stderr)
         self.vgg = VGG19(settings.vgg, settings.widths).requires_grad_(False)
 
     def configure_optimizers(self) -> Any:
