@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,train,app,geo
 GOLDEN ?= $(or $(SCALEWISE_SHARED),../shared)/golden
+DATA ?= $(or $(SCALEWISE_SHARED),../shared)/data
 
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -10,13 +11,14 @@ comma := ,
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help demo test slow test-browser parity docs wheel clean
+.PHONY: help demo test slow test-browser parity train-tiny docs wheel clean
 help:
 	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
 	@echo "make test     lint, types and tests (EXTRAS=dev,train,app,geo,ray adds the tests of an extra)"
 	@echo "make slow     the tests that take minutes"
 	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root)"
 	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"
+	@echo "make train-tiny   train and measure all tiny recipes, in any number of calls; DATA=<folder> has train, val, pano360"
 	@echo "make docs     build the documentation site into site/"
 	@echo "make wheel    build the wheel into dist/"
 	@echo "make clean    remove everything that make made, the virtual environment included"
@@ -55,6 +57,9 @@ test-browser: | $(PY)
 
 parity: $(DEV)
 	$(PY) tests/parity/run.py $(GOLDEN)
+
+train-tiny: $(DEV)
+	$(PY) benchmarks/train_tiny.py --data $(DATA)/train --val $(DATA)/val --pano $(DATA)/pano360 --out runs/tiny
 
 docs: $(DEV)
 	$(PY) -m mkdocs build --quiet --clean --site-dir site

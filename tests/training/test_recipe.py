@@ -14,6 +14,7 @@ from scalewise import zoo
 from scalewise.errors import InvalidRequest, TrainingError
 from scalewise.model import SuperResolver
 from scalewise.recipes import RECIPES, find
+from scalewise.recipes.pairs import PAIRS
 from scalewise.training.engine import train
 from scalewise.training.recipe import Stage, Theirs, constant, cosine, halved, one_cycle
 
@@ -44,7 +45,7 @@ def test_shortening_keeps_the_shares(steps: int) -> None:
 def test_every_recipe_builds_and_has_a_tiny_sibling(name: str) -> None:
     recipe = find(name)
     assert recipe.name == name and recipe.source and recipe.summary and recipe.steps > 0
-    assert name.endswith("-tiny") or f"{name}-tiny" in RECIPES
+    assert name.endswith("-tiny") or f"{name}-tiny" in RECIPES or recipe in PAIRS  # of pairs: test_pairs.py
     assert isinstance(recipe.network, zoo.Network)
     with torch.device("meta"):
         model = recipe.network.build()

@@ -85,6 +85,10 @@ def train(
     about: Annotated[
         str | None, typer.Option("--about", metavar="TEXT", help="What the model card says of --data.")
     ] = None,
+    vgg: Annotated[
+        Path | None,
+        typer.Option("--vgg", metavar="FILE", help="VGG19's weights, for recipes with a perceptual loss."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make a model by a recipe; killed at any time, the same command with --resume goes on."""
@@ -99,7 +103,7 @@ def train(
     from scalewise.training.engine import Plan
     from scalewise.training.engine import train as run
 
-    chosen = find(recipe, model=model, steps=steps, seed=seed)
+    chosen = find(recipe, model=model, steps=steps, seed=seed, vgg=vgg)
     say = None if quiet else (lambda name: typer.echo(f"reading {name}", err=True))
     pictures, card = read_pack(data) if data.is_file() else (open_pictures(data, progress=say), {})
     if not card:

@@ -48,7 +48,8 @@ class AnyScaleCrops:
     `layout`: the pixels are "scattered" (LIIF's), random "rows" times random columns (keeps the whole crop in use and
     kernels separable), or one "window" (what a discriminator can look at). A share `unequal` of the samples draws a
     scale per axis; of `tries` crops the one with most detail is taken in half of the samples. `base` adds the bicubic
-    enlargement at rows and columns, for networks that learn the residual on it.
+    enlargement at rows and columns, for networks that learn the residual on it. `target` makes of the crop what is to
+    be learnt (sharpened, say); the crop itself is then `plain`.
 
     A sample has `lr` (3, n, n), `y`, `x` float64 LR pixels, `cell` (2,), `scale` (2,), and `hr`: (3, p, p) at rows y
     (p,) and columns x (p,), or (p², 3) at points when scattered.
@@ -62,6 +63,7 @@ class AnyScaleCrops:
     tries: int = 3
     base: bool = False
     reduce: Reduce = bicubic_8bit
+    target: Callable[[Tensor], Tensor] | None = None
 
     @property
     def needs(self) -> int:
@@ -78,13 +80,16 @@ class AnyScaleCrops:
         y, x = (axis_positions(0, side, n, side) for side in size)
         factors = torch.tensor([size[0] / n, size[1] / n])
         sample = {"lr": lr, "scale": factors, "cell": 1 / factors}
+        goals = {"hr": hr} if self.target is None else {"hr": self.target(hr), "plain": hr}
         if self.layout == "scattered":
             count = self.points**2
             chosen = torch.from_numpy(random.choice(size[0] * size[1], count, replace=size[0] * size[1] < count))
             rows, columns = chosen // size[1], chosen % size[1]
-            return sample | {"hr": hr[:, rows, columns].T.contiguous(), "y": y[rows], "x": x[columns]}
+            points = {name: goal[:, rows, columns].T.contiguous() for name, goal in goals.items()}
+            return sample | points | {"y": y[rows], "x": x[columns]}
         rows, columns = (self._lines(side, random) for side in size)
-        sample |= {"hr": hr[:, rows][:, :, columns], "y": y[rows], "x": x[columns]}
+        sample |= {name: goal[:, rows][:, :, columns] for name, goal in goals.items()}
+        sample |= {"y": y[rows], "x": x[columns]}
         if self.base:
             (iy, wy), (ix, wx) = axis_taps(n, size[0]), axis_taps(n, size[1])
             sample["base"] = resample(lr, (iy[rows], wy[rows]), (ix[columns], wx[columns]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from scalewise.errors import InvalidRequest
 from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY, ADAFORMER_X4, ADAFORMER_X4_TINY
@@ -18,6 +19,7 @@ from scalewise.recipes.camixer import (
     CAMIXER_PRINTED_TINY,
     CAMIXER_TINY,
 )
+from scalewise.recipes.ciaosr_real import CIAOSR_REAL, CIAOSR_REAL_TINY
 from scalewise.recipes.classsr import CLASSSR_FSRCNN, CLASSSR_FSRCNN_TINY
 from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
 from scalewise.recipes.enaf import (
@@ -29,8 +31,11 @@ from scalewise.recipes.enaf import (
     ENAF_SRRESNET_TINY,
 )
 from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PHOTO, QUALITY
+from scalewise.recipes.fixed import FIXED
+from scalewise.recipes.pairs import PAIRS, TINY_PAIRS
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
-from scalewise.training.recipe import Recipe, Theirs
+from scalewise.training.gan import Adversarial
+from scalewise.training.recipe import Recipe, Stage, Theirs
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -70,12 +75,25 @@ RECIPES: dict[str, Recipe] = {
         CLASSSR_FSRCNN_TINY,
         APE_EDSR,
         APE_EDSR_TINY,
+        *FIXED,
+        CIAOSR_REAL,
+        CIAOSR_REAL_TINY,
+        *PAIRS,
+        *TINY_PAIRS,
     )
 }
 
 
-def find(name: str, *, model: str | None = None, steps: int | None = None, seed: int | None = None) -> Recipe:
-    """A recipe by name, with another model (`theirs:build`), number of steps or seed. Raises InvalidRequest."""
+def find(
+    name: str,
+    *,
+    model: str | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    vgg: Path | None = None,
+) -> Recipe:
+    """A recipe by name, with another model (`theirs:build`), number of steps or seed, and with VGG19's weights for its
+    perceptual loss. Raises InvalidRequest."""
     if name not in RECIPES:
         raise InvalidRequest(f"no recipe is called {name!r}: there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
@@ -83,4 +101,18 @@ def find(name: str, *, model: str | None = None, steps: int | None = None, seed:
         recipe = replace(recipe, name=f"{name}-theirs", network=Theirs(model), expects={})
     if steps is not None:
         recipe = recipe.shortened(steps)
+    if vgg is not None:
+        if not vgg.is_file():
+            raise InvalidRequest(f"--vgg {vgg}: there is no such file")
+        recipe = replace(recipe, stages=seen_through(recipe, vgg))
     return recipe if seed is None else replace(recipe, seed=seed)
+
+
+def seen_through(recipe: Recipe, vgg: Path) -> tuple[Stage, ...]:
+    """The stages, their perceptual losses with VGG19's weights of this file."""
+    if not any(isinstance(stage.way, Adversarial) for stage in recipe.stages):
+        raise InvalidRequest(f"{recipe.name} has no perceptual loss: leave --vgg out")
+    return tuple(
+        replace(stage, way=replace(stage.way, vgg=vgg)) if isinstance(stage.way, Adversarial) else stage
+        for stage in recipe.stages
+    )

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--vgg", type=Path, help="VGG19's weights, for recipes with a perceptual loss")
     parser.add_argument("--max-seconds", type=float, default=math.inf)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--devices", type=int, default=1)
@@ -38,7 +39,8 @@ def main() -> int:
             resume=given.resume, seconds=given.max_seconds, devices=given.devices, dtype=given.dtype,
             workers=given.workers, save_every=given.save_every, state=given.state, parts=given.parts,
         )  # fmt: skip
-        done = train(find(given.recipe, steps=given.steps, seed=given.seed), pictures, given.out, plan, card=about)
+        recipe = find(given.recipe, steps=given.steps, seed=given.seed, vgg=given.vgg)
+        done = train(recipe, pictures, given.out, plan, card=about)
     except ScalewiseError as error:
         print(f"scalewise: {error}", file=sys.stderr)
         return 1

@@ -6,24 +6,33 @@ train from usual first weights; this is ours.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.camixer import MixerTrunk
 from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.encoders.edsr import EDSR
+from scalewise.encoders.elan import ELAN, GroupAttention, LocalFeatures
 from scalewise.encoders.fsrcnn import FSRCNN
+from scalewise.encoders.nlsa import NLSA
+from scalewise.encoders.rcan import RCAN
+from scalewise.encoders.rdn import RDN
 from scalewise.encoders.tadt import MultiScaleTransformer
-from scalewise.layers import ResidualBlock
+from scalewise.layers import ResidualBlock, TransformerTrunk
 from scalewise.model import SuperResolver
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.enaf import DeconvolutionHead, FSRCNNExits
 from scalewise.multiexit.paths import FixedNetwork
 from scalewise.routing.branch import TaskController
-from scalewise.upsamplers.fixed import Deconvolution, DirectShuffle, PixelShuffle
+from scalewise.upsamplers.ciaosr import CiaoSR
+from scalewise.upsamplers.corners import MLP
+from scalewise.upsamplers.fixed import Deconvolution, DirectShuffle, PixelShuffle, ResNetTail
+from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF
+from scalewise.upsamplers.lte import LTE
+from scalewise.upsamplers.metasr import MetaSR
 
 
 @torch.no_grad()
@@ -32,19 +41,11 @@ def tadt_liif(model: nn.Module) -> None:
     assert isinstance(model, SuperResolver)
     trunk, tail = model.encoder, model.upsampler
     assert isinstance(trunk, MultiScaleTransformer) and isinstance(tail, LIIF)
-    for module in trunk.groups.modules():
-        if isinstance(module, nn.Linear):  # Swin's 0.02 is for wide networks: at 32 channels attention would never wake
-            nn.init.xavier_uniform_(module.weight)
+    wake(trunk.groups)
     for conv in (trunk.head, trunk.conv_features):
         carry(conv)
     _zero(trunk.body_end)
-    first, *between, last = tail.mlp.linears
-    centre = 9 if tail.feat_unfold else 1
-    _carry_rows(first, torch.arange(3) * centre + centre // 2, signs=(1, -1))
-    for _, layer in pairwise([first, *between]):
-        layer.weight[:6], layer.bias[:6] = torch.eye(6, layer.in_features), 0
-    last.weight.zero_()
-    last.weight[:, :6], last.bias[:] = torch.cat((torch.eye(3), -torch.eye(3)), 1), 0
+    _liif_reads(tail, torch.eye(3, trunk.channels))
 
 
 def tadt_controller(model: nn.Module) -> None:
@@ -193,6 +194,104 @@ def _bilinear(scale: int) -> Tensor:
     return torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)], 1)
 
 
+@torch.no_grad()
+def reading_pixels(model: nn.Module) -> None:
+    """Any encoder with an any-scale upsampler: the upsampler starts by reading the pixels from the encoder's features.
+
+    CiaoSR and LTE (and SRResNet's tail) add to the bilinear image, which is left alone at first; the others
+    start near it."""
+    assert isinstance(model, SuperResolver)
+    trunk, tail = model.encoder, model.upsampler
+    if isinstance(tail, ResNetTail):
+        return _zero(tail.last)
+    assert isinstance(trunk, EDSR | RDN | RCAN | NLSA | TransformerTrunk | ELAN)
+    shallow_only(trunk)
+    if isinstance(tail, CiaoSR):
+        _zero(tail.query.last)
+        nn.init.ones_(tail.value.last.bias)  # what features are multiplied by: at first nearly nothing would pass
+    elif isinstance(tail, LTE):
+        _zero(tail.mlp.last)
+    elif isinstance(tail, LIIF):
+        _liif_reads(tail, pixels_in(trunk))
+    elif isinstance(tail, MetaSR):
+        edge, cell = torch.rand(4096, 2), torch.rand(4096, 1)
+        _filters_interpolate(tail.mlp, torch.cat((edge, cell), 1), edge + cell / 2 - 0.5, pixels_in(trunk))
+    elif isinstance(tail, ITSRN):
+        offset, cell = 2 * torch.rand(4096, 2) - 1, torch.rand(4096, 2)
+        _filters_interpolate(tail.mlp, torch.cat((2 * offset, cell), 1), offset, pixels_in(trunk))
+        _zero(tail.score.last)
+        mean_of_four(tail.merge)
+
+
+def shallow_only(trunk: EDSR | RDN | RCAN | NLSA | TransformerTrunk | ELAN) -> None:
+    """What the body adds to the shallow features starts at zero."""
+    if isinstance(trunk, ELAN):
+        for module in trunk.body.modules():
+            if isinstance(module, LocalFeatures):
+                _zero(module.conv2.conv)
+            elif isinstance(module, GroupAttention):
+                _zero(module.project_out)
+    elif isinstance(trunk, TransformerTrunk):
+        wake(trunk.groups)
+        _zero(trunk.conv_after_body)
+        carry(trunk.conv_first)
+        if trunk.conv_features is not None:  # a LeakyReLU follows, which passes one of each pair
+            carry(trunk.conv_features)
+            trunk.conv_features.weight[3:6], trunk.conv_features.bias[3:6] = -trunk.conv_features.weight[:3], 0  # type: ignore[index]
+    else:
+        _zero(trunk.body_end)
+
+
+def wake(groups: nn.Module) -> None:
+    """Swin's 0.02 is for wide networks: at 32 channels attention would never wake."""
+    for module in groups.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+
+
+def pixels_in(encoder: nn.Module) -> Tensor:
+    """(3, channels): the linear map from an encoder's features to its input that fits noise best."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(8, 3, 8, 8, generator=generator)
+    smooth = F.interpolate(coarse, (32, 32), mode="bicubic", align_corners=False)
+    lr = (2 * smooth - 1 + 0.1 * torch.randn(8, 3, 32, 32, generator=generator)).clamp(-1, 1)
+    features, wanted = (x.transpose(0, 1).flatten(1).T.double() for x in (encoder(lr), lr))
+    return torch.linalg.lstsq(features, wanted, driver="gelsd").solution.T.float()
+
+
+def mean_of_four(merge: MLP) -> None:
+    """GELU(x) - GELU(-x) is x, so two hidden units carry the mean."""
+    first, last = merge.linears
+    first.weight[:2], first.bias[:2] = torch.tensor([[0.25], [-0.25]]), 0
+    _zero(last)
+    last.weight[:, :2] = torch.tensor([1.0, -1.0])
+
+
+def _liif_reads(tail: LIIF, read: Tensor) -> None:
+    """LIIF's answer is `read` (3, channels) of the nearest feature: its ReLUs see it with both signs."""
+    first, *between, last = tail.mlp.linears
+    taps = 9 if tail.feat_unfold else 1
+    first.weight[:6], first.bias[:6] = 0, 0
+    first.weight[:6, taps // 2 : tail.features : taps] = torch.cat((read, -read))
+    for layer in between:
+        layer.weight[:6], layer.bias[:6] = torch.eye(6, layer.in_features), 0
+    last.weight.zero_()
+    last.weight[:, :6], last.bias[:] = torch.cat((torch.eye(3), -torch.eye(3)), 1), 0
+
+
+def _filters_interpolate(network: MLP, asked: Tensor, offset: Tensor, read: Tensor) -> None:
+    """A network from a point to its 3×3 filter starts as the filters of linear interpolation, as well as its last layer
+    can fit them: `asked` (n, inputs) are points, `offset` (n, 2) LR pixels from the middle, `read` (3, channels)."""
+    line = torch.stack([(-offset).clamp(min=0), 1 - offset.abs(), offset.clamp(min=0)], -1)  # (n, 2, 3)
+    wanted = torch.einsum("ni,nj->nij", line[:, 0], line[:, 1]).flatten(1)
+    hidden = network.hidden_after_first(network.first(asked))
+    design = torch.cat((hidden, torch.ones(len(hidden), 1)), 1)
+    fit = torch.linalg.lstsq(design.double(), wanted.double()).solution.float()
+    weight, bias = network.last.weight, network.last.bias
+    weight.copy_(torch.einsum("rc,ut->ctru", read, fit[:-1]).flatten(0, 2))
+    bias.copy_(torch.einsum("rc,t->ctr", read, fit[-1]).flatten())
+
+
 def carry(conv: nn.Conv2d) -> None:
     """The first three outputs are the first three inputs."""
     assert conv.bias is not None
@@ -200,13 +299,6 @@ def carry(conv: nn.Conv2d) -> None:
     centre = conv.kernel_size[0] // 2
     for colour in range(3):
         conv.weight[colour, colour, centre, centre] = 1
-
-
-def _carry_rows(layer: nn.Linear, inputs: Tensor, signs: tuple[int, ...]) -> None:
-    """The first outputs are these inputs, once with each sign (a ReLU follows)."""
-    layer.weight[: 3 * len(signs)], layer.bias[: 3 * len(signs)] = 0, 0
-    for k, sign in enumerate(signs):
-        layer.weight[torch.arange(3) + 3 * k, inputs] = sign
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> None:

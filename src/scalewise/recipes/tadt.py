@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from scalewise.data import AnyScaleCrops
 from scalewise.recipes import start
+from scalewise.recipes.pairs import printed
 from scalewise.training.adaptive import RoutedL1, all_branches_l1, without_controller
 from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
@@ -27,6 +28,7 @@ TADT_LIIF = Recipe(
     (BASELINE, ROUTED),
     source="TADT (arXiv:2408.08736), section 4.1, with LIIF's schedule",
     summary="TADT with LIIF: any scale, branches by image and scale",
+    expects=printed("tadt-liif", "DIV2K", {"tadt": "TADT table 1"}),
 )
 
 SMALL = AnyScaleCrops(lr_side=32, points=24)
@@ -52,4 +54,5 @@ TADT_LIIF_TINY = replace(
     ),
     stages=(TINY, TINY_ROUTED),
     summary="the same in minutes on two cores",
+    expects={},
 )  # fmt: skip

@@ -76,8 +76,8 @@ class Stage:
     `ema`: decay of the weights' moving average, which is what the stage leaves; None keeps the last weights. `trains`:
     the parameters that learn (all by default), the others are frozen. `clip`: largest norm of the gradient. `warmup`:
     steps over which the learning rate rises. `exact`: fp32 even where bf16 is fast. `prepare` is called with the model
-    before the stage, and again on resuming, before the weights come back. `way`: another Lightning module than `Way`,
-    for what one loss and one optimizer cannot say (GAN)."""
+    before the stage, and again on resuming, before the weights come back. `way`: makes another Lightning module than
+    `Way`, for what one loss and one optimizer cannot say (`gan.Adversarial`)."""
 
     name: str
     steps: int
@@ -94,7 +94,7 @@ class Stage:
     trains: Callable[[nn.Module], Iterable[nn.Parameter]] | None = None
     exact: bool = False
     prepare: Callable[[nn.Module], object] | None = None
-    way: type[Way] | None = None
+    way: Callable[..., Way] | None = None
 
     def rate(self, step: int) -> float:
         """The learning rate of a step (0-based)."""

@@ -79,7 +79,7 @@ class Way(lightning.LightningModule):
     def fused(self) -> bool | None:
         return True if self.device.type in ("cuda", "cpu") else None
 
-    def restored(self, optimizers: list[torch.optim.Optimizer]) -> list[torch.optim.Optimizer]:
+    def restored(self, optimizers: Sequence[torch.optim.Optimizer]) -> Sequence[torch.optim.Optimizer]:
         """Optimizers as they were in the state that this run goes on from."""
         for optimizer, state in zip(optimizers, self.optimizer_states, strict=False):
             optimizer.load_state_dict(state)

@@ -1,0 +1,151 @@
+"""Every encoder with every any-scale upsampler, as the papers train them, and tiny siblings that meet each of them.
+
+The setup is LIIF's (Chen et al., CVPR 2021, arXiv:2012.09161): 1 M steps of 16 crops of 48×48 LR pixels, scales
+U(1, 4), 2304 points of each, Adam 1e-4 halved four times, L1. LTE (arXiv:2111.08918), CiaoSR (arXiv:2212.04362) and
+TADT (arXiv:2408.08736), whose tables hold most of the pairs, point to it; where they differ it is said below. ITSRN
+published no training on photos, its rows were trained by CiaoSR; RCAN, NLSN and CAT with these upsamplers by TADT. For
+ELAN, and for pairs without a printed row, nothing is expected. What differs from LIIF in ours: `recipes/edsr.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from typing import Any
+
+from scalewise.data import AnyScaleCrops
+from scalewise.recipes import start
+from scalewise.recipes.edsr import EDSR_LIIF, LIIF
+from scalewise.training.recipe import Recipe, Stage, cosine, halved
+from scalewise.zoo import Network
+
+
+@dataclass(frozen=True)
+class Part:
+    """An encoder or upsampler: its title, what the papers give its constructor, and a size that trains in minutes."""
+
+    title: str
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+
+
+ENCODERS: Mapping[str, Part] = {
+    "edsr": Part("EDSR-baseline", {"channels": 64, "blocks": 16}, {"channels": 32, "blocks": 4}),
+    "rdn": Part("RDN", {}, {"channels": 32, "blocks": 3, "layers": 3, "growth": 16}),
+    # TADT ends these two with a convolution to 64 channels
+    "rcan": Part("RCAN", {"width": 64}, {"channels": 32, "groups": 2, "blocks": 2, "reduction": 8}),
+    "nlsa": Part("NLSN", {"width": 64}, {"channels": 32, "blocks": 8, "res_scale": 1.0, "chunk": 64, "hashes": 2}),
+    "swinir": Part(
+        "SwinIR", {},
+        {"embed": 32, "depths": [2, 2], "heads": [2, 2], "features": 32, "drop_path": 0.0},
+    ),
+    "cat": Part(
+        "CAT-R-2", {},
+        {"embed": 32, "depths": [2], "heads": [2], "splits": [[4, 16]], "features": 32, "drop_path": 0.0},
+    ),
+    "elan": Part("ELAN", {"channels": 180, "depth": 36, "share": 0}, {"channels": 30, "depth": 4}),
+}  # fmt: skip
+UPSAMPLERS: Mapping[str, Part] = {
+    "metasr": Part("Meta-SR", {}, {"hidden": 32}),
+    "liif": Part("LIIF", {}, {"hidden": [64, 64]}),
+    "lte": Part("LTE", {}, {"hidden_dim": 64, "mlp": [64, 64]}),
+    "itsrn": Part("ITSRN", {}, {"hidden": [64, 32]}),
+    "ciaosr": Part("CiaoSR", {}, {"hidden": [64, 64]}),
+}
+CIAOSR_MEAN, CIAOSR_STD = (0.4488, 0.4371, 0.4040), (1.0, 1.0, 1.0)
+
+
+def pair_recipe(encoder: str, upsampler: str) -> Recipe:
+    """An encoder with an upsampler, as the paper that prints the pair trains it."""
+    sizes = dict(ENCODERS[encoder].sizes)
+    stage = LIIF
+    if (encoder, upsampler) == ("swinir", "lte"):
+        stage = replace(LIIF, steps=500_000, batch=32, learning_rate=2e-4, schedule=halved(0.5, 0.8, 0.9, 0.95))
+    if (encoder, upsampler) == ("swinir", "ciaosr"):  # without LTE's last convolution
+        sizes["features"] = None
+    return Recipe(
+        f"{encoder}-{upsampler}",
+        _network(encoder, upsampler, sizes, UPSAMPLERS[upsampler].sizes),
+        (_one_scale(stage) if upsampler == "metasr" else stage,),
+        source="LIIF (arXiv:2012.09161), section 4; LTE, CiaoSR and TADT train their pairs alike",
+        summary=f"{ENCODERS[encoder].title} with {UPSAMPLERS[upsampler].title}: any scale",
+        expects=printed(f"{encoder}-{upsampler}", "DIV2K", {"tadt": "TADT table 1", "ciaosr": "CiaoSR table 1"}),
+    )
+
+
+# a minute of one core or less, for the upsampler reads the pixels from the first step on
+TINY = replace(
+    LIIF, steps=1_000, samples=AnyScaleCrops(lr_side=32, points=24), batch=4, learning_rate=1e-3, schedule=cosine,
+    warmup=50, ema=0.99, prepare=start.reading_pixels,
+)  # fmt: skip
+
+
+def tiny_pair(encoder: str, upsampler: str) -> Recipe:
+    """The same at a size that trains in minutes on two cores."""
+    return replace(
+        pair_recipe(encoder, upsampler),
+        name=f"{encoder}-{upsampler}-tiny",
+        network=_network(encoder, upsampler, ENCODERS[encoder].tiny, UPSAMPLERS[upsampler].tiny),
+        stages=(tiny_stage(upsampler),),
+        summary="the same in minutes on two cores",
+        expects={},
+    )
+
+
+def tiny_stage(upsampler: str) -> Stage:
+    """Filters from a network (Meta-SR, ITSRN) are sums of many of its weights, so these learn in smaller steps."""
+    if upsampler == "metasr":
+        return replace(_one_scale(TINY), learning_rate=5e-4)
+    return replace(TINY, learning_rate=5e-4) if upsampler == "itsrn" else TINY
+
+
+def _network(encoder: str, upsampler: str, of_encoder: Mapping[str, Any], of_upsampler: Mapping[str, Any]) -> Network:
+    if upsampler == "ciaosr":
+        return Network.pair(
+            encoder, upsampler, of_encoder=of_encoder, of_upsampler=of_upsampler, mean=CIAOSR_MEAN, std=CIAOSR_STD
+        )
+    return Network.pair(encoder, upsampler, of_encoder=of_encoder, of_upsampler=of_upsampler)
+
+
+def _one_scale(stage: Stage) -> Stage:
+    """Meta-SR knows one scale for both axes."""
+    assert isinstance(stage.samples, AnyScaleCrops)
+    return replace(stage, samples=replace(stage.samples, unequal=0.0))
+
+
+def printed(method: str, dataset: str, sources: Mapping[str, str]) -> dict[str, float]:
+    """The dB at scales up to 4 that `tables/*.csv` have of a method; `sources`: file → which of a paper's tables."""
+    found = {}
+    for paper, source in sources.items():
+        lines = (resources.files("scalewise") / "tables" / f"{paper}.csv").read_text(encoding="utf-8").splitlines()
+        for row in csv.DictReader(lines):
+            same = (row["method"], row["dataset"], row["source"], row["metric"]) == (method, dataset, source, "psnr")
+            if same and float(row["scale"]) <= 4:
+                found[f"{row['protocol']} {dataset} x{row['scale']}"] = float(row["value"])
+    return found
+
+
+PAIRS = [
+    pair_recipe(encoder, upsampler)
+    for encoder in ENCODERS
+    for upsampler in UPSAMPLERS
+    if f"{encoder}-{upsampler}" != EDSR_LIIF.name
+]
+# with edsr-liif-tiny every encoder and every upsampler
+TINY_PAIRS = [
+    tiny_pair(*pair)
+    for pair in (
+        ("edsr", "itsrn"),
+        ("edsr", "lte"),
+        ("edsr", "ciaosr"),
+        ("rdn", "metasr"),
+        ("rdn", "liif"),
+        ("rcan", "liif"),
+        ("nlsa", "metasr"),
+        ("swinir", "lte"),
+        ("cat", "lte"),
+        ("elan", "liif"),
+    )
+]
