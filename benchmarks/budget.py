@@ -1,6 +1,6 @@
 """What a budget saves: MACs kept to, and seconds saved, in one run. Run it on a quiet machine.
 
-    python benchmarks/budget.py --photos DIR [--large PHOTO]
+    python benchmarks/budget.py --photos DIR [--large PHOTO] [--dtype bf16]
 
 First table: for each photo (its centre 480×320 as LR) and budget, the share of the full model's MACs that was spent.
 Second: one 1020×678 LR picture, budgets 50% and 100% taken in turns, median seconds of `enlarge` without file
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from scalewise import images, zoo
 from scalewise.effort import Budget
+from scalewise.inference import Dtype
 from scalewise.pipeline import Job, enlarge
 
 BUDGETS = (0.25, 0.5, 0.75, 1.0)
@@ -31,14 +32,14 @@ def centre(path: Path, width: int, height: int) -> torch.Tensor:
     return (source.read((top, left, top + height, left + width)) * 255).round().to(torch.uint8)
 
 
-def run(picture: torch.Tensor, model: object, scale: int, budget: float):
+def run(picture: torch.Tensor, model: object, scale: int, budget: float, dtype: Dtype):
     source = images.open(picture)
     size = (source.size[0] * scale, source.size[1] * scale)
     sink = images.create(None, size, source)
-    return enlarge(source, sink, model, Budget.fraction(budget), Job(dtype="fp32"))[1]  # type: ignore[arg-type]
+    return enlarge(source, sink, model, Budget.fraction(budget), Job(dtype=dtype))[1]  # type: ignore[arg-type]
 
 
-def shares(photos: list[Path], model: object) -> Table:
+def shares(photos: list[Path], model: object, dtype: Dtype) -> Table:
     table = Table("photo", *(f"×{s} {b:.0%}" for s in SCALES for b in BUDGETS), title="share of MACs spent")
     worst = 0.0
     for path in photos:
@@ -46,7 +47,7 @@ def shares(photos: list[Path], model: object) -> Table:
         row = []
         for scale in SCALES:
             for budget in BUDGETS:
-                report = run(picture, model, scale, budget)
+                report = run(picture, model, scale, budget, dtype)
                 if report.share > budget:
                     raise SystemExit(f"{path.name} ×{scale}: {report.share:.4f} is over the budget of {budget}")
                 worst = max(worst, budget - report.share)
@@ -56,7 +57,7 @@ def shares(photos: list[Path], model: object) -> Table:
     return table
 
 
-def seconds(photo: Path, model: object, repeats: int) -> Table:
+def seconds(photo: Path, model: object, repeats: int, dtype: Dtype) -> Table:
     picture = centre(photo, 1020, 678)
     table = Table(
         "scale", "50%: s", "100%: s", "ratio", "rim at 50%", title=f"1020×678, {photo.name}, median of {repeats}"
@@ -66,7 +67,7 @@ def seconds(photo: Path, model: object, repeats: int) -> Table:
         rim = 0.0
         for turn in range(repeats + 1):  # the first turn warms up
             for budget in times:
-                report = run(picture, model, scale, budget)
+                report = run(picture, model, scale, budget, dtype)
                 rim = report.rim if budget == 0.5 else rim
                 if turn:
                     times[budget].append(report.seconds)
@@ -81,12 +82,13 @@ def main() -> None:
     parser.add_argument("--large", type=Path, help="the photo for the timing; default: the first one")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("-n", "--model", default="fast")
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     given = parser.parse_args()
     photos = sorted(p for p in given.photos.iterdir() if p.suffix.lower() in images.READABLE)
     model = zoo.load(given.model).model
     console = Console(width=140)
-    console.print(seconds(given.large or photos[0], model, given.repeats))
-    console.print(shares(photos, model))
+    console.print(seconds(given.large or photos[0], model, given.repeats, given.dtype))
+    console.print(shares(photos, model, given.dtype))
 
 
 if __name__ == "__main__":
