@@ -74,7 +74,7 @@ def test_the_judge_sees_every_pixel_and_is_normalised() -> None:
     for layer in (*judge.down, *judge.up, *judge.refine):
         assert layer.bias is None
         norm = torch.linalg.matrix_norm(layer.weight.flatten(1), 2)  # type: ignore[operator]
-        assert float(norm) == pytest.approx(1, abs=0.05)
+        assert norm.item() == pytest.approx(1, abs=0.05)
     paper = UNetDiscriminator()
     assert sum(p.numel() for p in paper.parameters()) == 4_376_897  # Real-ESRGAN's
 

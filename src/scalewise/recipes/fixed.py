@@ -49,12 +49,13 @@ def tiny(paper: Recipe, of: Network, stage: Stage = TINY) -> Recipe:
     )  # fmt: skip
 
 
-FSRCNN_X4 = recipe("fsrcnn", "FSRCNN", network("fsrcnn", "deconvolution", {}, scale=4), replace(L1, learning_rate=1e-3))
+FSRCNN = network("fsrcnn", "deconvolution", {}, scale=4)
+FSRCNN_X4 = recipe("fsrcnn", "FSRCNN", FSRCNN, replace(L1, learning_rate=1e-3))
 CARN_X4 = recipe("carn", "CARN-M", network("carn", "cascade_tail", {}, scales=[4]), L1)
 SRRESNET_X4 = recipe("srresnet", "SRResNet", network("srresnet", "resnet_tail", {}, scale=4), L1)
 FIXED = (
     FSRCNN_X4,
-    tiny(FSRCNN_X4, FSRCNN_X4.network, replace(TINY, steps=3_000)),  # small as it is
+    tiny(FSRCNN_X4, FSRCNN, replace(TINY, steps=3_000)),  # small as it is
     CARN_X4,
     tiny(CARN_X4, network("carn", "cascade_tail", {"channels": 32}, scales=[4])),
     SRRESNET_X4,

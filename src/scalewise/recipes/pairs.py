@@ -97,8 +97,8 @@ def tiny_pair(encoder: str, upsampler: str) -> Recipe:
 def tiny_stage(upsampler: str) -> Stage:
     """Filters from a network (Meta-SR, ITSRN) are sums of many of its weights, so these learn in smaller steps."""
     if upsampler == "metasr":
-        return replace(_one_scale(TINY), learning_rate=5e-4)
-    return replace(TINY, learning_rate=5e-4) if upsampler == "itsrn" else TINY
+        return replace(_one_scale(TINY), steps=2_000, learning_rate=5e-4)
+    return replace(TINY, learning_rate=2e-4) if upsampler == "itsrn" else TINY
 
 
 def _network(encoder: str, upsampler: str, of_encoder: Mapping[str, Any], of_upsampler: Mapping[str, Any]) -> Network:
