@@ -36,6 +36,11 @@ class ValidResidualBlock(nn.Module):
         with torch.no_grad():
             self.conv2.weight.mul_(0.1)  # close to the identity at the start; deep stacks train at once
 
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight and bias of both convolutions, as `masked_block` takes them."""
+        assert self.conv1.bias is not None and self.conv2.bias is not None
+        return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
+
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x).relu_()).add_(x[..., 2:-2, 2:-2])
 
@@ -121,9 +126,8 @@ class AnyScaleExits(nn.Module):
         for index in range(1, self.depth + 1):
             level = self.level(index)
             block = self.blocks[index - 1]
-            features = self.masked_block(
-                features, choice >= level, block.conv1.weight, block.conv1.bias, block.conv2.weight, block.conv2.bias
-            )
+            assert isinstance(block, ValidResidualBlock)
+            features = self.masked_block(features, choice >= level, *block.tensors())
             if index == self.exit_after[level - 1]:
                 head = self.head(level)
                 coefficients = head(repeat_edge(features, 1))

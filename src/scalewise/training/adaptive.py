@@ -158,4 +158,4 @@ class SphericalL1(WindowedL1):
 
 def window_error(rgb: Tensor, hr: Tensor, mask: Tensor) -> Tensor:
     """The mean absolute error in each window of a mask (b, gy, gx), without gradient."""
-    return F.adaptive_avg_pool2d((rgb.detach() - hr).abs().mean(1), mask.shape[-2:])
+    return F.adaptive_avg_pool2d((rgb.detach() - hr).abs().mean(1), (mask.shape[-2], mask.shape[-1]))

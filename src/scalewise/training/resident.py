@@ -27,7 +27,7 @@ from scalewise.data.crops import AnyScaleCrops
 from scalewise.data.resident import DeviceCrops, Pictures
 from scalewise.errors import InvalidRequest
 from scalewise.inference import fast_bf16
-from scalewise.multiexit.anyscale import masked_block
+from scalewise.multiexit.anyscale import AnyScaleExits, masked_block
 from scalewise.patches import PatchRouted
 from scalewise.training.recipe import Moment, Recipe, Stage
 
@@ -35,6 +35,7 @@ WARM_STEPS = 3  # before a capture: libraries choose their algorithms, the optim
 AHEAD = 4  # steps that the host may be ahead of the device
 REPORT = 10.0  # seconds between lines
 FIRST_AVERAGES = 10  # the average forgets faster while it has seen little: decay ≤ (1 + n) / (10 + n)
+lists: Any = torch  # its operations on lists of tensors have no public name
 COMPILED = torch.compile(masked_block, dynamic=False)  # one kernel each for what lies between convolutions
 
 
@@ -49,7 +50,7 @@ class Run:
     model: nn.Module
     capture: bool = True
     steps: dict[str, int] = field(default_factory=dict)
-    ahead: list[torch.cuda.Event] = field(default_factory=list)
+    ahead: list[Any] = field(default_factory=list)
     stage: Stage | None = None
 
     def __post_init__(self) -> None:
@@ -58,7 +59,9 @@ class Run:
         self.model = self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.stream = torch.cuda.Stream() if self.cuda else None
         if self.cuda and isinstance(self.model, PatchRouted):
-            self.model.network.masked_block = COMPILED
+            network = self.model.network
+            assert isinstance(network, AnyScaleExits)
+            network.masked_block = COMPILED
         self.total = sum(stage.steps for stage in self.recipe.stages)
 
     def at(self, done: float) -> tuple[Stage, float]:
@@ -141,9 +144,9 @@ class Run:
             nn.utils.clip_grad_norm_(self.learnt, stage.clip, foreach=True)
         self.optimizer.step()
         with torch.no_grad():
-            change = torch._foreach_sub(self.learnt, self.average)
-            torch._foreach_mul_(change, self.towards)
-            torch._foreach_add_(self.average, change)
+            change = lists._foreach_sub(self.learnt, self.average)
+            lists._foreach_mul_(change, self.towards)
+            lists._foreach_add_(self.average, change)
             self.loss.lerp_(loss.detach().float(), 0.01)
 
     def captured(self) -> torch.cuda.CUDAGraph:
@@ -165,7 +168,7 @@ class Run:
             torch.cuda.synchronize()
         if self.stage.ema is not None:
             with torch.no_grad():
-                torch._foreach_copy_(self.learnt, self.average)
+                lists._foreach_copy_(self.learnt, self.average)
         self.graph, self.stage = None, None
 
     @contextlib.contextmanager
