@@ -18,7 +18,7 @@ def test_a_name_is_loaded_once_and_ready_to_run() -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UnknownModel, match="fast, bicubic"):
+    with pytest.raises(UnknownModel, match="fast, quality, photo, pano, bicubic"):
         zoo.load("no-such-model")
     with pytest.raises(UnknownModel):
         zoo.load("no-such-file.pth:res_scale=1")

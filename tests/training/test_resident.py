@@ -69,7 +69,7 @@ def test_a_run_leaves_weight_files_that_load(tmp_path: Path, pictures: Pictures)
     short = replace(TOY, stages=TOY.stages[:1])
     train([Run(short, pictures, short.network.build())], 0.5, tmp_path)
     loaded = zoo.load(tmp_path / "toy.safetensors")
-    assert loaded.card["network"] == "toy" and loaded.card["steps"].startswith("exits ")
+    assert loaded.card["licence"] == "Apache-2.0" and loaded.card["steps"].startswith("exits ")
 
 
 def test_what_needs_the_host_is_refused(tmp_path: Path, pictures: Pictures) -> None:

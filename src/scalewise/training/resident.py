@@ -6,12 +6,11 @@ captured once as a CUDA graph and replayed, each recipe on a stream of its own, 
 stage gets the share of the seconds that its steps have of the recipe's, and its schedule runs to its end in them. For
 recipes of `AnyScaleCrops` in rows whose losses stay on the device. On a CPU the same steps run one after the other.
 
-    python -m scalewise.training.resident fast quality photo --pictures DIR --seconds 500 --out DIR
+    python -m scalewise.recipes.resident fast quality --pictures DIR --seconds 400 --out DIR
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scalewise.data.crops import AnyScaleCrops
@@ -221,7 +219,7 @@ def _write(runs: Sequence[Run], out: Path, seconds: float) -> None:
         about: dict[str, Any] = {
             "network": recipe.name,
             "licence": recipe.licence,
-            "recipe": f"python -m scalewise.training.resident {recipe.name}",
+            "recipe": f"python -m scalewise.recipes.resident {recipe.name}",
             "source": recipe.source,
             "steps": ", ".join(f"{name} {count}" for name, count in run.steps.items()),
             "hours": round(seconds / 3600, 4),
@@ -243,31 +241,3 @@ def load_pictures(folders: Sequence[Path]) -> list[Tensor]:
     files = sorted(f for folder in folders for f in folder.iterdir() if f.suffix.lower() in (".jpg", ".jpeg", ".png"))
     with ThreadPoolExecutor() as pool:
         return list(pool.map(one, files))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    from scalewise.recipes import find
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="+")
-    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="a weight file that every recipe named goes on from")
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(arguments)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(asked.seed)
-    pictures = Pictures.of(load_pictures(asked.pictures), device)
-    runs = []
-    for name in asked.names:
-        recipe = find(name)
-        model = recipe.network.build()
-        if asked.start:
-            model.load_state_dict(load_file(asked.start))
-        runs.append(Run(recipe, pictures, model))
-    train(runs, asked.seconds, asked.out)
-
-
-if __name__ == "__main__":
-    main()

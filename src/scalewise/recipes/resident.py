@@ -1,0 +1,43 @@
+"""Train recipes side by side on one device by the clock (`training/resident.py`), from a folder of pictures:
+
+python -m scalewise.recipes.resident fast quality --pictures DIR --seconds 400 --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from scalewise.data.resident import Pictures
+from scalewise.recipes import find
+from scalewise.training.resident import Run, load_pictures, train
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="a weight file that every recipe named goes on from")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(asked.seed)
+    pictures = Pictures.of(load_pictures(asked.pictures), device)
+    runs = []
+    for name in asked.names:
+        recipe = find(name)
+        model = recipe.network.build()
+        if asked.start:
+            model.load_state_dict(load_file(asked.start))
+        runs.append(Run(recipe, pictures, model))
+    train(runs, asked.seconds, asked.out)
+
+
+if __name__ == "__main__":
+    main()
