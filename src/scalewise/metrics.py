@@ -9,10 +9,9 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from scalewise.edges import edge_map as edge_map
@@ -22,7 +21,10 @@ from scalewise.errors import InvalidRequest, MissingDependency, ProtocolMismatch
 from scalewise.projection import latitude_weights
 from scalewise.resize import imresize
 
-Image = Float[Tensor, "3 h w"]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    Image = Float[Tensor, "3 h w"]
 Channel = Literal["rgb", "y", "y-liif"]
 
 BT601 = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # MATLAB's rgb2ycbcr, studio range 16-235

@@ -85,6 +85,8 @@ def test_rows_near_the_poles_are_stretched(pictures: Pictures) -> None:
     # columns there differ less from their neighbours
     slope = hr.diff(dim=3).abs().mean((1, 3)).flatten()
     assert float(slope[weight < 0.4].mean()) < 0.6 * float(slope[weight > 0.9].mean())
+    one = crops.seen(hr[0] / 255, np.random.default_rng(0))  # the same on the CPU, one by one
+    assert one[0].shape == hr[0].shape and one[1].shape == (64,)
     batch = device.batch(64)
     assert batch["weight"].shape == (64, 16, 1)
     assert float(batch["weight"].min()) > 0.1 and float(batch["weight"].max()) <= 1

@@ -289,7 +289,8 @@ def test_a_budget_is_spent_through_the_front_door(net: TADT, lr: Tensor) -> None
             rendered = model.render(picture, Frame(size), (0, 0, *size), out, plan)
         assert rendered.macs.total == plan.macs == counter.get_total_flops() // 2 <= share * plan.macs_full
         spent.append(plan.macs)
-        assert torch.equal(rendered.rgb, model.render(picture, Frame(size), (0, 0, *size), out, plan).rgb)
+        again = model.render(picture, Frame(size), (0, 0, *size), out, plan).rgb
+        assert torch.allclose(rendered.rgb, again, atol=1e-5)  # counted by plain operators, run by fused ones
     assert spent == sorted(spent) and spent[0] < spent[-1] == plan.macs_full
     assert effort_map(plan.route).shape == ((2, 3) if net.cells else (1, 1))
 

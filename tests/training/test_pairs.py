@@ -41,7 +41,14 @@ def test_a_pair_is_trained_as_its_paper_says() -> None:
     assert isinstance(samples, AnyScaleCrops) and samples.unequal == 0
 
 
-@pytest.mark.parametrize(("encoder", "upsampler"), WITHOUT_SIBLING, ids=map("-".join, WITHOUT_SIBLING))
+QUICK = {("edsr", "metasr"), ("swinir", "liif"), ("elan", "lte"), ("edsr", "itsrn")}
+SMOKE = [
+    pytest.param(*pair, id="-".join(pair), marks=[] if pair in QUICK else [pytest.mark.slow])
+    for pair in WITHOUT_SIBLING
+]
+
+
+@pytest.mark.parametrize(("encoder", "upsampler"), SMOKE)
 def test_the_other_pairs_train_for_twenty_steps(encoder: str, upsampler: str, tmp_path: Path) -> None:
     recipe = tiny_pair(encoder, upsampler)
     (stage,) = recipe.stages
@@ -60,7 +67,7 @@ def test_the_other_pairs_train_for_twenty_steps(encoder: str, upsampler: str, tm
 CROSS = [pair for pair in PAIRS if "edsr" in pair or "liif" in pair]  # every encoder and every upsampler
 
 
-@pytest.mark.parametrize(("encoder", "upsampler"), CROSS, ids=map("-".join, CROSS))
+@pytest.mark.parametrize(("encoder", "upsampler"), CROSS, ids=list(map("-".join, CROSS)))
 @torch.no_grad()
 def test_tiny_networks_start_by_reading_the_pixels(encoder: str, upsampler: str) -> None:
     recipe = tiny_pair(encoder, upsampler)

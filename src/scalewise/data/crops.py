@@ -75,6 +75,7 @@ class AnyScaleCrops:
         sx = random.uniform(low, high) if random.random() < self.unequal else sy
         n = self.lr_side
         hr = flipped(random_crop(pictures, (round(n * sy), round(n * sx)), random, self.tries), random).float() / 255
+        hr, weight = self.seen(hr, random)
         size = (hr.shape[-2], hr.shape[-1])
         lr = self.reduce(hr, (n, n), random)
         y, x = (axis_positions(0, side, n, side) for side in size)
@@ -93,7 +94,11 @@ class AnyScaleCrops:
         if self.base:
             (iy, wy), (ix, wx) = axis_taps(n, size[0]), axis_taps(n, size[1])
             sample["base"] = resample(lr, (iy[rows], wy[rows]), (ix[columns], wx[columns]))
-        return sample
+        return sample if weight is None else sample | {"weight": weight[rows].unsqueeze(1)}
+
+    def seen(self, hr: Tensor, random: Random) -> tuple[Tensor, Tensor | None]:
+        """What becomes of a crop (3, H, W) in [0, 1] before it is reduced, and how much each of its rows counts."""
+        return hr, None
 
     def _lines(self, side: int, random: Random) -> np.ndarray:
         if self.layout == "window":

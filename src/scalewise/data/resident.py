@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalewise.data.crops import AnyScaleCrops, Sample, bicubic_8bit, large_enough
+from scalewise.data.crops import AnyScaleCrops, Random, Sample, bicubic_8bit, large_enough
 from scalewise.data.degradations import Photo
 from scalewise.data.jpeg import compressed
 from scalewise.errors import DataError
@@ -75,6 +75,21 @@ class ErpCrops(AnyScaleCrops):
     turned: float = 0.75
     equator: int = 2048
     highest: float = 80.0  # degrees
+
+    def seen(self, hr: Tensor, random: Random) -> tuple[Tensor, Tensor]:
+        height, width = hr.shape[-2:]
+        draws = torch.tensor([[random.random()], [random.random()]])
+        latitude = self.latitudes(draws[:1], draws[1:], torch.tensor([[float(height)]]), height)
+        hr = stretched(hr.unsqueeze(0), latitude, torch.tensor([[(width - 1) / 2]]))[0]
+        return (hr * 255).round().clamp(0, 255) / 255, latitude[0].cos()
+
+    def latitudes(self, place: Tensor, turn: Tensor, height: Tensor, rows: int) -> Tensor:
+        """(n, rows) radians, of crops of `height` (n, 1) rows; `place` and `turn` (n, 1) are uniform in [0, 1)."""
+        highest = math.radians(self.highest)
+        centre = torch.asin((2 * place - 1) * math.sin(highest))  # evenly on the sphere
+        line = torch.arange(rows, device=place.device)
+        latitude = centre + (line - height / 2) * (2 * math.pi / self.equator)
+        return torch.where(turn < self.turned, latitude.clamp(-highest, highest), 0.0)
 
 
 class DeviceCrops:
@@ -155,16 +170,8 @@ class DeviceCrops:
     def _turn(self, hr: Tensor, sizes: Tensor, crops: ErpCrops) -> tuple[Tensor, Tensor]:
         """Rows stretched about the middle column as at their latitude, in 8 bits; and the latitude of each row."""
         n, most = len(hr), hr.shape[-1]
-        highest = math.radians(crops.highest)
-        centre = torch.asin((2 * self._rand(n, 1) - 1) * math.sin(highest))  # evenly on the sphere
-        line = torch.arange(most, device=self.device)
-        latitude = centre + (line - sizes[:, :1] / 2) * (2 * math.pi / crops.equator)
-        latitude = torch.where(self._rand(n, 1) < crops.turned, latitude.clamp(-highest, highest), 0.0)
-        middle = (sizes[:, 1:] - 1) / 2
-        x = middle.unsqueeze(2) + (line - middle.unsqueeze(2)) * latitude.cos().unsqueeze(2)  # (n, rows, columns)
-        y = line.view(1, -1, 1).expand_as(x)
-        grid = torch.stack(((2 * x + 1) / most - 1, (2 * y + 1) / most - 1), 3)
-        hr = F.grid_sample(hr, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        latitude = crops.latitudes(self._rand(n, 1), self._rand(n, 1), sizes[:, :1], most)
+        hr = stretched(hr, latitude, (sizes[:, 1:] - 1) / 2)
         return hr.round().clamp(0, 255), latitude
 
     def _reduction(self, length: Tensor, columns: int) -> Tensor:
@@ -211,6 +218,16 @@ class DeviceCrops:
         return torch.where(
             chosen < length.unsqueeze(1), chosen, (self._rand(*chosen.shape) * length.unsqueeze(1)).long()
         )
+
+
+def stretched(hr: Tensor, latitude: Tensor, middle: Tensor) -> Tensor:
+    """Rows of (n, 3, h, w) enlarged by 1 / cos of their latitude (n, h) about column `middle` (n, 1), bicubically."""
+    height, width = hr.shape[-2:]
+    line = torch.arange(width, device=hr.device)
+    x = middle.unsqueeze(2) + (line - middle.unsqueeze(2)) * latitude.cos().unsqueeze(2)  # (n, rows, columns)
+    y = torch.arange(height, device=hr.device).view(1, -1, 1).expand_as(x)
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), 3)
+    return F.grid_sample(hr, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 
 def taps_matrix(centre: Tensor, stretch: Tensor | float, length: Tensor | int, columns: int, reach: int = 3) -> Tensor:

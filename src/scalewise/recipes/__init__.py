@@ -30,7 +30,7 @@ from scalewise.recipes.enaf import (
     ENAF_SRRESNET,
     ENAF_SRRESNET_TINY,
 )
-from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PHOTO, QUALITY
+from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PANO_TINY, PHOTO, PHOTO_TINY, QUALITY, QUALITY_TINY
 from scalewise.recipes.fixed import FIXED
 from scalewise.recipes.pairs import PAIRS, TINY_PAIRS
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
@@ -43,8 +43,11 @@ RECIPES: dict[str, Recipe] = {
         FAST,
         FAST_TINY,
         QUALITY,
+        QUALITY_TINY,
         PHOTO,
+        PHOTO_TINY,
         PANO,
+        PANO_TINY,
         EDSR_LIIF,
         EDSR_LIIF_TINY,
         EDSR_X4,

@@ -128,3 +128,20 @@ FAST_TINY = replace(
     summary="the same in minutes on two cores",
     expects={},
 )
+
+
+def tiny(of: Recipe, samples: AnyScaleCrops) -> Recipe:
+    """FAST_TINY with the samples of another recipe, from its own first weights."""
+    samples = replace(samples, lr_side=32, points=48)
+    learn, finish, route = FAST_TINY.stages
+    stages = (
+        replace(learn, samples=samples),
+        replace(finish, samples=samples),
+        replace(route, samples=replace(samples, lr_side=64, points=96)),
+    )
+    return replace(FAST_TINY, name=f"{of.name}-tiny", stages=stages)
+
+
+QUALITY_TINY = tiny(QUALITY, CROPS)
+PHOTO_TINY = tiny(PHOTO, replace(CROPS, reduce=SEEN))
+PANO_TINY = tiny(PANO, SPHERE)
