@@ -138,6 +138,7 @@ class MultiExit(Protocol):
     functions take ints, or tensors of patch sides.
     """
 
+    channels: int
     exits: int  # exits beyond exit 0
     depth: int  # blocks
     exit_after: tuple[int, ...]  # blocks that exit k (1-based) has behind it

@@ -100,7 +100,8 @@ def ready_linear(
     """
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None  # pyright: ignore[reportPrivateImportUsage]
-    if weight.device.type != "cpu" or recorded or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    fast = dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if weight.device.type != "cpu" or recorded or not fast or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         activation = {"none": lambda x: x, "relu": F.relu_, "gelu": F.gelu}[after]
         return lambda x: activation(F.linear(x, weight, bias))
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)

@@ -62,7 +62,7 @@ class Pace:
                     raise
                 wanted = rounded(max(error.floor or 0.0, wanted) * 1.1 + 10**-DIGITS)
         needs = speed.seconds(wanted, pixels)
-        if needs > SLACK * left and (wanted > asked or asked <= speed.floor):
+        if needs > SLACK * left and (wanted > asked or asked <= rounded(speed.floor)):
             raise BudgetInfeasible(
                 f"budget {seconds:g} s is below what this model needs for this picture on this machine, about "
                 f"{seconds - left + needs:.2g} s: ask for more, or for a smaller picture"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,6 @@ def enlarge_pages(
     The album is discarded on any error. `ahead` and `journal` are for a single page, as in `enlarge`.
     """
     reports: list[CostReport] = []
-    began = time.perf_counter()
     with album:
         for page, sink in album:
 
@@ -42,7 +40,7 @@ def enlarge_pages(
 
             wish = budget
             if budget.kind == "seconds" and len(album) > 1:
-                left = budget.value - (time.perf_counter() - began)
+                left = budget.value - sum(report.seconds for report in reports)  # without first measurements
                 wish = Budget.seconds(max(left, 0.01 * budget.value) / (len(album) - len(reports)))
             if ahead is not None and len(album) == 1:
                 report = enlarge(ahead.source, sink, model, wish, job, of_all, ahead=ahead, journal=journal)[1]

@@ -167,8 +167,8 @@ class PatchRouted(nn.Module):
         return self.network.context
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
-        """Rough working memory per LR pixel of a tile: three layers of 48 channels in fp32, and the canvas."""
-        return 640 + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
+        """Rough working memory per LR pixel of a tile: three layers in fp32, and the canvas."""
+        return 64 + 12 * self.network.channels + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
 
     def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
         """The router's word on an LR tile cut along patches: (exits, gy, gx) drop in mean squared error per exit."""

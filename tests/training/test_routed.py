@@ -28,8 +28,9 @@ from scalewise.recipes.camixer import CAMIXER_ODI_TINY, CAMIXER_TINY
 from scalewise.recipes.classsr import CLASSSR_FSRCNN_TINY
 from scalewise.recipes.enaf import ENAF_FSRCNN_TINY
 from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
+from scalewise.training.edge_table import EdgeTable
 from scalewise.training.engine import train
-from scalewise.training.exits import EdgeTable, divided_l1
+from scalewise.training.exits import divided_l1
 from scalewise.training.recipe import Batch, Moment, Recipe
 
 METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")

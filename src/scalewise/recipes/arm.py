@@ -14,7 +14,7 @@ from torch import nn
 
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.exits import EdgeTable, one_width_l1
+from scalewise.training.exits import edge_table, one_width_l1
 from scalewise.training.recipe import Recipe, Stage, cosine
 from scalewise.zoo import Network
 
@@ -27,7 +27,7 @@ PATCHES = FixedScaleCrops(scale=4, lr_side=32, tries=1)
 WIDTHS = Stage(
     "widths", 2_000_000, PATCHES, one_width_l1, learning_rate=1e-3, schedule=cosine, ema=None, trains=network
 )
-TABLE = replace(WIDTHS, name="table", steps=1_000, ema=None, way=EdgeTable, exact=True)
+TABLE = replace(WIDTHS, name="table", steps=1_000, ema=None, way=edge_table, exact=True)
 COSTS = (0.0, 141.26, 304.57, 467.88)  # MFLOP of ARM's code, bicubic free
 
 ARM_FSRCNN = Recipe(

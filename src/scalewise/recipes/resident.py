@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = recipe.network.build()
         if asked.start:
             model.load_state_dict(load_file(asked.start))
-        runs.append(Run(recipe, pictures, model))
+        runs.append(Run(recipe, pictures, model, start=asked.start.name if asked.start else ""))
     train(runs, asked.seconds, asked.out)
 
 

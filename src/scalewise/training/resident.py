@@ -47,6 +47,7 @@ class Run:
     pictures: Pictures
     model: nn.Module
     capture: bool = True
+    start: str = ""  # the file that the first weights are from, for the card
     steps: dict[str, int] = field(default_factory=dict)
     ahead: list[Any] = field(default_factory=list)
     stage: Stage | None = None
@@ -126,6 +127,8 @@ class Run:
             fused=True,
             capturable=self.cuda or False,
         )
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream())
         self.graph = self.captured() if self.cuda and self.capture else None
 
     def step(self) -> None:
@@ -176,6 +179,8 @@ class Run:
 
     def weights(self) -> dict[str, Tensor]:
         """What inference would take if it ended here, on the CPU."""
+        if self.stream is not None:
+            self.stream.synchronize()
         state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if self.stage is not None and self.stage.ema is not None:
             averaged = {id(p): a for p, a in zip(self.learnt, self.average, strict=True)}
@@ -207,6 +212,9 @@ def train(runs: Sequence[Run], seconds: float, out: Path, *, save_every: float =
             saved = elapsed
             _write(runs, out, elapsed)
     for run in runs:
+        if len(run.steps) < len(run.recipe.stages):
+            did = ", ".join(run.steps)
+            raise InvalidRequest(f"{seconds:g} s were too few for all of {run.recipe.name}, it did {did}: give more")
         run.settle()
     _write(runs, out, time.monotonic() - started)
 
@@ -219,7 +227,7 @@ def _write(runs: Sequence[Run], out: Path, seconds: float) -> None:
         about: dict[str, Any] = {
             "network": recipe.name,
             "licence": recipe.licence,
-            "recipe": f"python -m scalewise.recipes.resident {recipe.name}",
+            "recipe": f"python -m scalewise.recipes.resident {recipe.name}{run.start and f' --start {run.start}'}",
             "source": recipe.source,
             "steps": ", ".join(f"{name} {count}" for name, count in run.steps.items()),
             "hours": round(seconds / 3600, 4),
