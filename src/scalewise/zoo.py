@@ -195,17 +195,3 @@ class Network:
     def save(self, model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
         """Write a weight file that `load` reads; `about` is its card."""
         compat.native.write(path, model.state_dict(), self.builder, self.arguments, about, overwrite=True)
-
-
-def save_patch_routed(model: PatchRouted, path: Path, about: Mapping[str, Any]) -> None:
-    """Write a PatchRouted model over AnyScaleExits as a self-describing safetensors file; `about` is its card."""
-    network, router = model.network, model.router
-    assert isinstance(network, AnyScaleExits) and isinstance(router, PatchRouter)
-    arguments = {
-        "channels": network.channels,
-        "exit_after": list(network.exit_after),
-        "kernels": list(network.kernels),
-        "patch": model.patch,
-        "router_channels": router.channels,
-    }
-    compat.native.write(path, model.state_dict(), "patch_routed", arguments, about, overwrite=True)

@@ -39,14 +39,11 @@ COMPILED = torch.compile(masked_block, dynamic=False)  # one kernel each for wha
 
 @dataclass
 class Run:
-    """One recipe on its way. `weights` are what its finished stages left, or the average of the running one.
-
-    `capture=False` runs every step from the host, for losses that look at numbers on the way."""
+    """One recipe on its way. `weights` are what its finished stages left, or the average of the running one."""
 
     recipe: Recipe
     pictures: Pictures
     model: nn.Module
-    capture: bool = True
     start: str = ""  # the file that the first weights are from, for the card
     steps: dict[str, int] = field(default_factory=dict)
     ahead: list[Any] = field(default_factory=list)
@@ -125,11 +122,11 @@ class Run:
             betas=stage.betas,
             weight_decay=stage.decay,
             fused=True,
-            capturable=self.cuda or False,
+            capturable=self.cuda,
         )
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream())
-        self.graph = self.captured() if self.cuda and self.capture else None
+        self.graph = self.captured() if self.cuda else None
 
     def step(self) -> None:
         """Sample, loss, gradient, AdamW, average: nothing here waits for the host."""
