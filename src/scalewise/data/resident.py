@@ -213,13 +213,12 @@ class DeviceCrops:
         return span[0] + (span[1] - span[0]) * self._rand(n)
 
     def _lines(self, length: Tensor) -> Tensor:
-        """(n, points) of the first `length` (n,) lines, without repeating any while there are enough."""
+        """(n, points) of the first `length` (n,) lines in order, without repeating any while there are enough."""
         points, most = self.crops.points, round(self.crops.lr_side * self.crops.scales[1])
         ticket = self._rand(len(length), most) + 2.0 * (torch.arange(most, device=self.device) >= length.unsqueeze(1))
         chosen = ticket.topk(points, dim=1, largest=False).indices
-        return torch.where(
-            chosen < length.unsqueeze(1), chosen, (self._rand(*chosen.shape) * length.unsqueeze(1)).long()
-        )
+        again = (self._rand(*chosen.shape) * length.unsqueeze(1)).long()
+        return torch.where(chosen < length.unsqueeze(1), chosen, again).sort(1).values
 
 
 def stretched(hr: Tensor, latitude: Tensor, middle: Tensor) -> Tensor:

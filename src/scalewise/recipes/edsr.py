@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalewise.data import AnyScaleCrops, FixedScaleCrops
+from scalewise.recipes import start
 from scalewise.training.losses import l1
 from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
@@ -27,7 +28,7 @@ EDSR_LIIF = Recipe(
 )
 TINY = replace(
     LIIF, steps=2_000, samples=AnyScaleCrops(lr_side=32, points=32), batch=8, learning_rate=2e-3, schedule=cosine,
-    warmup=50, ema=0.99,
+    warmup=50, ema=0.99, prepare=start.reading_pixels,
 )  # fmt: skip
 EDSR_LIIF_TINY = replace(
     EDSR_LIIF,
@@ -51,7 +52,7 @@ EDSR_X4_TINY = replace(
     EDSR_X4,
     name="edsr-x4-tiny",
     network=Network.pair("edsr", "pixel_shuffle", of_encoder={"channels": 32, "blocks": 4}, of_upsampler={"scale": 4}),
-    stages=(replace(TINY, samples=FixedScaleCrops(scale=4, lr_side=32)),),
+    stages=(replace(TINY, samples=FixedScaleCrops(scale=4, lr_side=32), prepare=start.reading_pixels),),
     summary="the same in minutes on two cores",
     expects={},
 )

@@ -39,7 +39,7 @@ FINISH = replace(
     EXITS, name="finish", steps=6_000, loss=ExitLoss(SHARES, squared=True), learning_rate=2e-4, warmup=50
 )  # fmt: skip
 ROUTER = Stage(
-    "router", 2_000, WIDE, router_loss, batch=8, learning_rate=1e-3, schedule=one_cycle, decay=1e-4, clip=0.5, ema=None,
+    "router", 8_000, WIDE, router_loss, batch=8, learning_rate=1e-3, schedule=one_cycle, decay=1e-4, clip=0.5, ema=None,
     trains=router, exact=True,
 )  # fmt: skip
 SOURCE = "ours; sampling after LIIF (arXiv:2012.09161, section 4), routing after ENAF (WACV 2025)"
@@ -72,7 +72,7 @@ QUALITY = replace(
     FAST,
     name="quality",
     network=exits_of(96, [2, 5, 10, 16], [4, 4, 5, 6]),
-    stages=(replace(EXITS, learning_rate=8e-4), FINISH, ROUTER),
+    stages=(replace(EXITS, batch=64, learning_rate=8e-4), replace(FINISH, batch=64), ROUTER),
     summary="the same, wider and deeper",
     expects={"Set5 x2": 37.6, "Set5 x3": 34.0, "Set5 x4": 31.9, "Set14 x4": 28.4, "B100 x2": 31.9, "B100 x4": 27.4},
 )

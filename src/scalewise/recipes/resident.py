@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,14 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a weight file that every recipe named goes on from")
+    parser.add_argument("--only", nargs="+", help="stages, by name; the others are left out")
+    parser.add_argument("--halves", action="store_true", help="also from each picture at half its size")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(asked.seed)
-    pictures = Pictures.of(load_pictures(asked.pictures), device)
+    pictures = Pictures.of(load_pictures(asked.pictures, halves=asked.halves), device)
     runs = []
     for name in asked.names:
         recipe = find(name)
+        if asked.only:
+            stages = tuple(stage for stage in recipe.stages if stage.name in asked.only)
+            if not stages:
+                parser.error(f"{name} has no such stage: {', '.join(stage.name for stage in recipe.stages)}")
+            recipe = replace(recipe, stages=stages)
         model = recipe.network.build()
         if asked.start:
             model.load_state_dict(load_file(asked.start))

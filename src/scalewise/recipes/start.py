@@ -63,17 +63,13 @@ def adaformer_shuffle(model: nn.Module) -> None:
     assert isinstance(model, SuperResolver)
     trunk, tail = model.encoder, model.upsampler
     assert isinstance(trunk, AdaFormer) and isinstance(tail, PixelShuffle) and set(tail.steps) == {2}
-    carry(trunk.head)
     nn.init.orthogonal_(trunk.embed.weight, gain=2.0)  # the estimator's tanh bends only for features of some size
     _zero(trunk.unembed)
     for block in (*trunk.encoder, *trunk.decoder):
         assert isinstance(block, ResidualBlock)
         _zero(block.conv2)
-    for conv in tail.convs:
-        _carried_up(conv)  # type: ignore[arg-type]
+    doubles(trunk.head, tail)
     tail.convs[0].weight[:12] /= 2  # type: ignore[union-attr, operator]  # the trunk adds its shallow features
-    tail.last.weight.zero_()
-    carry(tail.last)
 
 
 @torch.no_grad()
@@ -147,12 +143,17 @@ def ape(model: nn.Module) -> None:
     """APE at a power of two: every exit adds nothing to the shallow features, which are enlarged by two at a time."""
     network = model.get_submodule("network")
     assert isinstance(network, APE)
-    carry(network.trunk.head)
     _zero(network.trunk.body_end)
-    for conv in network.tail.convs:
+    doubles(network.trunk.head, network.tail)
+
+
+def doubles(head: nn.Conv2d, tail: PixelShuffle) -> None:
+    """The pixels go from a network's first convolution to its last, enlarged by two at a time."""
+    carry(head)
+    for conv in tail.convs:
         _carried_up(conv)  # type: ignore[arg-type]
-    network.tail.last.weight.zero_()
-    carry(network.tail.last)
+    tail.last.weight.zero_()
+    carry(tail.last)
 
 
 def _carried_up(conv: nn.Conv2d) -> None:
@@ -199,11 +200,15 @@ def reading_pixels(model: nn.Module) -> None:
     """Any encoder with an any-scale upsampler: the upsampler starts by reading the pixels from the encoder's features.
 
     CiaoSR and LTE (and SRResNet's tail) add to the bilinear image, which is left alone at first; the others
-    start near it."""
+    start near it. Also EDSR with its own pixel shuffles by 2."""
     assert isinstance(model, SuperResolver)
     trunk, tail = model.encoder, model.upsampler
     if isinstance(tail, ResNetTail):
         return _zero(tail.last)
+    if isinstance(tail, PixelShuffle):
+        assert isinstance(trunk, EDSR)
+        _zero(trunk.body_end)
+        return doubles(trunk.head, tail)
     assert isinstance(trunk, EDSR | RDN | RCAN | NLSA | TransformerTrunk | ELAN)
     shallow_only(trunk)
     if isinstance(tail, CiaoSR):

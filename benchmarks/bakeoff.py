@@ -1,0 +1,332 @@
+"""Upsamplers, encoders and routers against each other: trained alike, then PSNR against seconds on this CPU.
+
+    python benchmarks/bakeoff.py train --pictures DIR --seconds 60 --out runs/bakeoff [--only NAME …]
+    python benchmarks/bakeoff.py score --data DIR --out runs/bakeoff [--threads 2] [--only NAME …]
+    python benchmarks/bakeoff.py table --out runs/bakeoff [--plot docs/images/bakeoff.png]
+
+Training: each entrant has the same seconds on one device after three steps to warm up, the same pictures, batches of 16
+crops of 48×48 LR pixels, AdamW from 5e-4 along a cosine, gradients clipped at 0.5, averaged weights, bf16 (CAMixerSR in
+fp32), no CUDA graphs. All but CARN-M and ENAF start at bilinear interpolation (`recipes/start.py`), as ours start at
+bicubic. Networks with several stages share the seconds among them.
+
+Score: protocol `default` (Y, shave ⌈scale⌉, 8 bits) on the pictures of --data at ×2, ×2.7, ×3, ×4 and ×6; seconds per
+output megapixel of one picture of 320×180 LR pixels, bf16 where the machine is good at it, median of 3. Networks for ×4
+are resampled elsewhere, as `scalewise upscale` does it. Routed ones at 100% and at 50%. What has a file is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalewise.data import AnyScaleCrops
+from scalewise.data.resident import Pictures
+from scalewise.recipes import start
+from scalewise.recipes.adaformer import ADAFORMER_X4
+from scalewise.recipes.camixer import REPAIRED
+from scalewise.recipes.edsr import EDSR_X4
+from scalewise.recipes.enaf import ENAF_CARN
+from scalewise.recipes.fast import FAST, QUALITY, exits_of
+from scalewise.recipes.fixed import CARN_X4, SRRESNET_X4
+from scalewise.recipes.pairs import pair_recipe
+from scalewise.recipes.tadt import TADT_LIIF
+from scalewise.training.exits import ExitLoss
+from scalewise.training.losses import l1
+from scalewise.training.recipe import Buildable, Recipe, Stage, cosine
+from scalewise.training.resident import WARM_STEPS, Run, load_pictures
+from scalewise.zoo import Network
+
+SCALES = (2.0, 2.7, 3.0, 4.0, 6.0)
+ANY = AnyScaleCrops(lr_side=48, points=48, layout="rows")
+ONE = replace(ANY, unequal=0.0)  # Meta-SR knows one scale for both axes
+BASED = replace(ANY, base=True)
+TIMES_4 = replace(ONE, points=192, scales=(4.0, 4.0))  # all rows and columns: whole crops
+STAGE = Stage(
+    "l1", 1, ANY, l1, batch=16, learning_rate=5e-4, schedule=cosine, warmup=100, betas=(0.9, 0.99), decay=1e-5,
+    clip=0.5, ema=0.999,
+)  # fmt: skip
+ROUTED = (1.0, 0.5)  # budgets
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """`group`: what it is compared for; `recipe`; its first weights; whether a budget changes what it does."""
+
+    group: str
+    recipe: Recipe
+    first: Callable[[nn.Module], None] | None = None
+    routed: bool = False
+
+
+def pair(encoder: str, upsampler: str, sizes: Mapping[str, Any], of_upsampler: Mapping[str, Any]) -> Recipe:
+    stage = replace(STAGE, samples=ONE if upsampler == "metasr" else ANY)
+    of = Network.pair(encoder, upsampler, of_encoder=sizes, of_upsampler=of_upsampler)
+    return replace(pair_recipe(encoder, upsampler), network=of, stages=(stage,))
+
+
+def exits(recipe: Recipe, of: Network | None = None, shares: tuple[float, ...] = ()) -> Recipe:
+    """Ours, with the stage that all have; `shares` of the exits in the loss, if they are others than the recipe's."""
+    learn, _, route = recipe.stages
+    loss = learn.loss if not shares else ExitLoss(shares)
+    learn = replace(STAGE, name="exits", steps=85, samples=BASED, loss=loss, trains=learn.trains)
+    route = replace(route, steps=15, samples=replace(BASED, lr_side=96, points=96))
+    return replace(recipe, network=of or recipe.network, stages=(learn, route))
+
+
+def fixed(recipe: Recipe) -> Recipe:
+    return replace(recipe, stages=(replace(STAGE, samples=TIMES_4),))
+
+
+def staged(recipe: Recipe, of: Buildable, stages: Sequence[tuple[Stage, int]], samples: AnyScaleCrops) -> Recipe:
+    """A network with losses of its own: its stages, each with its share of the time, and what all have."""
+    own = [
+        replace(STAGE, name=s.name, steps=share, samples=samples, loss=s.loss, trains=s.trains, exact=s.exact)
+        for s, share in stages
+    ]
+    return replace(recipe, network=of, stages=tuple(own))
+
+
+EDSR_S = {"channels": 64, "blocks": 8}
+LTE_S = {"hidden_dim": 64, "mlp": [64, 64]}
+LIIF_S = {"hidden": [64, 64]}
+UPSAMPLERS_S: Mapping[str, Mapping[str, Any]] = {
+    "metasr": {"hidden": 64},
+    "liif": LIIF_S,
+    "lte": LTE_S,
+    "itsrn": {"hidden": [64, 32]},
+    "ciaosr": LIIF_S,
+}
+ENCODERS_S: Mapping[str, Mapping[str, Any]] = {
+    "rdn": {"channels": 64, "blocks": 4, "layers": 4, "growth": 32},
+    "rcan": {"channels": 64, "groups": 2, "blocks": 4, "width": 64},
+    "nlsa": {"channels": 64, "blocks": 8, "res_scale": 1.0, "chunk": 144, "hashes": 2},
+    "swinir": {"embed": 60, "depths": [6, 6], "heads": [6, 6], "features": 64, "drop_path": 0.0},
+    "cat": {"embed": 60, "depths": [4, 4], "heads": [6, 6], "splits": [[4, 16]] * 2, "features": 64, "drop_path": 0.0},
+    "elan": {"channels": 60, "depth": 12},
+}
+CAMIXER = Network.pair(
+    "camixer", "direct_shuffle", of_encoder={"predictor": "repaired"}, of_upsampler={"scale": 4},
+    mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+)  # fmt: skip
+TADT = Network.pair("tadt", "liif", of_encoder={"channels": 64, "groups": 2}, of_upsampler=LIIF_S)
+ENTRANTS: dict[str, Entrant] = {
+    **{
+        f"edsr-{name}": Entrant("upsampler", pair("edsr", name, EDSR_S, sizes), start.reading_pixels)
+        for name, sizes in UPSAMPLERS_S.items()
+    },
+    "separable": Entrant("upsampler", exits(FAST, exits_of(64, [8], [5]), (1.0,))),
+    **{
+        f"{name}-lte": Entrant("encoder", pair(name, "lte", sizes, LTE_S), start.reading_pixels)
+        for name, sizes in ENCODERS_S.items()
+    },
+    "edsr-m-lte": Entrant("size M", pair("edsr", "lte", {"channels": 64, "blocks": 16}, {}), start.reading_pixels),
+    "carn-x4": Entrant("own tail", fixed(CARN_X4)),
+    "srresnet-x4": Entrant("own tail", fixed(SRRESNET_X4), start.reading_pixels),
+    "edsr-x4": Entrant("own tail", fixed(EDSR_X4), start.reading_pixels),
+    "exits": Entrant("router", exits(FAST), routed=True),
+    "exits-m": Entrant("size M", exits(QUALITY), routed=True),
+    "camixer-x4": Entrant(
+        "router",
+        staged(CARN_X4, CAMIXER, [(replace(REPAIRED, exact=True), 1)], TIMES_4),
+        start.camixer_shuffle,
+        routed=True,
+    ),
+    "adaformer-x4": Entrant(
+        "router",
+        staged(ADAFORMER_X4, ADAFORMER_X4.network, [(ADAFORMER_X4.stages[0], 1)], TIMES_4),
+        start.adaformer_shuffle,
+        routed=True,
+    ),
+    "enaf-carn": Entrant(
+        "router",
+        staged(ENAF_CARN, ENAF_CARN.network, list(zip(ENAF_CARN.stages, (50, 30, 20), strict=True)), TIMES_4),
+        routed=True,
+    ),
+    "tadt-liif": Entrant(
+        "router",
+        staged(TADT_LIIF, TADT, list(zip(TADT_LIIF.stages, (60, 40), strict=True)), ANY),
+        start.tadt_liif,
+        routed=True,
+    ),
+}
+
+
+def train(asked: argparse.Namespace) -> None:
+    """Each entrant by the clock; its file in --out."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pictures = Pictures.of(load_pictures(asked.pictures, halves=True), device)
+    torch.backends.cudnn.benchmark = True
+    for name in asked.only or ENTRANTS:
+        path = asked.out / f"{name}.safetensors"
+        if path.exists():
+            continue
+        try:
+            trained(ENTRANTS[name], pictures, asked.seconds, path)
+        except Exception as error:  # the others still train
+            print(f"{name}: {type(error).__name__}: {error}", flush=True)
+
+
+def trained(entrant: Entrant, pictures: Pictures, seconds: float, path: Path) -> None:
+    torch.manual_seed(0)
+    recipe = entrant.recipe
+    model = recipe.network.build()
+    if entrant.first is not None:
+        entrant.first(model)
+    run = Run(recipe, pictures, model, capture=False)
+    run.begin(recipe.stages[0])
+    for _ in range(WARM_STEPS):
+        run.step()
+    run.stage = None  # so that the first stage begins again, with its own average
+    began = time.monotonic()
+    while (gone := time.monotonic() - began) < seconds:
+        if run.has_room():
+            run.advance(gone / seconds)
+    run.settle()
+    kept = recipe.network.build()
+    kept.load_state_dict(run.weights())
+    device = torch.cuda.get_device_name() if run.cuda else "CPU"
+    about = {"network": path.stem, "licence": recipe.licence, "source": recipe.source, "machine": device}
+    about |= {"recipe": "python benchmarks/bakeoff.py train", "steps": json.dumps(run.steps), "seconds": seconds}
+    recipe.network.save(kept.half(), path, about)
+    print(f"{path.stem}: {run.steps}, loss {float(run.loss):.5f}", flush=True)
+
+
+def score(asked: argparse.Namespace) -> None:
+    """A JSON file beside each entrant's weights."""
+    from scalewise import zoo
+    from scalewise.data import decode_folder
+    from scalewise.effort import Budget
+    from scalewise.errors import BudgetInfeasible
+    from scalewise.evaluate import bicubic, find_protocol, make_lr, predict, upscaler_of
+    from scalewise.evaluate import score as measure
+    from scalewise.pipeline import Job
+
+    torch.set_num_threads(asked.threads)
+    protocol = find_protocol("default")
+    job = Job(dtype="auto")
+    photos = [picture.float() / 255 for picture in decode_folder(asked.data)]
+
+    def reduced(hr: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        size = (int(hr.shape[-2] / scale + 1e-9), int(hr.shape[-1] / scale + 1e-9))
+        hr = hr[:, : round(size[0] * scale), : round(size[1] * scale)]
+        return make_lr(hr, size, scale, protocol), hr
+
+    def quality(upscaler: Any, scale: float) -> float:
+        values = []
+        for lr, hr in (reduced(photo, scale) for photo in photos):
+            sr = predict(upscaler, lr, (hr.shape[-2], hr.shape[-1]), scale, protocol).sr.float()
+            values.append(measure(sr, hr, scale, protocol)["psnr"])
+        return statistics.mean(values)
+
+    def speed(upscaler: Any, scale: float) -> float:
+        lr = torch.rand(3, 180, 320, generator=torch.Generator().manual_seed(0))
+        lr = torch.nn.functional.avg_pool2d(lr[None], 3, 1, 1)[0]
+        out = (round(180 * scale), round(320 * scale))
+        times = []
+        for _ in range(4):
+            began = time.perf_counter()
+            predict(upscaler, lr, out, scale, protocol)
+            times.append(time.perf_counter() - began)
+        return statistics.median(times[1:]) / (out[0] * out[1] / 1e6)
+
+    def row(upscaler: Any) -> dict[str, dict[str, float]]:
+        return {
+            "psnr": {f"{scale:g}": round(quality(upscaler, scale), 3) for scale in SCALES},
+            "seconds": {f"{scale:g}": round(speed(upscaler, scale), 4) for scale in SCALES},
+        }
+
+    asked.out.mkdir(parents=True, exist_ok=True)
+    floor = asked.out / "bicubic.json"
+    if not floor.exists():
+        floor.write_text(json.dumps({"100%": row(bicubic)}))
+    for name in asked.only or ENTRANTS:
+        weights, found = asked.out / f"{name}.safetensors", asked.out / f"{name}.json"
+        if found.exists() or not weights.exists():
+            continue
+        loaded = zoo.load(weights)
+        rows: dict[str, Any] = {"steps": loaded.card["steps"], "training": loaded.card["seconds"]}
+        rows["parameters"] = sum(p.numel() for p in loaded.model.parameters())  # type: ignore[attr-defined]
+        for share in ROUTED if ENTRANTS[name].routed else ROUTED[:1]:
+            try:
+                rows[f"{share:.0%}"] = row(upscaler_of(loaded.model, Budget.fraction(share), job))
+            except BudgetInfeasible as error:
+                print(f"{name}: {error}", flush=True)
+        found.write_text(json.dumps(rows))
+        print(name, rows, flush=True)
+
+
+def table(asked: argparse.Namespace) -> None:
+    """Markdown, by PSNR at ×4, and the plot."""
+    from scalewise.reporting import table_text
+
+    rows = []
+    for path in sorted(asked.out.glob("*.json")):
+        found = json.loads(path.read_text())
+        group = ENTRANTS[path.stem].group if path.stem in ENTRANTS else "floor"
+        steps = found.get("steps", {})
+        rows += [
+            (path.stem, group, budget, found[budget], found.get("parameters", 0), sum(steps.values()))
+            for budget in ("100%", "50%")
+            if budget in found
+        ]
+    rows.sort(key=lambda one: -one[3]["psnr"]["4"])
+    head = ["entrant", "group", "budget", "params, M", "steps", *(f"×{s:g}" for s in SCALES)]
+    head += [f"s/Mpx ×{s:g}" for s in SCALES]
+    cells = [
+        [name, group, budget, f"{parameters / 1e6:.2f}", f"{steps:,}"]
+        + [f"{found['psnr'][f'{s:g}']:.2f}" for s in SCALES]
+        + [f"{found['seconds'][f'{s:g}']:.3f}" for s in SCALES]
+        for name, group, budget, found, parameters, steps in rows
+    ]
+    print(table_text(head, cells, "markdown"))
+    if asked.plot:
+        plot(rows, asked.plot)
+
+
+def plot(rows: Sequence[tuple[str, str, str, Mapping[str, Any], int, int]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    groups = sorted({row[1] for row in rows if row[1] != "floor"})
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5.2))
+    for axis, scale in zip(axes, ("2", "2.7", "4"), strict=True):
+        floor = next(row[3]["psnr"][scale] for row in rows if row[1] == "floor")
+        for number, group in enumerate(groups):
+            some = [row for row in rows if row[1] == group]
+            x, y = [row[3]["seconds"][scale] for row in some], [row[3]["psnr"][scale] - floor for row in some]
+            axis.scatter(x, y, label=group, color=f"C{number}", s=24)
+            for row, at, dB in zip(some, x, y, strict=True):
+                axis.annotate(row[0] + (" 50%" if row[2] == "50%" else ""), (at, dB), fontsize=7, xytext=(3, 3),
+                              textcoords="offset points")  # fmt: skip
+        axis.set(xscale="log", title=f"×{scale}", xlabel="seconds per output megapixel", ylabel="dB over bicubic")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["train", "score", "table"])
+    parser.add_argument("--out", type=Path, default=Path("runs/bakeoff"))
+    parser.add_argument("--pictures", type=Path, nargs="+")
+    parser.add_argument("--data", type=Path, help="a folder of HR pictures that nothing was trained on")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=list(ENTRANTS), metavar="NAME")
+    parser.add_argument("--plot", type=Path)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    {"train": train, "score": score, "table": table}[asked.what](asked)
+
+
+if __name__ == "__main__":
+    main()
