@@ -5,6 +5,7 @@ Sample i is a pure function of (pictures, seed, i): workers, batch size, process
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -47,9 +48,10 @@ class AnyScaleCrops:
 
     `layout`: the pixels are "scattered" (LIIF's), random "rows" times random columns (keeps the whole crop in use and
     kernels separable), or one "window" (what a discriminator can look at). A share `unequal` of the samples draws a
-    scale per axis; of `tries` crops the one with most detail is taken in half of the samples. `base` adds the bicubic
-    enlargement at rows and columns, for networks that learn the residual on it. `target` makes of the crop what is to
-    be learnt (sharpened, say); the crop itself is then `plain`.
+    scale per axis; a share `whole` is at ×2, ×3 and so on, where pixels have centres that other scales do not have. Of
+    `tries` crops the one with most detail is taken in half of the samples. `base` adds the bicubic enlargement at rows
+    and columns, for networks that learn the residual on it. `target` makes of the crop what is to be learnt (sharpened,
+    say); the crop itself is then `plain`.
 
     A sample has `lr` (3, n, n), `y`, `x` float64 LR pixels, `cell` (2,), `scale` (2,), and `hr`: (3, p, p) at rows y
     (p,) and columns x (p,), or (p², 3) at points when scattered.
@@ -60,6 +62,7 @@ class AnyScaleCrops:
     layout: Literal["scattered", "rows", "window"] = "scattered"
     scales: tuple[float, float] = (1.0, 4.0)
     unequal: float = 0.25
+    whole: float = 0.0
     tries: int = 3
     base: bool = False
     reduce: Reduce = bicubic_8bit
@@ -69,10 +72,17 @@ class AnyScaleCrops:
     def needs(self) -> int:
         return round(self.lr_side * self.scales[1])
 
+    @property
+    def whole_scales(self) -> list[int]:
+        """2, 3 and so on, as far as the scales reach."""
+        return list(range(max(2, math.ceil(self.scales[0])), math.floor(self.scales[1]) + 1))
+
     def sample(self, pictures: Sequence[Tensor], random: Random) -> Sample:
         low, high = self.scales
         sy = random.uniform(low, high)
         sx = random.uniform(low, high) if random.random() < self.unequal else sy
+        if self.whole and random.random() < self.whole:
+            sy = sx = float(random.choice(self.whole_scales))
         n = self.lr_side
         hr = flipped(random_crop(pictures, (round(n * sy), round(n * sx)), random, self.tries), random).float() / 255
         hr, weight = self.seen(hr, random)

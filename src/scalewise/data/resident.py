@@ -143,7 +143,12 @@ class DeviceCrops:
         low, high = self.crops.scales
         both = low + (high - low) * self._rand(n, 2)
         equal = self._rand(n, 1) >= self.crops.unequal
-        return torch.where(equal, both[:, :1], both)
+        factors = torch.where(equal, both[:, :1], both)
+        if self.crops.whole:
+            scales = self.crops.whole_scales
+            drawn = scales[0] + (self._rand(n, 1) * len(scales)).floor()
+            factors = torch.where(self._rand(n, 1) < self.crops.whole, drawn, factors)
+        return factors
 
     def _cut(self, sizes: Tensor) -> Tensor:
         """Flipped and transposed crops, in half of the cases the most detailed of `tries`: (n, 3, most, most)."""

@@ -27,8 +27,8 @@ EDSR_LIIF = Recipe(
     expects={"liif-div2k DIV2K x2": 34.67, "liif-div2k DIV2K x3": 30.96, "liif-div2k DIV2K x4": 29.00},
 )
 TINY = replace(
-    LIIF, steps=2_000, samples=AnyScaleCrops(lr_side=32, points=32), batch=8, learning_rate=2e-3, schedule=cosine,
-    warmup=50, ema=0.99, prepare=start.reading_pixels,
+    LIIF, steps=2_000, samples=AnyScaleCrops(lr_side=32, points=32, whole=0.3), batch=8, learning_rate=2e-3,
+    schedule=cosine, warmup=50, ema=0.99, prepare=start.reading_pixels,
 )  # fmt: skip
 EDSR_LIIF_TINY = replace(
     EDSR_LIIF,

@@ -57,7 +57,11 @@ FIXED = (
     FSRCNN_X4,
     tiny(FSRCNN_X4, FSRCNN, replace(TINY, steps=3_000)),  # small as it is
     CARN_X4,
-    tiny(CARN_X4, network("carn", "cascade_tail", {"channels": 32}, scales=[4])),
+    tiny(
+        CARN_X4,
+        network("carn", "cascade_tail", {"channels": 32}, scales=[4]),
+        replace(TINY, prepare=start.carn),
+    ),
     SRRESNET_X4,
     tiny(
         SRRESNET_X4,

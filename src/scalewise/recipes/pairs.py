@@ -77,7 +77,8 @@ def pair_recipe(encoder: str, upsampler: str) -> Recipe:
 
 # a minute of one core or less, for the upsampler reads the pixels from the first step on
 TINY = replace(
-    LIIF, steps=1_000, samples=AnyScaleCrops(lr_side=32, points=24), batch=4, learning_rate=1e-3, schedule=cosine,
+    LIIF, steps=1_000, samples=AnyScaleCrops(lr_side=32, points=24, whole=0.3), batch=4, learning_rate=1e-3,
+    schedule=cosine,
     warmup=50, ema=0.99, prepare=start.reading_pixels,
 )  # fmt: skip
 
@@ -95,10 +96,13 @@ def tiny_pair(encoder: str, upsampler: str) -> Recipe:
 
 
 def tiny_stage(upsampler: str) -> Stage:
-    """Filters from a network (Meta-SR, ITSRN) are sums of many of its weights, so these learn in smaller steps."""
+    """LIIF and Meta-SR have no picture to add to, and take longer. Filters from a network (Meta-SR, ITSRN) are sums of
+    many of its weights, so these learn in smaller steps."""
     if upsampler == "metasr":
-        return replace(_one_scale(TINY), steps=2_000, learning_rate=5e-4)
-    return replace(TINY, learning_rate=2e-4) if upsampler == "itsrn" else TINY
+        return replace(_one_scale(TINY), steps=4_000)
+    if upsampler == "liif":
+        return replace(TINY, steps=3_000)
+    return replace(TINY, steps=1_500, learning_rate=5e-4) if upsampler == "itsrn" else TINY
 
 
 def _network(encoder: str, upsampler: str, of_encoder: Mapping[str, Any], of_upsampler: Mapping[str, Any]) -> Network:
@@ -137,15 +141,15 @@ PAIRS = [
 TINY_PAIRS = [
     tiny_pair(*pair)
     for pair in (
+        ("edsr", "metasr"),
         ("edsr", "itsrn"),
         ("edsr", "lte"),
         ("edsr", "ciaosr"),
-        ("rdn", "metasr"),
         ("rdn", "liif"),
-        ("rcan", "liif"),
-        ("nlsa", "metasr"),
+        ("rcan", "lte"),
+        ("nlsa", "lte"),
         ("swinir", "lte"),
         ("cat", "lte"),
-        ("elan", "liif"),
+        ("elan", "lte"),
     )
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.camixer import MixerTrunk
 from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.encoders.carn import CARN
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.elan import ELAN, GroupAttention, LocalFeatures
 from scalewise.encoders.fsrcnn import FSRCNN
@@ -23,17 +24,18 @@ from scalewise.encoders.tadt import MultiScaleTransformer
 from scalewise.layers import ResidualBlock, TransformerTrunk
 from scalewise.model import SuperResolver
 from scalewise.multiexit.ape import APE
-from scalewise.multiexit.enaf import DeconvolutionHead, FSRCNNExits
+from scalewise.multiexit.enaf import CARNExits, DeconvolutionHead, FSRCNNExits
 from scalewise.multiexit.paths import FixedNetwork
 from scalewise.routing.branch import TaskController
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.corners import MLP
-from scalewise.upsamplers.fixed import Deconvolution, DirectShuffle, PixelShuffle, ResNetTail
+from scalewise.upsamplers.fixed import CascadeTail, Deconvolution, DirectShuffle, PixelShuffle, ResNetTail
 from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF
 from scalewise.upsamplers.lte import LTE
 from scalewise.upsamplers.metasr import MetaSR
 
+LIFT = 0.5  # networks take a mean of less from the pixels
 
 @torch.no_grad()
 def tadt_liif(model: nn.Module) -> None:
@@ -91,6 +93,49 @@ def camixer_shuffle(model: nn.Module) -> None:
         nn.init.zeros_(trunk.tail.conv.bias)  # type: ignore[arg-type]
     (scale,) = tail.scales
     _shuffled(tail.conv, scale)
+
+
+@torch.no_grad()
+def carn(model: nn.Module) -> None:
+    """A CARN with its own tail for a power of two."""
+    assert isinstance(model, SuperResolver)
+    trunk, tail = model.encoder, model.upsampler
+    assert isinstance(trunk, CARN) and isinstance(tail, CascadeTail)
+    (scale,) = tail.scales
+    _through_cascades(trunk, list(tail.stages[str(scale)]), tail.last)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def carn_exits(model: nn.Module) -> None:
+    """ENAF on CARN: the pixels go through the trunk to every exit."""
+    network = model.get_submodule("network")
+    assert isinstance(network, CARNExits)
+    trunk, tail = network.backbone.encoder, network.backbone.tail
+    assert isinstance(trunk, CARN) and isinstance(tail, CascadeTail)
+    (scale,) = tail.scales
+    _through_cascades(trunk, list(tail.stages[str(scale)]), tail.last)  # type: ignore[arg-type]
+    for head in network.heads:
+        first, _, _, second, _, _, last = head  # type: ignore[misc]
+        _out_of(trunk, [first, second], last)
+
+
+def _through_cascades(trunk: CARN, stages: list[nn.Conv2d], last: nn.Conv2d) -> None:
+    """Fusions pass what came in, and nothing of the units; everything is a ReLU's, so pixels go LIFT above zero."""
+    carry(trunk.entry)
+    trunk.entry.bias[:3] += LIFT  # type: ignore[index]
+    for cascade in (trunk, *trunk.blocks):
+        for fusion in cascade.fusions:  # type: ignore[union-attr]
+            fusion.weight[:3], fusion.bias[:3] = 0, 0
+            fusion.weight[range(3), range(3)] = 1
+    _out_of(trunk, stages, last)
+
+
+def _out_of(trunk: CARN, stages: list[nn.Conv2d], last: nn.Conv2d) -> None:
+    for conv in stages:
+        _carried_up(conv)
+    _zero(last)
+    carry(last)
+    last.bias[:3] -= LIFT  # type: ignore[index]
 
 
 @torch.no_grad()
@@ -157,11 +202,12 @@ def doubles(head: nn.Conv2d, tail: PixelShuffle) -> None:
 
 
 def _carried_up(conv: nn.Conv2d) -> None:
-    """Before a pixel shuffle by 2: the first three channels, enlarged bilinearly."""
+    """Before a pixel shuffle by 2: the first three channels, enlarged bilinearly; in a group that has all three."""
     assert conv.bias is not None
     taps = _bilinear(2)
     phases = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
     conv.weight[:12], conv.bias[:12] = 0, 0
+    assert conv.in_channels >= 3 * conv.groups and conv.out_channels >= 12 * conv.groups
     for colour in range(3):
         conv.weight[4 * colour : 4 * colour + 4, colour] = phases
 

@@ -55,7 +55,7 @@ class Run:
         self.cuda = self.device.type == "cuda"
         self.model = self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.stream = torch.cuda.Stream() if self.cuda else None
-        if self.cuda and isinstance(self.model, PatchRouted):
+        if self.cuda and self.capture and isinstance(self.model, PatchRouted):
             network = self.model.network
             assert isinstance(network, AnyScaleExits)
             network.masked_block = COMPILED
