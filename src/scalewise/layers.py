@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from scalewise import cost
 from scalewise.contracts import PlainEncoder, Scale
@@ -25,13 +25,14 @@ def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Cache a pure function of sizes that builds a tensor on the CPU; users move it with `.to(device)`.
 
     The tensor is built outside inference mode and on the CPU whoever asks first, so that a table first needed in
-    inference can be used in training, and one first needed under `torch.device("meta")` holds numbers.
+    inference can be used in training, and one first needed under `torch.device("meta")` or while a graph is recorded
+    holds numbers.
     """
 
     @lru_cache(maxsize=64)
     @wraps(function)
     def table(*sizes: object) -> Tensor:
-        with torch.inference_mode(False), torch.device("cpu"):
+        with torch.inference_mode(False), torch.device("cpu"), _disable_current_modes():
             return function(*sizes)
 
     return table
@@ -233,9 +234,22 @@ def shift_mask(window: Size, shift: Size) -> Tensor:
 def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q·kᵀ/√d + bias + mask)·v: q, k, v (b, rows, columns, heads, n, d), bias (heads, n, n), a `shift_mask`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias
-    if mask is not None:
+    if mask is not None and torch.compiler.is_compiling():  # slices of a picture of any size cannot be exported
+        scores = scores + mask_of_windows(scores, mask)
+    elif mask is not None:
         mask_edges(scores, mask)
     return scores.softmax(-1) @ v
+
+
+def mask_of_windows(scores: Tensor, mask: Tensor) -> Tensor:
+    """What `mask_edges` adds, for every window: (rows, columns, 1, n, n)."""
+    mask = mask.to(scores)
+    row, column = (
+        (torch.arange(n, device=scores.device) == n - 1).to(scores.dtype).view(*shape)
+        for n, shape in ((scores.shape[1], (-1, 1, 1, 1, 1)), (scores.shape[2], (-1, 1, 1, 1)))
+    )
+    both = row * column
+    return (column - both) * mask[0, 1] + (row - both) * mask[1, 0] + both * mask[1, 1]
 
 
 def mask_edges(scores: Tensor, mask: Tensor, *, last_row: bool = True) -> None:

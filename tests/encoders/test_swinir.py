@@ -17,10 +17,11 @@ from encoders.windowed import (
     tile_error,
     upscale,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scalewise.encoders.swinir import SwinIR
 from scalewise.errors import InvalidRequest
-from scalewise.layers import relative_position_index, shift_mask
+from scalewise.layers import mask_edges, mask_of_windows, relative_position_index, shift_mask
 from scalewise.upsamplers.fixed import DirectShuffle
 
 
@@ -84,6 +85,14 @@ def test_tables_first_needed_in_inference_serve_training() -> None:
     check_gradients_reach_every_parameter(toy(), (8, 8))
 
 
+def test_tables_first_needed_while_a_graph_is_recorded_hold_numbers() -> None:
+    shift_mask.cache_clear()  # type: ignore[attr-defined]
+    with FakeTensorMode():
+        first = shift_mask((4, 4), (2, 2))
+    shift_mask.cache_clear()  # type: ignore[attr-defined]
+    assert type(first) is torch.Tensor and torch.equal(first, shift_mask((4, 4), (2, 2)))
+
+
 def test_stochastic_depth_only_acts_in_training() -> None:
     encoder = toy(drop_path=0.9)
     lr = torch.rand(1, 3, 8, 8).expand(4, -1, -1, -1)
@@ -130,3 +139,9 @@ def test_wrong_arguments_are_refused() -> None:
         toy(heads=(5, 5))
     with pytest.raises(InvalidRequest, match="differ in length"):
         toy(heads=(2,))
+
+
+def test_masks_of_all_windows_are_those_of_the_edges() -> None:
+    mask, scores = shift_mask((4, 4), (2, 2)), torch.zeros(1, 3, 2, 1, 16, 16)
+    mask_edges(scores, mask)
+    assert torch.equal(mask_of_windows(scores, mask).expand(3, 2, 1, 16, 16), scores[0])

@@ -88,20 +88,24 @@ def export(
     output: Annotated[Path, typer.Argument(help="Where to, a .onnx.")],
     name: Annotated[
         str,
-        typer.Option("--model", "-n", metavar="MODEL|FILE", help="A network of fixed scales, by name or weight file."),
+        typer.Option("--model", "-n", metavar="MODEL|FILE", help="A network, by name or weight file."),
     ],
     scale: OneScale,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a network at one scale as an ONNX file: lr (1, 3, h, w) in [0, 1] to sr (1, 3, h·scale, w·scale).
+    """Write a network at one scale and full budget as an ONNX file: lr (1, 3, h, w) in [0, 1] to sr (1, 3, h·s, w·s).
 
-    scalewise export -n carn.pth -s 4 carn_x4.onnx
+    scalewise export -n fast -s 4 fast_x4.onnx
     """
     from scalewise import zoo
     from scalewise.exporting import export as write
 
-    operators = write(zoo.load(name, device="cpu").model, scale, output, overwrite=overwrite)
-    typer.echo(f"{one_line(str(output))}: ×{scale:g}, any size; operators {', '.join(operators)}")
+    done = write(zoo.load(name, device="cpu").model, scale, output, overwrite=overwrite)
+    shapes = ", ".join(f"{width}x{height}" for height, width in done.shapes)
+    typer.echo(
+        f"{one_line(str(output))}: ×{scale:g}, pictures of {done.least} pixels a side or more; at most "
+        f"{done.difference:.1e} from torch on {shapes}; operators {', '.join(done.operators)}"
+    )
 
 
 def doctor() -> None:

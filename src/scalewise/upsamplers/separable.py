@@ -50,11 +50,16 @@ class KernelTable(nn.Module):
         behind = torch.floor(position - 0.5)
         offset = (position - 0.5 - behind).float()
         offset = torch.stack((offset, offset - 1), -1)  # (b, q, 2)
-        weight = self.mlp(_offset_features(offset, cell.float())).float() * (1 - offset.abs()).unsqueeze(-1)
+        weight = self.values(offset, cell.float().view(-1, 1, 1))
         index = torch.stack((behind, behind + 1), -1).clamp(*clamp).long() - first
         table = weight.new_zeros(batch, points, count, self.kernels)
         table = table.scatter_add(2, index.unsqueeze(-1).expand(-1, -1, -1, self.kernels), weight)
         return table.flatten(2)
+
+    def values(self, offset: Tensor, cell: Tensor) -> Tensor:
+        """The kernels at offsets t from an LR pixel, 0 from |t| = 1 on; `cell` broadcasts: (…) → (…, M)."""
+        window = (1 - offset.abs()).clamp_min(0).unsqueeze(-1)
+        return self.mlp(_offset_features(offset, cell)).float() * window
 
     def macs(self, positions: int) -> Macs:
         rows = 2 * positions
@@ -66,9 +71,9 @@ class KernelTable(nn.Module):
 
 
 def _offset_features(offset: Tensor, cell: Tensor) -> Tensor:
-    """(b, q, 2) offsets → (b, q, 2, 6): the offset, two harmonics, the cell."""
+    """Offsets (…) and a cell that broadcasts → (…, 6): the offset, two harmonics, the cell."""
     angle = math.pi * offset
-    cell = cell.view(-1, 1, 1).expand_as(offset)
+    cell = cell.expand_as(offset)
     return torch.stack((offset, angle.cos(), angle.sin(), (2 * angle).cos(), (2 * angle).sin(), cell), -1)
 
 
