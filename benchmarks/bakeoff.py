@@ -2,6 +2,7 @@
 
     python benchmarks/bakeoff.py train --pictures DIR --seconds 60 --out runs/bakeoff [--only NAME …]
     python benchmarks/bakeoff.py score --data DIR --out runs/bakeoff [--threads 2] [--only NAME …]
+    python benchmarks/bakeoff.py time --out runs/bakeoff [--threads 2]    on a quiet machine
     python benchmarks/bakeoff.py table --out runs/bakeoff [--plot docs/images/bakeoff.png]
 
 Training: each entrant has the same seconds on one device after three steps to warm up, the same pictures, batches of 16
@@ -9,9 +10,10 @@ crops of 48×48 LR pixels, AdamW from 5e-4 along a cosine, gradients clipped at 
 fp32), no CUDA graphs. All but CARN-M and ENAF start at bilinear interpolation (`recipes/start.py`), as ours start at
 bicubic. Networks with several stages share the seconds among them.
 
-Score: protocol `default` (Y, shave ⌈scale⌉, 8 bits) on the pictures of --data at ×2, ×2.7, ×3, ×4 and ×6; seconds per
-output megapixel of one picture of 320×180 LR pixels, bf16 where the machine is good at it, median of 3. Networks for ×4
-are resampled elsewhere, as `scalewise upscale` does it. Routed ones at 100% and at 50%. What has a file is skipped.
+Score: protocol `default` (Y, shave ⌈scale⌉, 8 bits) on the pictures of --data at ×2, ×2.7, ×3, ×4 and ×6. Time: seconds
+per output megapixel of one picture of 320×180 LR pixels, median of 3. Both in bf16 where the machine is good at it.
+Networks for ×4 are resampled elsewhere, as `scalewise upscale` does it. Routed ones at 100% and at 50%. What is there
+is skipped.
 """
 
 from __future__ import annotations
@@ -201,18 +203,12 @@ def trained(entrant: Entrant, pictures: Pictures, seconds: float, path: Path) ->
 
 
 def score(asked: argparse.Namespace) -> None:
-    """A JSON file beside each entrant's weights."""
-    from scalewise import zoo
+    """PSNR of each entrant, kept beside its weights."""
     from scalewise.data import decode_folder
-    from scalewise.effort import Budget
-    from scalewise.errors import BudgetInfeasible
-    from scalewise.evaluate import bicubic, find_protocol, make_lr, predict, upscaler_of
+    from scalewise.evaluate import find_protocol, make_lr, predict
     from scalewise.evaluate import score as measure
-    from scalewise.pipeline import Job
 
-    torch.set_num_threads(asked.threads)
     protocol = find_protocol("default")
-    job = Job(dtype="auto")
     photos = [picture.float() / 255 for picture in decode_folder(asked.data)]
 
     def reduced(hr: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -220,48 +216,70 @@ def score(asked: argparse.Namespace) -> None:
         hr = hr[:, : round(size[0] * scale), : round(size[1] * scale)]
         return make_lr(hr, size, scale, protocol), hr
 
-    def quality(upscaler: Any, scale: float) -> float:
+    def psnr(upscaler: Any, scale: float) -> float:
         values = []
         for lr, hr in (reduced(photo, scale) for photo in photos):
             sr = predict(upscaler, lr, (hr.shape[-2], hr.shape[-1]), scale, protocol).sr.float()
             values.append(measure(sr, hr, scale, protocol)["psnr"])
-        return statistics.mean(values)
+        return round(statistics.mean(values), 3)
 
-    def speed(upscaler: Any, scale: float) -> float:
-        lr = torch.rand(3, 180, 320, generator=torch.Generator().manual_seed(0))
-        lr = torch.nn.functional.avg_pool2d(lr[None], 3, 1, 1)[0]
+    for_each(asked, "psnr", psnr)
+
+
+def timed(asked: argparse.Namespace) -> None:
+    """Seconds per output megapixel of each entrant."""
+    from scalewise.evaluate import find_protocol, predict
+
+    protocol = find_protocol("default")
+    noise = torch.rand(1, 3, 180, 320, generator=torch.Generator().manual_seed(0))
+    lr = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)[0]
+
+    def seconds(upscaler: Any, scale: float) -> float:
         out = (round(180 * scale), round(320 * scale))
         times = []
         for _ in range(4):
             began = time.perf_counter()
             predict(upscaler, lr, out, scale, protocol)
             times.append(time.perf_counter() - began)
-        return statistics.median(times[1:]) / (out[0] * out[1] / 1e6)
+        return round(statistics.median(times[1:]) / (out[0] * out[1] / 1e6), 4)
 
-    def row(upscaler: Any) -> dict[str, dict[str, float]]:
-        return {
-            "psnr": {f"{scale:g}": round(quality(upscaler, scale), 3) for scale in SCALES},
-            "seconds": {f"{scale:g}": round(speed(upscaler, scale), 4) for scale in SCALES},
-        }
+    for_each(asked, "seconds", seconds)
 
-    asked.out.mkdir(parents=True, exist_ok=True)
-    floor = asked.out / "bicubic.json"
-    if not floor.exists():
-        floor.write_text(json.dumps({"100%": row(bicubic)}))
-    for name in asked.only or ENTRANTS:
-        weights, found = asked.out / f"{name}.safetensors", asked.out / f"{name}.json"
-        if found.exists() or not weights.exists():
+
+def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, float], float]) -> None:
+    """Adds `what` at every scale and budget to each entrant's JSON file, and to bicubic's."""
+    from scalewise import zoo
+    from scalewise.effort import Budget
+    from scalewise.errors import BudgetInfeasible
+    from scalewise.evaluate import bicubic, upscaler_of
+    from scalewise.pipeline import Job
+
+    torch.set_num_threads(asked.threads)
+    for name in ["bicubic", *(asked.only or ENTRANTS)]:
+        weights, file = asked.out / f"{name}.safetensors", asked.out / f"{name}.json"
+        found = json.loads(file.read_text()) if file.exists() else {"budgets": {}}
+        if name != "bicubic" and not weights.exists():
             continue
-        loaded = zoo.load(weights)
-        rows: dict[str, Any] = {"steps": loaded.card["steps"], "training": loaded.card["seconds"]}
-        rows["parameters"] = sum(p.numel() for p in loaded.model.parameters())  # type: ignore[attr-defined]
-        for share in ROUTED if ENTRANTS[name].routed else ROUTED[:1]:
+        if any(what in row for row in found["budgets"].values()):
+            continue
+        if name == "bicubic":
+            upscalers: dict[str, Any] = {"100%": bicubic}
+        else:
+            loaded = zoo.load(weights)
+            found |= {"steps": loaded.card["steps"], "training": loaded.card["seconds"]}
+            found["parameters"] = sum(p.numel() for p in loaded.model.parameters())  # type: ignore[attr-defined]
+            shares = ROUTED if ENTRANTS[name].routed else ROUTED[:1]
+            job = Job(dtype="auto")
+            upscalers = {f"{one:.0%}": upscaler_of(loaded.model, Budget.fraction(one), job) for one in shares}
+        for budget, upscaler in upscalers.items():
             try:
-                rows[f"{share:.0%}"] = row(upscaler_of(loaded.model, Budget.fraction(share), job))
+                values = {f"{scale:g}": measured(upscaler, scale) for scale in SCALES}
             except BudgetInfeasible as error:
                 print(f"{name}: {error}", flush=True)
-        found.write_text(json.dumps(rows))
-        print(name, rows, flush=True)
+                continue
+            found["budgets"].setdefault(budget, {})[what] = values
+            print(name, budget, what, values, flush=True)
+        file.write_text(json.dumps(found))
 
 
 def table(asked: argparse.Namespace) -> None:
@@ -274,9 +292,8 @@ def table(asked: argparse.Namespace) -> None:
         group = ENTRANTS[path.stem].group if path.stem in ENTRANTS else "floor"
         steps = found.get("steps", {})
         rows += [
-            (path.stem, group, budget, found[budget], found.get("parameters", 0), sum(steps.values()))
-            for budget in ("100%", "50%")
-            if budget in found
+            (path.stem, group, budget, row, found.get("parameters", 0), sum(steps.values()))
+            for budget, row in found["budgets"].items()
         ]
     rows.sort(key=lambda one: -one[3]["psnr"]["4"])
     head = ["entrant", "group", "budget", "params, M", "steps", *(f"×{s:g}" for s in SCALES)]
@@ -315,7 +332,7 @@ def plot(rows: Sequence[tuple[str, str, str, Mapping[str, Any], int, int]], path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["train", "score", "table"])
+    parser.add_argument("what", choices=["train", "score", "time", "table"])
     parser.add_argument("--out", type=Path, default=Path("runs/bakeoff"))
     parser.add_argument("--pictures", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, help="a folder of HR pictures that nothing was trained on")
@@ -325,7 +342,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    {"train": train, "score": score, "table": table}[asked.what](asked)
+    {"train": train, "score": score, "time": timed, "table": table}[asked.what](asked)
 
 
 if __name__ == "__main__":

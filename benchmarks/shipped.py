@@ -1,6 +1,7 @@
 """The shipped models beyond PSNR at whole scales: other scales, degraded pictures, panoramas, where the work goes.
 
     python benchmarks/shipped.py scales --data DIR -n fast      dB over bicubic at ×1.5 … ×4 and ×6, ×8, worst picture
+                                 [--plot FILE] [--at 6 8]
     python benchmarks/shipped.py photo --data DIR               seeded blur, noise and JPEG: photo, quality, bicubic
     python benchmarks/shipped.py pano --data DIR                WS-PSNR: pano, quality wrapped, quality flat, bicubic
     python benchmarks/shipped.py routes --data DIR -n fast      effort of flat and of detailed blocks at half the budget
@@ -67,7 +68,8 @@ def reduced(hr: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]
 
 def scales(asked: argparse.Namespace) -> Table:
     table = Table("scale", "bicubic", asked.model, "gain", "worst picture", title=f"{asked.data.name}, Y")
-    for scale in SCALES:
+    curves: list[list[float]] = []
+    for scale in asked.at:
         rows = []
         for name, whole in pictures(asked.data, asked.side):
             hr, lr = reduced(whole, scale)
@@ -75,13 +77,33 @@ def scales(asked: argparse.Namespace) -> Table:
             rows.append((name, *(psnr(upscaled(lr, out, n)[0], hr, scale) for n in ("bicubic", asked.model))))
         worst = min(rows, key=lambda row: row[2] - row[1])
         means = [statistics.mean(row[k] for row in rows) for k in (1, 2)]
+        curves.append(means)
         table.add_row(
             f"{scale:g}",
             *(f"{mean:.3f}" for mean in means),
             f"{means[1] - means[0]:+.3f}",
             f"{worst[0]} {worst[2] - worst[1]:+.3f}",
         )
+    if asked.plot:
+        plot(asked, curves)
     return table
+
+
+def plot(asked: argparse.Namespace, curves: list[list[float]]) -> None:
+    """dB of both, and the gain, over the scale."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    for k, name in enumerate(("bicubic", asked.model)):
+        left.plot(asked.at, [means[k] for means in curves], marker="o", markersize=3, label=name)
+    right.plot(asked.at, [means[1] - means[0] for means in curves], marker="o", markersize=3, color="C2")
+    left.set(xlabel="scale", ylabel="PSNR (Y), dB", title=asked.data.name)
+    right.set(xlabel="scale", ylabel="dB over bicubic", ylim=(0, None))
+    left.legend()
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(asked.plot, dpi=110)
 
 
 def photo(asked: argparse.Namespace) -> Table:
@@ -153,6 +175,8 @@ def main() -> None:
     parser.add_argument("-n", "--model", default="fast")
     parser.add_argument("-s", "--scale", type=float, default=4.0)
     parser.add_argument("--side", type=int, default=960, help="of the centre of each picture, in HR pixels")
+    parser.add_argument("--at", type=float, nargs="+", default=SCALES, help="the scales of `scales`")
+    parser.add_argument("--plot", type=Path, help="draw the curve of `scales` into this file")
     asked = parser.parse_args()
     tables = {"scales": scales, "photo": photo, "pano": pano, "routes": routes}
     Console(width=140).print(tables[asked.what](asked))

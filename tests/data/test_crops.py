@@ -46,6 +46,14 @@ def test_samples_are_numbered(photos: list[torch.Tensor]) -> None:
         numbered(CROPS, photos, world=3)
 
 
+def test_a_share_of_the_samples_is_at_whole_scales(photos: list[torch.Tensor]) -> None:
+    samples = replace(CROPS, whole=0.5, unequal=0.0)
+    drawn = torch.stack([numbered(samples, photos, stop=20)[i]["scale"] for i in range(60)])[:, 0]
+    whole = torch.isin(drawn, torch.tensor([2.0, 3.0, 4.0]))
+    assert 15 < int(whole.sum()) < 45 and len(drawn[whole].unique()) == 3
+    assert replace(CROPS, scales=(1.5, 2.5)).whole_scales == [2]
+
+
 @pytest.mark.parametrize("layout", ["scattered", "rows", "window"])
 def test_points_lie_where_they_say(photos: list[torch.Tensor], layout: str) -> None:
     """The crop is found again in its picture, and its points in the crop: HR pixel j has its centre at (j + ½) / s."""

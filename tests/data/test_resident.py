@@ -53,6 +53,18 @@ def test_points_and_base_lie_where_they_say(pictures: Pictures) -> None:
     assert torch.allclose(levels, levels.round(), atol=1e-4)
 
 
+def test_whole_scales_and_whole_crops(pictures: Pictures) -> None:
+    """At one whole scale, with as many points as lines, a batch holds whole crops, their lines in order."""
+    torch.manual_seed(4)
+    drawn = DeviceCrops(pictures, replace(CROPS, whole=1.0))._factors(30)
+    assert torch.equal(drawn.unique(), torch.tensor([2.0, 3.0, 4.0])) and torch.equal(drawn[:, 0], drawn[:, 1])
+    batch = DeviceCrops(pictures, replace(CROPS, scales=(4.0, 4.0), points=64)).batch(2)
+    for k in range(2):
+        assert torch.allclose(batch["y"][k], axis_positions(0, 64, 16, 64))
+        lr = imresize(batch["hr"][k], (16, 16)).clamp(0, 1)
+        assert torch.allclose(lr, batch["lr"][k], atol=0.5 / 255 + 1e-5)
+
+
 def test_at_scale_1_the_crop_is_its_own_lr(pictures: Pictures) -> None:
     """Flips, turns and rows are drawn; what the points hold is the picture's pixels."""
     torch.manual_seed(2)

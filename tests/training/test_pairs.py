@@ -79,3 +79,21 @@ def test_tiny_networks_start_by_reading_the_pixels(encoder: str, upsampler: str)
     wanted = F.interpolate(lr, scale_factor=2, mode="bilinear", align_corners=False)
     psnr = -10 * math.log10(max(float(F.mse_loss(found, wanted)), 1e-12))
     assert psnr > {"ciaosr": 90, "lte": 90, "liif": 35, "metasr": 22, "itsrn": 25}[upsampler]
+
+
+@pytest.mark.parametrize("name", ["edsr-x4-tiny", "carn-x4-tiny", "enaf-carn-tiny"])
+@torch.no_grad()
+def test_tails_of_their_own_start_as_bilinear_interpolation(name: str) -> None:
+    recipe = find(name)
+    model = recipe.network.build().eval()
+    assert recipe.stages[0].prepare is not None
+    recipe.stages[0].prepare(model)
+    ramp = torch.linspace(0.1, 0.9, 24)
+    lr = torch.stack((ramp.expand(24, 24), ramp.unsqueeze(1).expand(24, 24), ramp.flip(0).expand(24, 24)))[None]
+    if isinstance(model, SuperResolver):
+        found = [model(lr, rectangle(Frame((24, 24)), (96, 96)), torch.full((1, 2), 4.0)).rgb]
+    else:
+        found = model.network.every_exit(lr)[1:]  # type: ignore[union-attr, operator]
+    wanted = F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
+    for one in found:
+        torch.testing.assert_close(one[..., 12:-12, 12:-12], wanted[..., 12:-12, 12:-12], atol=1e-3, rtol=0)

@@ -16,7 +16,9 @@ from scalewise.data import AnyScaleCrops, FixedScaleCrops
 from scalewise.data.resident import Pictures
 from scalewise.errors import InvalidRequest
 from scalewise.layers import repeat_edge
+from scalewise.recipes import find
 from scalewise.recipes.fast import EXITS, FAST, FINISH, ROUTER, exits_of
+from scalewise.recipes.resident import main as command
 from scalewise.training.exits import ExitLoss
 from scalewise.training.recipe import Recipe
 from scalewise.training.resident import Run, load_pictures, train
@@ -82,6 +84,21 @@ def test_pictures_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name, level in (("b.png", 200), ("a.png", 10)):
         Image.new("RGB", (5, 4), (level,) * 3).save(tmp_path / name)
     assert [int(picture[0, 0, 0]) for picture in load_pictures([tmp_path])] == [10, 200]
+    halves = load_pictures([tmp_path], halves=True)
+    assert [tuple(picture.shape) for picture in halves] == [(3, 4, 5), (3, 2, 3)] * 2
+
+
+def test_the_command_trains_chosen_stages(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200), (90,) * 3).save(tmp_path / "a.png")
+    start = tmp_path / "fast-tiny.safetensors"
+    recipe = find("fast-tiny")
+    recipe.network.save(recipe.network.build(), start, {"licence": "Apache-2.0"})
+    (tmp_path / "b").mkdir()
+    asked = ["fast-tiny", "--pictures", str(tmp_path), "--seconds", "0.5", "--out", str(tmp_path / "b")]
+    command([*asked, "--start", str(start), "--only", "exits"])
+    assert zoo.load(tmp_path / "b" / "fast-tiny.safetensors").card["steps"].startswith("exits ")
+    with pytest.raises(SystemExit):
+        command([*asked, "--only", "nothing"])
 
 
 def test_the_repeated_edge_and_its_gradient_are_torchs() -> None:

@@ -241,8 +241,8 @@ def preactivations(table: Tensor, index: Tensor, rows: Axis, columns: Axis) -> T
     `table` (pixels + 2, outputs): the features' part of every pixel with the cell's in it, then the columns for the
     offsets along y and x; `index` (k, k, b, *point): the pixels of the corners, rows first."""
     last = len(table) - 1
-    of = index.new_tensor([0, last - 1, last]).expand(index.numel(), 3).clone()
-    of[:, 0] = index.flatten()
+    of = index.new_empty(index.numel(), 3)
+    of[:, 0], of[:, 1], of[:, 2] = index.flatten(), last - 1, last  # numbers from the host would make it wait
     weight = table.new_ones(*index.shape, 3)
     weight[..., 1], weight[..., 2] = rows.rel.unsqueeze(1), columns.rel.unsqueeze(0)
     return F.embedding_bag(of, table, mode="sum", per_sample_weights=weight.view(-1, 3))
