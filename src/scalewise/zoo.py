@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from scalewise import compat
@@ -72,6 +74,21 @@ def edsr_liif() -> SuperResolver:
     return SuperResolver(encoder, LIIF(encoder.channels))
 
 
+def tiny(name: str) -> Callable[[], Any]:
+    """What builds a small sibling of a paper's system, as its shipped file describes it; its recipe has that name."""
+
+    def build() -> Any:
+        with resources.as_file(_shipped(f"{name}.safetensors")) as path, safe_open(path, "pt") as file:
+            about = file.metadata()
+        return compat.BUILDERS[about["builder"]](**json.loads(about["arguments"]))
+
+    return build
+
+
+def _shipped(file: str) -> Traversable:
+    return resources.files("scalewise") / "weights" / file
+
+
 @dataclass(frozen=True)
 class Entry:
     """A name of the zoo. `weights` is a file inside the package; a model without one needs yours, by path."""
@@ -90,6 +107,16 @@ MODELS: Mapping[str, Entry] = {
     "pano": Entry("quality for 360° panoramas", quality, "pano.safetensors"),
     "bicubic": Entry("bicubic interpolation, the floor", bicubic, needs_weights=False),
     "edsr-liif": Entry("EDSR-baseline with LIIF; give your weights with -n FILE", edsr_liif),
+    **{
+        name: Entry(f"{summary}, to try its dial on", tiny(name), f"{name}.safetensors")
+        for name, summary in {
+            "edsr-ciaosr-tiny": "a small CiaoSR",
+            "tadt-liif-tiny": "a small TADT",
+            "adaformer-x2-tiny": "a small AdaFormer",
+            "camixer-x2-tiny": "a small CAMixerSR with our predictor",
+            "enaf-srresnet-tiny": "a small ENAF on SRResNet",
+        }.items()
+    },
 }
 
 
@@ -123,7 +150,7 @@ def _load(text: str, device: str) -> LoadedModel:
     if entry is not None:
         if entry.weights is None:
             raise CheckpointError(f"{text} ships without weights: give a weight file by -n FILE")
-        with resources.as_file(resources.files("scalewise") / "weights" / entry.weights) as path:
+        with resources.as_file(_shipped(entry.weights)) as path:
             return _from_file(text, path, {}, device)
     path, overrides = file_and_settings(text)
     return _from_file(path.name, path, overrides, device)

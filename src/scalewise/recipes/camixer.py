@@ -53,7 +53,7 @@ CAMIXER_PRINTED = replace(
 
 
 # Ours: a share drawn for each step, and every layer is told which windows have the largest error.
-REPAIRED = replace(L1, loss=WindowedL1(hardest_windows, (0.3, 0.98), 0.3))
+REPAIRED = replace(L1, loss=WindowedL1(hardest_windows, (0.5, 0.98), 3.0))
 CAMIXER = replace(
     CAMIXER_CODED,
     name="camixer-x2",
@@ -101,7 +101,7 @@ CAMIXER_TINY = replace(
     CAMIXER,
     name="camixer-x2-tiny",
     network=network("repaired", **TINY_SIZE),
-    stages=(replace(SMALL, loss=REPAIRED.loss),),
+    stages=(replace(SMALL, steps=800, loss=REPAIRED.loss),),
     summary="the same in minutes on two cores",
     expects={},
 )  # fmt: skip

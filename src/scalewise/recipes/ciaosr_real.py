@@ -41,7 +41,7 @@ CIAOSR_REAL = Recipe(
 
 SMALL = replace(CROPS, lr_side=32, points=32)
 TINY = replace(
-    L1, steps=600, samples=SMALL, batch=4, learning_rate=2e-3, schedule=cosine, warmup=50, ema=0.99,
+    L1, steps=1_200, samples=SMALL, batch=4, learning_rate=2e-3, schedule=cosine, warmup=50, ema=0.99,
     prepare=start.reading_pixels,
 )  # fmt: skip
 TINY_GAN = replace(

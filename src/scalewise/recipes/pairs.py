@@ -75,9 +75,10 @@ def pair_recipe(encoder: str, upsampler: str) -> Recipe:
     )
 
 
+TINY_CROPS = AnyScaleCrops(lr_side=32, points=24, whole=0.3)
 # a minute of one core or less, for the upsampler reads the pixels from the first step on
 TINY = replace(
-    LIIF, steps=1_000, samples=AnyScaleCrops(lr_side=32, points=24, whole=0.3), batch=4, learning_rate=1e-3,
+    LIIF, steps=1_000, samples=TINY_CROPS, batch=4, learning_rate=1e-3,
     schedule=cosine,
     warmup=50, ema=0.99, prepare=start.reading_pixels,
 )  # fmt: skip
@@ -96,13 +97,12 @@ def tiny_pair(encoder: str, upsampler: str) -> Recipe:
 
 
 def tiny_stage(upsampler: str) -> Stage:
-    """LIIF and Meta-SR have no picture to add to, and take longer. Filters from a network (Meta-SR, ITSRN) are sums of
-    many of its weights, so these learn in smaller steps."""
+    """Meta-SR and ITSRN have no picture to add to, and take longer."""
     if upsampler == "metasr":
         return replace(_one_scale(TINY), steps=4_000)
-    if upsampler == "liif":
-        return replace(TINY, steps=3_000)
-    return replace(TINY, steps=1_500, learning_rate=5e-4) if upsampler == "itsrn" else TINY
+    if upsampler == "itsrn":
+        return replace(TINY, steps=5_000, samples=replace(TINY_CROPS, whole=0.5))
+    return TINY
 
 
 def _network(encoder: str, upsampler: str, of_encoder: Mapping[str, Any], of_upsampler: Mapping[str, Any]) -> Network:
@@ -145,7 +145,7 @@ TINY_PAIRS = [
         ("edsr", "itsrn"),
         ("edsr", "lte"),
         ("edsr", "ciaosr"),
-        ("rdn", "liif"),
+        ("rdn", "lte"),
         ("rcan", "lte"),
         ("nlsa", "lte"),
         ("swinir", "lte"),

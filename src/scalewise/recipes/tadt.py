@@ -31,9 +31,9 @@ TADT_LIIF = Recipe(
     expects=printed("tadt-liif", "DIV2K", {"tadt": "TADT table 1"}),
 )
 
-SMALL = AnyScaleCrops(lr_side=32, points=24)
+SMALL = AnyScaleCrops(lr_side=32, points=24, whole=0.3)
 TINY = replace(
-    BASELINE, steps=700, samples=SMALL, batch=4, learning_rate=2e-3, schedule=cosine, warmup=50, ema=0.99,
+    BASELINE, steps=800, samples=SMALL, batch=4, learning_rate=1e-3, schedule=cosine, warmup=50, ema=0.99,
     prepare=start.tadt_liif,
 )  # fmt: skip
 # twice the paper's λ of 2e-4, for there are few steps

@@ -51,8 +51,9 @@ def window_coordinates(shift: int) -> Tensor:
 class Predictor(nn.Module):
     """Eq. 2: from values, a condition of the image and the place in the window to `Hints`, and offsets from f.
 
-    `kind`: `published`, or `repaired`, which scores windows by the spread over channels that the normalisation removes
-    (what is left has nearly the same mean everywhere), and hands logits, not probabilities, to the draw: spec §2.4.
+    `kind`: `published`, or `repaired`, which scores windows by what the normalisation would remove: how far each pixel
+    lies from the mean of its window, over all channels, which are centred. It hands logits, not probabilities, to the
+    draw (spec §2.4). The published score, a mean over normalised channels, is nearly the same everywhere.
     `normalise`: f is normalised; `bounded`: offsets stay within 8 pixels. The omnidirectional network has neither.
     """
 
@@ -85,9 +86,10 @@ class Predictor(nn.Module):
         place = place.to(v).repeat(h // WINDOW, w // WINDOW, 1).expand(b, -1, -1, -1)
         z = self.project(torch.cat((v, condition.permute(0, 2, 3, 1), place), -1))
         f = F.leaky_relu(self.norm(z), self.slope)
-        look = (z.var(-1, correction=0) + EPS).sqrt() if self.kind == REPAIRED else f.mean(-1)
-        windows = partition(look.unsqueeze(-1).roll((-shift, -shift), (1, 2)), (WINDOW, WINDOW))
-        logits = self.score(windows.flatten(1, 2).squeeze(-1)).float()
+        seen = z - z.mean(-1, keepdim=True) if self.kind == REPAIRED else f.mean(-1, keepdim=True)
+        windows = partition(seen.roll((-shift, -shift), (1, 2)), (WINDOW, WINDOW)).flatten(1, 2)  # (b, n, 256, ·)
+        look = contrast(windows, 2, 3) if self.kind == REPAIRED else windows.squeeze(-1)
+        logits = self.score(look).float()
         pixels = self.pixel(f.permute(0, 3, 1, 2)).sigmoid().permute(0, 2, 3, 1)
         return Hints(logits, f, pixels, self.channel(f.mean((1, 2))).sigmoid())
 
@@ -110,12 +112,16 @@ class Predictor(nn.Module):
             z = torch.baddbmm(z, from_condition.expand(b, -1, -1), condition.float().flatten(2))
             tiled = z.view(b, -1, h // WINDOW, WINDOW, w // WINDOW, WINDOW)
             tiled += place.permute(2, 0, 1).reshape(1, -1, 1, WINDOW, 1, WINDOW)
-            spread = (z if normalised else z - z.mean(1, keepdim=True)).square().mean(1, keepdim=True).add_(EPS).sqrt_()
+            of = window_pixels(size, WINDOW, shift).to(z.device)
+            if self.kind == REPAIRED:
+                look = contrast((z if normalised else z - z.mean(1, keepdim=True))[:, :, of], 3, 1)
             if isinstance(self.norm, nn.LayerNorm):
-                z.div_(spread).mul_(self.norm.weight.unsqueeze(1)).add_(self.norm.bias.unsqueeze(1))
+                z.div_(z.square().mean(1, keepdim=True).add_(EPS).sqrt_())
+                z.mul_(self.norm.weight.unsqueeze(1)).add_(self.norm.bias.unsqueeze(1))
             f = F.leaky_relu_(z, self.slope)
-            look = spread.squeeze(1) if self.kind == REPAIRED else f.mean(1)
-            logits = self.score(look[:, window_pixels(size, WINDOW, shift).to(look.device)])
+            if self.kind != REPAIRED:
+                look = f.mean(1)[:, of]
+            logits = self.score(look)
             pixels = self.pixel(f.view(b, -1, h, w)).sigmoid_()
             return Hints(logits, f, pixels, self.channel(f.mean(2)).sigmoid())
 
@@ -156,6 +162,13 @@ class Predictor(nn.Module):
         """Of one window."""
         inner, narrow = self.project.out_features, self.project.in_features // 8
         return cost.linear(inner, narrow, AREA) + cost.linear(narrow, 2, AREA)
+
+
+def contrast(windows: Tensor, pixels: int, channels: int) -> Tensor:
+    """How far each pixel lies from the mean of its window: the root of the mean square over the dimension `channels`,
+    which goes; `pixels` is the dimension of a window's pixels."""
+    away = windows - windows.mean(pixels, keepdim=True)
+    return (away.square().mean(channels) + EPS).sqrt()
 
 
 @size_table
