@@ -294,6 +294,7 @@ def table(asked: argparse.Namespace) -> None:
         rows += [
             (path.stem, group, budget, row, found.get("parameters", 0), sum(steps.values()))
             for budget, row in found["budgets"].items()
+            if {"psnr", "seconds"} <= set(row)
         ]
     rows.sort(key=lambda one: -one[3]["psnr"]["4"])
     head = ["entrant", "group", "budget", "params, M", "steps", *(f"×{s:g}" for s in SCALES)]
@@ -341,6 +342,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(ENTRANTS), metavar="NAME")
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
+    needed = {"train": "pictures", "score": "data"}.get(asked.what)
+    if needed and getattr(asked, needed) is None:
+        parser.error(f"{asked.what} needs --{needed}")
     asked.out.mkdir(parents=True, exist_ok=True)
     {"train": train, "score": score, "time": timed, "table": table}[asked.what](asked)
 

@@ -171,8 +171,10 @@ def _traced(network: OneScale) -> torch.onnx.ONNXProgram:
     least = network.least
     lr = torch.zeros(1, 3, 2 * least + 21, 3 * least + 25)  # sides that differ, and are not multiples of a window
     free = {2: torch.export.Dim("height", min=least), 3: torch.export.Dim("width", min=least)}
-    for name in ("torch.onnx", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     # with gradients on, networks run as they are defined, without what makes them quick on our machines
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
@@ -188,8 +190,11 @@ def _traced(network: OneScale) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            cause = str(error.__cause__ or error).strip().splitlines()[0]
+            cause = (str(error.__cause__ or error).strip().splitlines() or ["it does not say why"])[0]
             raise InvalidRequest(f"torch {torch.__version__} cannot write this network as ONNX: {cause}") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
     assert program is not None
     return program
 

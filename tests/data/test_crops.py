@@ -52,6 +52,8 @@ def test_a_share_of_the_samples_is_at_whole_scales(photos: list[torch.Tensor]) -
     whole = torch.isin(drawn, torch.tensor([2.0, 3.0, 4.0]))
     assert 15 < int(whole.sum()) < 45 and len(drawn[whole].unique()) == 3
     assert replace(CROPS, scales=(1.5, 2.5)).whole_scales == [2]
+    with pytest.raises(DataError, match="no whole scale"):
+        replace(samples, scales=(1.0, 1.5))
 
 
 @pytest.mark.parametrize("layout", ["scattered", "rows", "window"])

@@ -65,6 +65,12 @@ def test_whole_scales_and_whole_crops(pictures: Pictures) -> None:
         assert torch.allclose(lr, batch["lr"][k], atol=0.5 / 255 + 1e-5)
 
 
+def test_crops_come_from_pictures_that_have_room_for_them() -> None:
+    both = [torch.full((3, side, side), level, dtype=torch.uint8) for side, level in ((40, 0), (100, 255), (40, 0))]
+    device = DeviceCrops(Pictures.of(both, torch.device("cpu")), CROPS)
+    assert bool((device.batch(16)["hr"] == 1).all())
+
+
 def test_at_scale_1_the_crop_is_its_own_lr(pictures: Pictures) -> None:
     """Flips, turns and rows are drawn; what the points hold is the picture's pixels."""
     torch.manual_seed(2)

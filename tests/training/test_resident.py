@@ -97,8 +97,9 @@ def test_the_command_trains_chosen_stages(tmp_path: Path) -> None:
     asked = ["fast-tiny", "--pictures", str(tmp_path), "--seconds", "0.5", "--out", str(tmp_path / "b")]
     command([*asked, "--start", str(start), "--only", "exits"])
     assert zoo.load(tmp_path / "b" / "fast-tiny.safetensors").card["steps"].startswith("exits ")
-    with pytest.raises(SystemExit):
-        command([*asked, "--only", "nothing"])
+    for wrong in (["--only", "exits", "nothing"], ["--only", "router"]):
+        with pytest.raises(SystemExit):
+            command([*asked, *wrong])
 
 
 def test_the_repeated_edge_and_its_gradient_are_torchs() -> None:

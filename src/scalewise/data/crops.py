@@ -68,6 +68,10 @@ class AnyScaleCrops:
     reduce: Reduce = bicubic_8bit
     target: Callable[[Tensor], Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        if self.whole and not self.whole_scales:
+            raise DataError(f"no whole scale lies in {self.scales[0]:g} to {self.scales[1]:g}: leave `whole` at 0")
+
     @property
     def needs(self) -> int:
         return round(self.lr_side * self.scales[1])

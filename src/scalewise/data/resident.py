@@ -102,6 +102,8 @@ class DeviceCrops:
         if crops.target is not None or type(crops).seen not in (AnyScaleCrops.seen, ErpCrops.seen):
             raise DataError("samples with a target of their own are not made on the device: train them by the engine")
         large_enough([torch.empty(size, device="meta") for size in pictures.sizes], crops)
+        room = [number for number, size in enumerate(pictures.sizes) if min(size) >= crops.needs]
+        self.large = torch.tensor(room, device=pictures.pixels.device)
         self.pictures, self.crops = pictures, crops
         self.device = pictures.pixels.device
 
@@ -155,7 +157,7 @@ class DeviceCrops:
         pictures, n, tries = self.pictures, len(sizes), self.crops.tries
         turned = self._rand(n, 1) < 0.5
         taken = torch.where(turned, sizes.flip(1), sizes)  # rows and columns in the picture
-        which = (self._rand(n, tries) * len(pictures.height)).long()
+        which = self.large[(self._rand(n, tries) * len(self.large)).long()]
         room = torch.stack((pictures.height[which], pictures.width[which]), 2) - taken.unsqueeze(1)
         corner = (self._rand(n, tries, 2) * (room + 1)).long()  # (n, tries, 2)
         middle = (corner + taken.unsqueeze(1) // 2) // CELL

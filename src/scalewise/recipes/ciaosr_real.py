@@ -40,13 +40,14 @@ CIAOSR_REAL = Recipe(
 )  # fmt: skip
 
 SMALL = replace(CROPS, lr_side=32, points=32)
+# not sharpened: so small a network first learns to undo the damage
 TINY = replace(
-    L1, steps=1_200, samples=SMALL, batch=4, learning_rate=2e-3, schedule=cosine, warmup=50, ema=0.99,
+    L1, steps=800, samples=replace(SMALL, target=None), batch=4, learning_rate=2e-3, schedule=cosine, warmup=50, ema=0.99,
     prepare=start.reading_pixels,
 )  # fmt: skip
 TINY_GAN = replace(
     TINY, name="gan", steps=200, samples=replace(SMALL, layout="window"), learning_rate=1e-4, warmup=10, prepare=None,
-    way=Adversarial(channels=16, learning_rate=1e-3),
+    way=Adversarial(channels=16, learning_rate=2e-3),
 )  # fmt: skip
 CIAOSR_REAL_TINY = replace(
     CIAOSR_REAL,

@@ -36,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in asked.names:
         recipe = find(name)
         if asked.only:
-            stages = tuple(stage for stage in recipe.stages if stage.name in asked.only)
-            if not stages:
-                parser.error(f"{name} has no such stage: {', '.join(stage.name for stage in recipe.stages)}")
-            recipe = replace(recipe, stages=stages)
+            names = [stage.name for stage in recipe.stages]
+            if not set(asked.only) <= set(names):
+                parser.error(f"--only {' '.join(asked.only)}: the stages of {name} are {', '.join(names)}")
+            if names[0] not in asked.only and not asked.start:
+                parser.error(f"--only without {names[0]} goes on from weights: give them by --start")
+            recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name in asked.only))
         model = recipe.network.build()
         if asked.start:
             model.load_state_dict(load_file(asked.start))

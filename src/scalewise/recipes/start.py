@@ -37,6 +37,7 @@ from scalewise.upsamplers.metasr import MetaSR
 
 LIFT = 0.5  # networks take a mean of less from the pixels
 
+
 @torch.no_grad()
 def tadt_liif(model: nn.Module) -> None:
     """A TADT, or its Baseline, with LIIF."""
