@@ -42,8 +42,8 @@ CIAOSR_REAL = Recipe(
 SMALL = replace(CROPS, lr_side=32, points=32)
 # not sharpened: so small a network first learns to undo the damage
 TINY = replace(
-    L1, steps=800, samples=replace(SMALL, target=None), batch=4, learning_rate=2e-3, schedule=cosine, warmup=50, ema=0.99,
-    prepare=start.reading_pixels,
+    L1, steps=800, samples=replace(SMALL, target=None), batch=4, learning_rate=2e-3, schedule=cosine, warmup=50,
+    ema=0.99, prepare=start.reading_pixels,
 )  # fmt: skip
 TINY_GAN = replace(
     TINY, name="gan", steps=200, samples=replace(SMALL, layout="window"), learning_rate=1e-4, warmup=10, prepare=None,
