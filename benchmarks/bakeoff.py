@@ -11,7 +11,7 @@ fp32), no CUDA graphs. All but CARN-M and ENAF start at bilinear interpolation (
 bicubic. Networks with several stages share the seconds among them.
 
 Score: protocol `default` (Y, shave ⌈scale⌉, 8 bits) on the pictures of --data at ×2, ×2.7, ×3, ×4 and ×6. Time: seconds
-per output megapixel of one picture of 320×180 LR pixels, median of 3. Both in bf16 where the machine is good at it.
+per output megapixel of one picture of 320×180 LR pixels, median of --repeats. Both in bf16 where the machine is good at it.
 Networks for ×4 are resampled elsewhere, as `scalewise upscale` does it. Routed ones at 100% and at 50%. What is there
 is skipped.
 """
@@ -237,7 +237,7 @@ def timed(asked: argparse.Namespace) -> None:
     def seconds(upscaler: Any, scale: float) -> float:
         out = (round(180 * scale), round(320 * scale))
         times = []
-        for _ in range(4):
+        for _ in range(asked.repeats + 1):
             began = time.perf_counter()
             predict(upscaler, lr, out, scale, protocol)
             times.append(time.perf_counter() - began)
@@ -339,6 +339,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder of HR pictures that nothing was trained on")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="of `time`, after one to warm up")
     parser.add_argument("--only", nargs="+", choices=list(ENTRANTS), metavar="NAME")
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()

@@ -78,8 +78,11 @@ def tiny(name: str) -> Callable[[], Any]:
     """What builds a small sibling of a paper's system, as its shipped file describes it; its recipe has that name."""
 
     def build() -> Any:
-        with resources.as_file(_shipped(f"{name}.safetensors")) as path, safe_open(path, "pt") as file:
-            about = file.metadata()
+        with resources.as_file(_shipped(f"{name}.safetensors")) as path:
+            if not path.exists():
+                raise CheckpointError(f"the weights of {name} are missing here: install scalewise again")
+            with safe_open(path, "pt") as file:
+                about = file.metadata()
         return compat.BUILDERS[about["builder"]](**json.loads(about["arguments"]))
 
     return build
@@ -108,13 +111,13 @@ MODELS: Mapping[str, Entry] = {
     "bicubic": Entry("bicubic interpolation, the floor", bicubic, needs_weights=False),
     "edsr-liif": Entry("EDSR-baseline with LIIF; give your weights with -n FILE", edsr_liif),
     **{
-        name: Entry(f"{summary}, to try its dial on", tiny(name), f"{name}.safetensors")
+        name: Entry(summary, tiny(name), f"{name}.safetensors")
         for name, summary in {
-            "edsr-ciaosr-tiny": "a small CiaoSR",
-            "tadt-liif-tiny": "a small TADT",
-            "adaformer-x2-tiny": "a small AdaFormer",
-            "camixer-x2-tiny": "a small CAMixerSR with our predictor",
-            "enaf-srresnet-tiny": "a small ENAF on SRResNet",
+            "edsr-ciaosr-tiny": "a small CiaoSR: attention as upsampler",
+            "tadt-liif-tiny": "a small TADT: picture and scale choose branches",
+            "adaformer-x2-tiny": "a small AdaFormer: tokens leave early",
+            "camixer-x2-tiny": "a small CAMixerSR: attention where it is hard",
+            "enaf-srresnet-tiny": "a small ENAF: patches take the exit worth its cost",
         }.items()
     },
 }
