@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import struct
@@ -12,11 +13,21 @@ from types import TracebackType
 from typing import IO
 
 import numpy as np
+from torch import Tensor
 
 from scalewise.errors import UnwritableOutput
 from scalewise.images.atomic import atomic_write, check_writable
 from scalewise.images.encode import Encoding, Packed, bind, check_format, depth_for, pack, unwritten
-from scalewise.images.sink import Sink, canvas_for, channels_of, create, packer, same_file
+from scalewise.images.sink import (
+    Sink,
+    canvas_for,
+    canvas_of,
+    channels_of,
+    create,
+    encoding_seconds,
+    packer,
+    same_file,
+)
 from scalewise.images.source import Depth, Source
 from scalewise.images.tiff import Book
 
@@ -96,6 +107,11 @@ class Album:
         left = self.source.pages > len(self)
         which = (f"page or frame {self.source.page + 1} of {self.source.pages}",) if left else ()
         return (*which, *self._said)
+
+    def encoding_seconds(self, sample: Tensor) -> float:
+        """How long `finish` will take, seen by encoding `sample`, float (3, h, w) of pixels like those of the pages; 0
+        where pages are encoded one by one."""
+        return 0.0
 
     def finish(self) -> Path:
         return self.path
@@ -189,6 +205,14 @@ class _Roll(Album):
             assert self._canvas is not None, "pages after finish or abort"
             part = self._canvas[number * height : (number + 1) * height]
             yield from self._turn(page, Sink(self._size, page, self._dtype, lambda _: (None, []), canvas=part))
+
+    def encoding_seconds(self, sample: Tensor) -> float:
+        def trial(canvas: np.ndarray) -> None:
+            with pack(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY,)):
+                pass
+
+        canvas = canvas_of(sample, self._first, self._dtype)
+        return encoding_seconds(trial, canvas, math.prod(self._size) * len(self))
 
     def finish(self) -> Path:
         assert self._canvas is not None and self.done == len(self), "finish before all frames are"

@@ -44,6 +44,7 @@ AHEAD_PIXELS = 2**20  # a picture below is encoded when all of it is there: a th
 
 # A full canvas, or what was packed of it → the result, and what was left out.
 Deliver = Callable[[Any], tuple[Any, list[str]]]
+Trial = Callable[[np.ndarray], None]  # encodes a canvas, and throws that away
 Pack = Callable[[np.ndarray | Rows], AbstractContextManager[Packed]]
 
 
@@ -79,8 +80,8 @@ def create(
         from scalewise.images import geo_write  # stands above this file
 
         if format == "tiff":
-            finish = geo_write.deliver(path, like, how, overwrite=overwrite)
-            return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch)
+            finish, trial = geo_write.deliver(path, like, how, overwrite=overwrite), geo_write.trial(like)
+            return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch, trial=trial)
         note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
 
     def deliver(packed: Packed) -> tuple[Path, list[str]]:
@@ -133,8 +134,10 @@ class Sink:
         canvas: np.ndarray | None = None,
         pack: Pack | None = None,
         format: str = "",
+        trial: Trial | None = None,
     ) -> None:
         self.size, self.like, self.notes, self.scratch, self._pack = size, like, notes, scratch, pack
+        self._trial = trial if pack is None else packed_away(pack)
         self.dtype: Depth = dtype
         # Float that stays float goes back to the file's own range.
         self.levels = like.levels if dtype == "float32" else (0.0, 1.0)
@@ -142,8 +145,8 @@ class Sink:
         shape = (*size, channels_of(like))
         self._canvas = canvas_for(shape, dtype, folder, scratch) if canvas is None else canvas
         self._written = 0
-        streams = pack is not None and format in STREAMED and math.prod(size) >= AHEAD_PIXELS
-        self._covered = np.zeros(size[0], np.int64) if streams else None  # of each row the columns from the left
+        self.streams = pack is not None and format in STREAMED and math.prod(size) >= AHEAD_PIXELS
+        self._covered = np.zeros(size[0], np.int64) if self.streams else None  # of each row the columns from the left
         self._rows = 0  # from above, that are complete
         self._ahead: Ahead[Packed] | None = None
         self._writing = threading.Lock()
@@ -200,27 +203,11 @@ class Sink:
                 self._ahead.rows.ready(self._rows)
 
     def encoding_seconds(self, sample: Tensor) -> float:
-        """How long `finish` will take, by encoding `sample`, float (3, h, w) of pixels like those of the picture; 0 if
-        the result stays in memory."""
-        if self._pack is None:
+        """How long encoding takes by itself, seen by encoding `sample`, float (3, h, w) of pixels like those of the
+        picture; 0 if the result stays in memory."""
+        if self._trial is None:
             return 0.0
-        packing = self._pack
-        levels = to_levels(sample[:1] if self.like.kind == "gray" else sample, self.dtype)
-        if self.like.alpha:
-            levels = torch.cat([levels, to_levels(torch.ones(1, *sample.shape[1:]), self.dtype)])
-        canvas = np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), dtype=self.dtype)
-
-        def seconds(part: np.ndarray) -> float:
-            began = time.perf_counter()
-            with packing(part):
-                pass
-            return time.perf_counter() - began
-
-        few = canvas[: max(1, len(canvas) // 8)]
-        seconds(few)  # the first time, libvips still gets ready
-        start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
-        rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
-        return whole + rate * max(0, math.prod(self.size) - math.prod(canvas.shape[:2]))
+        return encoding_seconds(self._trial, canvas_of(sample, self.like, self.dtype), math.prod(self.size))
 
     def resume(self, rows: int) -> None:
         """Count the first `rows` rows as written: an earlier run left them in `scratch`."""
@@ -336,6 +323,37 @@ def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
     if dtype == "uint8":
         return pixels.mul_(255).round_().to(torch.uint8)
     return pixels.mul_(65535).round_().to(torch.int32)  # numpy makes uint16 of it: torch has few operators for that
+
+
+def canvas_of(sample: Tensor, like: Source, dtype: Depth) -> np.ndarray:
+    """A small canvas, (h, w, channels), of opaque pixels of float (3, h, w)."""
+    levels = to_levels(sample[:1] if like.kind == "gray" else sample, dtype)
+    if like.alpha:
+        levels = torch.cat([levels, to_levels(torch.ones(1, *sample.shape[1:]), dtype)])
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), dtype=dtype)
+
+
+def encoding_seconds(trial: Trial, canvas: np.ndarray, pixels: int) -> float:
+    """How long `trial` would take for so many pixels like those of a small canvas."""
+
+    def seconds(part: np.ndarray) -> float:
+        began = time.perf_counter()
+        trial(part)
+        return time.perf_counter() - began
+
+    few = canvas[: max(1, len(canvas) // 8)]
+    seconds(few)  # the first time, libvips still gets ready
+    start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
+    rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
+    return whole + rate * max(0, pixels - math.prod(canvas.shape[:2]))
+
+
+def packed_away(pack: Pack) -> Trial:
+    def trial(canvas: np.ndarray) -> None:
+        with pack(canvas):
+            pass
+
+    return trial
 
 
 def channels_of(like: Source) -> int:
