@@ -70,6 +70,25 @@ def test_routed_equals_dense_then_select(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("band", [1, 13, 64])
+def test_rows_that_are_ready_stay_as_they_are(
+    model: PatchRouted, lr: torch.Tensor, band: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bands of any height; patches of 16 rows, four blocks that see two rows further."""
+    out = OUTPUTS[1]
+    plan = decide(model, lr, out, 1.0)
+    whole = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
+    monkeypatch.setattr("scalewise.patches.BAND", band)
+    seen: list[torch.Tensor] = []
+    there = lambda rgb, rows: seen.append(rgb[:, :rows].clone())  # noqa: E731
+    rendered = model.render_rows(lr, Frame(SIZE), (0, 0, *SIZE), out, plan, there)
+    assert len(seen) > 1 and seen[-1].shape[1] == out[0] and 0 < seen[-2].shape[1] < out[0]
+    for rows in seen:
+        assert torch.equal(rows, rendered.rgb[:, : rows.shape[1]])
+    assert (rendered.rgb - whole.rgb).abs().max() <= 1e-5
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("out", OUTPUTS)
 @pytest.mark.parametrize("side", [16, 32, 48])
 def test_tiles_equal_the_whole_image(model: PatchRouted, lr: torch.Tensor, out: tuple[int, int], side: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -261,7 +261,7 @@ class PatchRouted(nn.Module):
             if not bool(active.any()):
                 break
             if bool(active.all()):
-                groups = [[box] for box in _bands(cells.tile)]
+                groups = [[box] for box in self._bands(cells.tile)]
             else:
                 groups = _groups([cells.boxes[k] for k in active.nonzero().flatten().tolist()], _shape)
             fresh = [network.block(index, field.gather(group)) for group in groups]
@@ -280,7 +280,7 @@ class PatchRouted(nn.Module):
         todo = inside.nonzero().flatten()
         stop = cells.stop[:, 0] - cells.origin[0]  # of each cell, in the tile
         first = cells.first[:, 0] - picture.target[0]
-        for _, _, end, _ in _bands(cells.tile, slope.least):
+        for _, _, end, _ in self._bands(cells.tile):
             for index in range(1, network.depth + 1):
                 slope.put(index, network.block(index, slope.above(index, end)))
             seen = stop[todo] + network.block_margin <= slope.done if end < cells.tile[0] else stop[todo] > 0
@@ -288,14 +288,18 @@ class PatchRouted(nn.Module):
             self._render_exit(network.exits, leaving.tolist(), slope.field, picture)
             ready(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
 
+    def _bands(self, tile: Size) -> list[Box]:
+        """Of BAND rows each, or as many as a first band needs so that one is left for the last block."""
+        band = max(BAND, self.network.block_margin * self.network.depth + 1)
+        return [(y, 0, min(y + band, tile[0]), tile[1]) for y in range(0, tile[0], band)]
+
     def _render_exit(self, level: int, leaving: list[int], field: _Padded, picture: _Picture) -> None:
         """Add the residual of exit `level` to the output pixels of the cells that leave there."""
         network, cells, frame = self.network, picture.cells, picture.frame
-        out, target, canvas = picture.out, picture.target, picture.canvas
-        tables: dict[tuple[int, ...], Tensor] = {}
+        out, target, canvas, tables = picture.out, picture.target, picture.canvas, picture.tables
 
         def table(axis: int, start: int, stop: int, first: int, last: int) -> Tensor:
-            span = (axis, first, last)
+            span = (level, axis, first, last)
             if span not in tables:
                 n, size, goes_on = frame.size[axis], out[axis], frame.goes_on[axis]
                 tables[span] = network.table(level, first, last, n, size, start - 1, stop - start + 2, goes_on)
@@ -354,7 +358,7 @@ class PatchRouted(nn.Module):
         for index in range(1, network.depth + 1):
             active = counts[:, network.level(index) :].sum(1)
             if int(active.sum()) == len(kind):
-                rows = torch.tensor([y1 - y0 for y0, _, y1, _ in _bands(cells.tile)])
+                rows = torch.tensor([y1 - y0 for y0, _, y1, _ in self._bands(cells.tile)])
                 work += _sum(network.block_macs(rows, width), torch.ones_like(rows))
             else:
                 work += _sum(network.block_macs(h, w), active.sum(1))
@@ -375,13 +379,16 @@ class PatchRouted(nn.Module):
 
 @dataclass(frozen=True)
 class _Picture:
-    """What a tile becomes: its cells, and the `canvas` (3, H, W) of the output pixels `target`."""
+    """What a tile becomes: its cells, and the `canvas` (3, H, W) of the output pixels `target`.
+
+    `tables`: kernels for a span of an axis, by exit, axis, and first and last output pixel; each is computed once."""
 
     cells: Cells
     frame: Frame
     out: Size
     target: Box
     canvas: Tensor
+    tables: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
 
 
 class _Padded:
@@ -441,11 +448,6 @@ class _Slope:
         self.put(0, features)
 
     @property
-    def least(self) -> int:
-        """Rows that a first band needs, so that one is left for the last block."""
-        return self.margin * self.depth + 1
-
-    @property
     def done(self) -> int:
         """Rows behind the last block."""
         return self._done[-1]
@@ -480,12 +482,6 @@ class _Slope:
         """Where in the buffer `row` behind `block` lies, and above it the margin: where the margin of what that block
         sees for it begins."""
         return row + self.margin * (self.depth - block + 1)
-
-
-def _bands(tile: Size, least: int = 0) -> list[Box]:
-    """Of BAND rows each; no smaller than `least` but for the last."""
-    band = max(BAND, least)
-    return [(y, 0, min(y + band, tile[0]), tile[1]) for y in range(0, tile[0], band)]
 
 
 def _groups(patches: list[Any], kind: Any) -> list[list[Any]]:
