@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # our own encoder, has one of two cores, that is a whole time slice for every operator: `fast` took up to 25 times as
 # long. So they spin shortly and then sleep; it is read when torch is loaded, and what you set yourself stays.
 if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 __version__ = "0.1.0"
 __all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "upscale"]

@@ -195,10 +195,12 @@ class Speed:
 NEAR, FAR = 0.5, 0.15  # of the way that one run moves the levels beside it, and the others
 LEARNED = 0.6, 1.7  # what one run can teach, at most: beyond, something else was in its way
 FACTORS = 0.3, 4.0  # what all runs can
-LEVELS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.02)  # shares of the MACs that are tried
+LEVELS = (1.0, 0.9, 0.5, 0.2, 0.02)  # shares of the MACs that are tried; all of it may be quicker than a little less
 SMALL, LARGEST = 96, 640  # sides in LR pixels of the pictures that are tried
 MEASURING = 1.7  # seconds that measuring may take, once for each model, scale and machine
-FIXED = 0.3  # of the time at full effort, that less effort takes at least: so much is counted on when time is short
+PASSES = 1.5  # over all levels, that have to fit in there
+FIXED = 0.4  # of the time at full effort, that less effort takes at least: so much is counted on for that
+ABOVE = 0.02  # of the MACs above the floor, that are tried
 FORMAT = "speed 2"  # of the file: what an older one says is not read
 FRESH = 30 * 86400  # seconds for which what was measured is believed: drivers, libraries and cooling change
 
@@ -221,41 +223,41 @@ def measure_speed(run: Try, *, seconds: float = MEASURING) -> Speed:
     is then tried just above it."""
     began = time.perf_counter()
     run(Budget.full(), SMALL)  # a first run gets ready
-    small_full = _quicker(run, Budget.full(), SMALL)
-    wishes, floor, small_least = list(LEVELS), 0.0, small_full
-    for share in reversed(LEVELS):  # the floor, where there is one
+    small_full = run(Budget.full(), SMALL)
+    wishes, small_least = list(LEVELS), small_full
+    for share in reversed(LEVELS):
         try:
-            run(Budget.fraction(share), SMALL)
-        except BudgetInfeasible as error:
+            small_least = run(Budget.fraction(share), SMALL)
+            break
+        except BudgetInfeasible as error:  # the floor is between this one and the next
             floor = error.floor if error.floor is not None else 1.0
-            continue
-        break
-    if floor:
-        wishes = [share for share in wishes if share >= floor] + ([min(1.0, floor + 0.02)] if floor < 0.98 else [])
-    with suppress(BudgetInfeasible):
-        small_least = _quicker(run, Budget.fraction(wishes[-1]), SMALL)
-    left = max(0.0, seconds - (time.perf_counter() - began))
-    all_levels = 2 * sum(FIXED + (1 - FIXED) * share for share in wishes) * small_full.seconds
-    large = max(SMALL + 32, min(LARGEST, int(SMALL * (left / max(all_levels, 1e-12)) ** 0.5) // 32 * 32))
-    found: dict[float, Tried] = {}
-    for share in wishes:
+            wishes = [wish for wish in LEVELS if wish == 1 or wish >= floor + ABOVE]
+            wishes += [floor + ABOVE] if floor + ABOVE < 1 else []
+    if wishes[-1] not in LEVELS:
         with suppress(BudgetInfeasible):
-            tried = _quicker(run, Budget.fraction(share), large)
-            found[round(tried.share, 6)] = tried
-    order = [found[share] for share in sorted(found)]
+            small_least = run(Budget.fraction(wishes[-1]), SMALL)
+    slope = small_full.seconds / SMALL**2
+    if 4 * small_full.seconds < seconds / 10:  # much of it may be its start: look again
+        slope = max(slope / 4, (run(Budget.full(), 2 * SMALL).seconds - small_full.seconds) / (3 * SMALL**2))
+    left = max(0.0, seconds - (time.perf_counter() - began))
+    rounds = PASSES * sum(FIXED + (1 - FIXED) * share for share in wishes)
+    large = max(SMALL + 32, min(LARGEST, int((left / max(rounds * slope, 1e-12)) ** 0.5) // 32 * 32))
+    found: dict[float, Tried] = {}
+    for share in (*wishes, *wishes):  # again while there is time: the first of a kind of batch also prepares it
+        if share in found and time.perf_counter() - began > seconds:
+            break
+        with suppress(BudgetInfeasible):
+            tried = run(Budget.fraction(share), large)
+            found[share] = min(found.get(share, tried), tried, key=lambda one: one.seconds)
+    order = sorted(found.values(), key=lambda one: one.share)
     least, full = _start(small_least, order[0]), _start(small_full, order[-1])
     span = max(1e-9, order[-1].share - order[0].share)
     levels = []
     for tried in order:
         start = least + (full - least) * (tried.share - order[0].share) / span
+        start = min(start, 0.5 * tried.seconds)
         levels.append(Level(tried.share, 1e3 * start, 1e12 * (tried.seconds - start) / max(tried.work, 1.0)))
     return Speed(tuple(levels))
-
-
-def _quicker(run: Try, budget: Budget, side: int) -> Tried:
-    """Of two runs: the first of a kind of batch prepares it, which may take longer than running it."""
-    first, second = run(budget, side), run(budget, side)
-    return first if first.seconds < second.seconds else second
 
 
 def _start(small: Tried, large: Tried) -> float:

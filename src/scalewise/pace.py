@@ -18,6 +18,7 @@ from scalewise.tiling import Tile
 DIGITS = 4  # of a share: few enough to be written down, and what is written down is what is run
 SLACK = 1.2  # a forecast that is over by less is tried
 STEADY = 0.05  # a share is corrected when the time left asks for one that differs by more
+TRIES = 3  # plans for the rest, of which each is nearer to what can be afforded
 TRUST = 0.3, 3.0  # how far the seconds of a few tiles may lie from the forecast
 
 Decide = Callable[[Budget], Plan]
@@ -88,7 +89,7 @@ class Pace:
             return self._changed(run, steps[self.done]) if self.done in steps and rest else None
         assert self.speed is not None
         share, last = self._share(), self.done - 1
-        self._shares = self._shares or self._shares_of(run, share)
+        self._shares = self._shares or self._shares_of(run.plan, share)
         self._foreseen += self.speed.seconds(self._shares[last], self.works[last], whole=False)
         self._spent += self._shares[last] * self.works[last]
         if not rest:
@@ -96,18 +97,24 @@ class Pace:
         now = time.perf_counter()
         ratio = (now - self._started) / max(self._foreseen, 1e-9)
         ratio = min(max(ratio, TRUST[0]), TRUST[1])
-        work = sum(self.works[self.done :])
-        mean = sum(s * w for s, w in zip(self._shares[self.done :], self.works[self.done :], strict=True)) / work
         left = max(0.0, self.deadline - now - self.tail - self._deciding) / ratio
-        affordable = self.speed.share(left, work, whole=False)
-        wanted = rounded(min(1.0, share * affordable / max(mean, 1e-9)))
-        if abs(wanted / share - 1) <= STEADY:
-            return None
-        plan = self._changed(run, wanted)
+        affordable = self.speed.share(left, sum(self.works[self.done :]), whole=False)
+        plan, wanted = None, share
+        for _ in range(TRIES):  # the rest gets more of a larger share than in proportion, or less
+            further = rounded(min(1.0, wanted * affordable / max(self._rest(), 1e-9)))
+            if abs(further / wanted - 1) <= STEADY or (changed := self._changed(run, further)) is None:
+                break
+            plan, wanted = changed, further
+            self._shares = self._shares_of(plan, wanted)
         if plan is not None:
-            self.budget, self._shares = replace(self.budget, later=(*self.budget.later, (self.done, wanted))), ()
+            self.budget = replace(self.budget, later=(*self.budget.later, (self.done, wanted)))
         self._deciding = time.perf_counter() - now
         return plan
+
+    def _rest(self) -> float:
+        """The share that the plan gives the tiles that are not done, of all their work."""
+        works = self.works[self.done :]
+        return sum(s * w for s, w in zip(self._shares[self.done :], works, strict=True)) / sum(works)
 
     def took(self) -> tuple[float, float] | None:
         """Now, behind the last tile: the share spent, and the seconds it took over those foreseen; None where nothing
@@ -121,13 +128,13 @@ class Pace:
     def _share(self) -> float:
         return self.budget.later[-1][1] if self.budget.later else self.budget.value
 
-    def _shares_of(self, run: Run, share: float) -> tuple[float, ...]:
+    def _shares_of(self, plan: Plan, share: float) -> tuple[float, ...]:
         """The share of its work that the plan gives each tile; `share` where that falls while it runs."""
         model, found = self.ahead.model, []
         for tile, work in zip(self.ahead.tiles, self.works, strict=True):
             frame = replace(self.ahead.frame, origin=tile.source[:2])
             size = (tile.source[2] - tile.source[0], tile.source[3] - tile.source[1])
-            planned = model.planned_macs(frame, size, tile.core, self.ahead.out, run.plan) if run.plan.route else None
+            planned = model.planned_macs(frame, size, tile.core, self.ahead.out, plan) if plan.route else None
             found.append(share if planned is None else planned / work)
         return tuple(found)
 

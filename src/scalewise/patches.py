@@ -200,8 +200,13 @@ class PatchRouted(nn.Module):
                     floor,
                 )
 
+            known: dict[bytes, int] = {}  # MACs of choices that were looked at: they come again and again
+
             def needs(choice: Tensor) -> int:
-                return self._work(cells, choice.flatten(), whole, Frame(size), out)[0].total + fixed.total
+                key = choice.numpy().tobytes()
+                if key not in known:
+                    known[key] = self._work(cells, choice.flatten(), whole, Frame(size), out)[0].total + fixed.total
+                return known[key]
 
             def wins(choice: Tensor) -> float:
                 return float(gain.gather(1, choice.view(-1, 1)).sum())
