@@ -181,6 +181,14 @@ def test_more_time_than_needed_is_everything(
     assert report.share == 1.0 and report.effort.budget == "1"
 
 
+def test_other_tiles_than_were_foreseen_teach_nothing(model: PatchRouted, picture: np.ndarray) -> None:
+    """As when memory ran out on the way."""
+    ahead = look_ahead(images.open(picture), (256, 384), model, Budget.full(), Job(tile=64, dtype="fp32"))
+    works = (1,) * len(ahead.tiles)
+    unfinished = pace.Pace(ahead, lambda budget: pytest.fail(), Budget.full(), SPEED, works, done=len(works) - 1)
+    assert unfinished.took() is None
+
+
 def test_words_are_read_back() -> None:
     budget = Budget("fraction", 0.4317, later=((3, 0.4002), (5, 1.0)))
     assert Budget.parse(pace.words(budget)) == budget

@@ -233,8 +233,12 @@ def measure_speed(run: Try, *, seconds: float = MEASURING) -> Speed:
             floor = error.floor if error.floor is not None else 1.0
             wishes = [wish for wish in LEVELS if wish == 1 or wish >= floor + ABOVE]
             wishes += [floor + ABOVE] if floor + ABOVE < 1 else []
-    if wishes[-1] not in LEVELS:
-        with suppress(BudgetInfeasible):
+    while wishes[-1] not in LEVELS:
+        try:
+            small_least = run(Budget.fraction(wishes[-1]), SMALL)
+            break
+        except BudgetInfeasible:  # just above the floor, and yet nothing fits: the next level is the least
+            wishes.pop()
             small_least = run(Budget.fraction(wishes[-1]), SMALL)
     slope = small_full.seconds / SMALL**2
     if 4 * small_full.seconds < seconds / 10:  # much of it may be its start: look again

@@ -30,7 +30,7 @@ class Pace:
     is done, and gives the plan for those behind it, or None; `budget` is what was run, and repeats it.
 
     `works`: the MACs of the full model on each tile. `tail`: seconds that are needed behind the last tile, to encode;
-    `excused`: that were spent on measuring.
+    `beside`: that encoding takes from the tiles, and that are in their time; `excused`: that were spent on measuring.
     """
 
     ahead: Outlook
@@ -40,6 +40,7 @@ class Pace:
     works: tuple[int, ...] = ()
     deadline: float | None = None
     tail: float = 0.0
+    beside: float = 0.0
     excused: float = 0.0
     began: float = 0.0  # when the survey began
     done: int = 0  # tiles
@@ -51,12 +52,22 @@ class Pace:
 
     @classmethod
     def to_deadline(
-        cls, ahead: Outlook, decide: Decide, speed: Speed, seconds: float, *, began: float, tail: float, excused: float
+        cls,
+        ahead: Outlook,
+        decide: Decide,
+        speed: Speed,
+        seconds: float,
+        *,
+        began: float,
+        tail: float,
+        beside: float,
+        excused: float,
     ) -> tuple[Pace, Plan]:
         """Before the first tile: the greatest share that fits from `began` on. `tail`: seconds behind the last tile;
-        `excused`: that do not count. Raises BudgetInfeasible, with the floor in seconds."""
+        `beside`: that encoding takes from the tiles; `excused`: that do not count. Raises BudgetInfeasible, with the
+        floor in seconds."""
         deadline = ahead.started + excused + seconds
-        left = deadline - began - tail
+        left = deadline - began - tail - beside
         works = tuple(max(1, full_macs(ahead.model, tile, ahead)) for tile in ahead.tiles)
         work = sum(works)
         wanted = rounded(speed.share(left, work))
@@ -74,7 +85,7 @@ class Pace:
                 f"budget {seconds:g} s is below what this model needs for this picture on this machine, about "
                 f"{seconds - left + needs:.2g} s: ask for more, or for a smaller picture"
             )
-        return cls(ahead, decide, Budget.fraction(wanted), speed, works, deadline, tail, excused, began), plan
+        return cls(ahead, decide, Budget.fraction(wanted), speed, works, deadline, tail, beside, excused, began), plan
 
     def start(self) -> None:
         """The first tile begins."""
@@ -119,11 +130,11 @@ class Pace:
     def took(self) -> tuple[float, float] | None:
         """Now, behind the last tile: the share spent, and the seconds it took over those foreseen; None where nothing
         was foreseen."""
-        if self.speed is None:
+        if self.speed is None or self.done < len(self.works):  # memory ran out, and other tiles were run
             return None
         work = sum(self.works)
         start = self.speed.seconds(self.budget.value, work) - self.speed.seconds(self.budget.value, work, whole=False)
-        return self._spent / work, (time.perf_counter() - self.began) / (start + self._foreseen)
+        return self._spent / work, (time.perf_counter() - self.began - self.beside) / (start + self._foreseen)
 
     def _share(self) -> float:
         return self.budget.later[-1][1] if self.budget.later else self.budget.value

@@ -226,21 +226,22 @@ def paced(ahead: Outlook, budget: Budget, model: Model, job: Job, sink: Canvas) 
     began = time.perf_counter()
     speed = speed_of(model, ahead)
     spent = time.perf_counter() - began  # measuring, at first use, is not the picture's
-    tail = _tail(ahead, sink) if isinstance(sink, images.Sink) else 0.0
+    tail, beside = _encoding(ahead, sink) if isinstance(sink, images.Sink) else (0.0, 0.0)
     began = time.perf_counter()  # the survey is part of what was measured
-    pace, plan = Pace.to_deadline(ahead, decider(ahead), speed, budget.value, began=began, tail=tail, excused=spent)
+    times = {"began": began, "tail": tail, "beside": beside, "excused": spent}
+    pace, plan = Pace.to_deadline(ahead, decider(ahead), speed, budget.value, **times)
     return plan, pace
 
 
-def _tail(ahead: Outlook, sink: images.Sink) -> float:
-    """Seconds that encoding adds: of the last row of tiles behind the last tile, and of the others on the way, where it
+def _encoding(ahead: Outlook, sink: images.Sink) -> tuple[float, float]:
+    """Seconds that encoding adds: of the last row of tiles behind the last tile; and of the others on the way, where it
     takes a thread from the model."""
     encoding = sink.encoding_seconds(sample_of(ahead.source, ahead.out))
     if not sink.streams:
-        return encoding
+        return encoding, 0.0
     top, _, bottom, _ = ahead.window
     behind = encoding * (bottom - max(tile.target[0] for tile in ahead.tiles)) / (bottom - top)
-    return min(encoding, behind + (encoding - behind) / torch.get_num_threads())
+    return behind, (encoding - behind) / torch.get_num_threads()
 
 
 def sample_of(source: images.Source, out: Size) -> Tensor:

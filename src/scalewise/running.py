@@ -116,10 +116,8 @@ class Run:
 
     def render(self, sink: Canvas, progress: Progress | None = None) -> None:
         """Render all tiles that are not done into `sink`. Raises Cancelled if `progress` says so."""
-        with (
-            ThreadPoolExecutor(1, initializer=work_alone) as reader,
-            ThreadPoolExecutor(1, initializer=work_alone) as writer,
-        ):
+        beside = partial(ThreadPoolExecutor, 1, initializer=work_alone, initargs=(torch.get_num_threads(),))
+        with beside() as reader, beside() as writer:
             try:
                 self._render(sink, progress, reader, writer)
             except BaseException:
@@ -163,18 +161,21 @@ class Run:
                     self.effort = EffortMap(self.ahead.source.size, changed)
             finished = not todo or self.band(todo[0]) > self.band(tile)
             sending(rendered.rgb, rendered.rgb.shape[-2])
+            self._wait(2)
             if finished and self.keep is not None:
                 effort = kept_map(self.effort)
                 self._queue(writer, partial(self.keep, self.band(tile), self.tally, effort))
-                self._drain()  # so that no more than the row that is being worked on can be lost
-        self._drain()
+                self._wait()  # so that no more than the row that is being worked on can be lost
+        self._wait()
 
-    def _drain(self) -> None:
-        while self._pending:
+    def _wait(self, most: int = 0) -> None:
+        """Until no more than so many works of the writer are left. Raises what they raised."""
+        while len(self._pending) > most:
             self._pending.popleft().result()
 
     def _queue(self, writer: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-        """At most two wait; after one that failed, none runs."""
+        """After one that failed, none runs. It waits for nothing, as it is called while a tile is computed: what the
+        writer raises is no error of the model's."""
         before = self._pending[-1] if self._pending else None
         mode = torch.is_inference_mode_enabled()  # of this thread, which the writer has to share
 
@@ -185,8 +186,6 @@ class Run:
                 work()
 
         self._pending.append(writer.submit(run))
-        while len(self._pending) > 2:
-            self._pending.popleft().result()
 
     def _smaller(self, todo: Sequence[Tile]) -> list[Tile]:
         """What is left to do, in tiles of half the side. Raises ScalewiseError if there are no smaller ones."""
@@ -203,8 +202,10 @@ class Run:
         places = {"grid": grid, "context": ahead.context, "unit": ahead.model.unit, "frame": ahead.frame}
         return tiling.plan(ahead.source.size, ahead.out, side=side, **places, parts=[tile.core for tile in todo])
 
-    def _rendered(self, tile: Tile, lr: Tensor, number: int, ready: Ready) -> tuple[Rendered, list[str]]:
+    def _rendered(self, tile: Tile, lr: Tensor, number: int, ready: _Sending) -> tuple[Rendered, list[str]]:
         rendered, retried = render_tile(self.ahead, self.plan, tile, lr, ready)
+        if retried and ready.rows:
+            return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32 below row {ready.rows}"]
         return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32"] if retried else []
 
     def _read(self, tile: Tile) -> tuple[Tensor, Tensor | None]:
@@ -255,7 +256,7 @@ def render_tile(
     ahead: Outlook, plan: Plan, tile: Tile, lr: Tensor, ready: Ready | None = None
 ) -> tuple[Rendered, bool]:
     """One tile; redone in fp32 if it is not finite. True if it was. `ready` is told of rows, all finite, that are there
-    before the others, where the model can say so."""
+    before the others, where the model can say so: they are on their way, and stay as they are."""
     model, device, dtype = ahead.model, ahead.device, ahead.dtype
     lr = lr.to(device).contiguous(memory_format=torch.channels_last)
     frame = replace(ahead.frame, origin=tile.source[:2])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import random
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +111,22 @@ def test_pages_are_encoded_beside_too(tmp_path: Path) -> None:
         assert np.array_equal(written.at(number).fetch((0, 0, *SIZE)), noise(3) // (1 + number))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_canvas_goes_with_its_sink(tmp_path: Path, whole: bool) -> None:
+    """Not only when Python looks for circles: until then pictures would pile up."""
+    gc.disable()
+    try:
+        source = images.open(noise(3))
+        with images.create(tmp_path / "a.png", SIZE, source) as sink:
+            canvas = weakref.ref(sink._canvas)  # type: ignore[arg-type]
+            write_tiles(sink, source)
+            if whole:
+                sink.finish()
+        assert canvas() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_a_run_that_ends_early_leaves_no_file_and_no_thread(tmp_path: Path, suffix: str) -> None:
     source = images.open(noise(3))
@@ -133,3 +152,16 @@ def test_a_failing_encoder_is_one_line_and_leaves_nothing(tmp_path: Path, monkey
             write_tiles(sink, source)
             sink.finish()
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == [] and encoders() == 0
+
+
+def test_metadata_that_cannot_be_put_in_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sink_module, "bind", broken)
+    source = images.open(noise(3))
+    with pytest.raises(UnwritableOutput, match="Input/output error"):  # noqa: SIM117
+        with images.create(tmp_path / "a.png", SIZE, source) as sink:
+            write_tiles(sink, source)
+            sink.finish()
+    assert list(tmp_path.iterdir()) == [] and encoders() == 0

@@ -16,6 +16,7 @@ import pyvips
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images import containers
+from scalewise.images.atomic import FULL
 from scalewise.images.files import reason
 from scalewise.images.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
 from scalewise.images.rows import Rows
@@ -175,7 +176,8 @@ def unwritten(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnwritableOutput(f"could not write {str(path)!r}: {error.strerror}") from error
+        hint = "; free some space" if error.errno in FULL else ""
+        raise UnwritableOutput(f"could not write {str(path)!r}: {error.strerror}{hint}") from error
     except pyvips.Error as error:
         free = shutil.disk_usage(path.parent).free / 2**20  # libvips does not always name a full disk
         raise UnwritableOutput(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def trial(like: Source) -> Trial:
     """For a `Sink`: writes a small canvas of one page as `write` would, into memory."""
 
     def encoded(canvas: np.ndarray) -> None:
+        from rasterio.errors import RasterioError
         from rasterio.io import MemoryFile
 
         assert like.path is not None
@@ -92,7 +94,8 @@ def trial(like: Source) -> Trial:
             band: (canvas[..., c], bounds)
             for c, (band, bounds) in enumerate(zip(like.bands.bands, like.bands.ranges, strict=True))
         }
-        with reading(like.path) as data, quiet(), MemoryFile() as place:
+        # what fails here will fail, and be said, when the file is written
+        with reading(like.path) as data, quiet(), suppress(RasterioError), MemoryFile() as place:
             part = (min(height, like.size[0]), min(width, like.size[1]))
             larger = _Larger(data, (height, width), like.bands.origin, part)
             with place.open(**_profile(larger, like.bands.bands)) as out:

@@ -52,6 +52,12 @@ class Rows:
             self._stopped = True
             self._changed.notify_all()
 
+    def close(self) -> None:
+        """Nothing reads any more: let go of the canvas, which callbacks of libvips would hold."""
+        self._source = None
+        self._bytes = memoryview(b"")
+        del self.canvas
+
     def image(self) -> pyvips.Image:
         """All rows as an image that can be read once, from above; its pixels have no meaning yet."""
         source, at = pyvips.SourceCustom(), 0
@@ -94,7 +100,7 @@ class Ahead(Generic[Packed]):
     """A thread that packs `rows` while they become ready. `finish` gives what it made, which is gone after `stop`."""
 
     def __init__(self, rows: Rows, pack: Callable[[Rows], AbstractContextManager[Packed]]) -> None:
-        self.rows, self._pack = rows, pack
+        self.rows, self._pack, self._height = rows, pack, len(rows.canvas)
         self._packed: Packed | None = None
         self._error: BaseException | None = None
         self._there, self._read = threading.Event(), threading.Event()
@@ -109,7 +115,7 @@ class Ahead(Generic[Packed]):
 
     def finish(self) -> Packed:
         """All rows are ready: what became of them. Raises what packing raised."""
-        self.rows.ready(len(self.rows.canvas))
+        self.rows.ready(self._height)
         self._there.wait()
         if self._error is not None:
             raise self._error
@@ -120,7 +126,9 @@ class Ahead(Generic[Packed]):
         """No more is wanted; the thread is gone when this returns."""
         self.rows.stop()
         self._read.set()
-        self._thread.join(_GONE)
+        if threading.current_thread() is not self._thread:  # where a forgotten sink is collected is anyone's guess
+            self._thread.join(_GONE)
+        self._packed = self._error = None  # an error holds what was at hand where it was raised: the canvas
 
     def _run(self) -> None:
         try:
@@ -131,6 +139,8 @@ class Ahead(Generic[Packed]):
         except BaseException as error:
             self._error = error
             self._there.set()
+        finally:
+            self.rows.close()
 
 
 def _header(canvas: np.ndarray) -> bytes:

@@ -87,7 +87,7 @@ def create(
     def deliver(packed: Packed) -> tuple[Path, list[str]]:
         within = None if scratch is None else scratch.parent
         writing = atomic_write(path, overwrite=overwrite, within=within)
-        with writing as temporary, temporary.open("r+b") as out:
+        with writing as temporary, unwritten(path), temporary.open("r+b") as out:
             left_out = bind(packed, out, format)
         return path, left_out
 
@@ -149,6 +149,7 @@ class Sink:
         self._covered = np.zeros(size[0], np.int64) if self.streams else None  # of each row the columns from the left
         self._rows = 0  # from above, that are complete
         self._ahead: Ahead[Packed] | None = None
+        self._forgotten: weakref.finalize[..., Sink] | None = None  # stops it
         self._writing = threading.Lock()
 
     def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None:
@@ -196,7 +197,7 @@ class Sink:
             if self._ahead is None and 0 < self._rows < self.size[0]:
                 assert self._canvas is not None and self._pack is not None
                 self._ahead = Ahead(Rows(self._canvas), self._pack)
-                weakref.finalize(self, self._ahead.stop)
+                self._forgotten = weakref.finalize(self, self._ahead.stop)
             if self._ahead is not None:
                 if self._ahead.error is not None:
                     raise self._ahead.error
@@ -229,8 +230,7 @@ class Sink:
             raise InvalidRequest(f"{missing} of {self.size[0] * self.size[1]} pixels were never written")
         if self._ahead is not None:
             result, left_out = self._deliver(self._ahead.finish())
-            self._ahead.stop()
-            self._ahead = None
+            self._stop_ahead()
         elif self._pack is not None:
             with self._pack(canvas) as packed:
                 result, left_out = self._deliver(packed)
@@ -245,9 +245,15 @@ class Sink:
 
     def abort(self) -> None:
         """Drop what was written; nothing stays on disk but a scratch file that was asked for."""
-        if self._ahead is not None:
-            self._ahead.stop()
+        self._stop_ahead()
         self._canvas = None
+
+    def _stop_ahead(self) -> None:
+        """Let go of the encoder, and of the canvas that it holds."""
+        if self._ahead is not None and self._forgotten is not None:
+            self._ahead.stop()
+            self._forgotten.detach()
+            self._ahead = self._forgotten = None
 
     def __enter__(self) -> Sink:
         return self
