@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from scalewise import images
 from scalewise.effort import Budget
 from scalewise.errors import BudgetInfeasible
 from scalewise.grid import Frame, Query, axis_positions
 from scalewise.model import Plan
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.patches import PatchRouted
+from scalewise.pipeline import Job, enlarge
 from scalewise.resize import bicubic_base
 from scalewise.routing.patch import PatchRouter
 from scalewise.tiling import plan as plan_tiles
@@ -67,6 +72,54 @@ def test_routed_equals_dense_then_select(
     rendered = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
     assert (rendered.rgb - expected[0]).abs().max() <= 1e-5
     assert (expected[0] - bicubic_base(lr, Frame(SIZE), out, (0, 0, *out))[0]).abs().max() > 1e-2  # exits do something
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("band", [1, 13, 64])
+def test_rows_that_are_ready_stay_as_they_are(
+    model: PatchRouted, lr: torch.Tensor, band: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bands of any height; patches of 16 rows, four blocks that see two rows further."""
+    out = OUTPUTS[1]
+    plan = decide(model, lr, out, 1.0)
+    whole = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
+    monkeypatch.setattr("scalewise.patches.BAND", band)
+    seen: list[torch.Tensor] = []
+    there = lambda rgb, rows: seen.append(rgb[:, :rows].clone())  # noqa: E731
+    rendered = model.render_rows(lr, Frame(SIZE), (0, 0, *SIZE), out, plan, there)
+    assert len(seen) > 1 and seen[-1].shape[1] == out[0] and 0 < seen[-2].shape[1] < out[0]
+    for rows in seen:
+        assert torch.equal(rows, rendered.rgb[:, : rows.shape[1]])
+    assert (rendered.rgb - whole.rgb).abs().max() <= 1e-5
+
+
+def test_rows_that_are_not_finite_are_redone_and_those_above_stay(
+    model: PatchRouted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row is handed over once, from above."""
+    picture, wish = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(1)), Budget.full()
+    source, sent = images.open((picture * 255).round().to(torch.uint8)), []
+    out, real = (150, 202), model.render_rows
+
+    def spoilt(lr: torch.Tensor, frame: Frame, core: Any, out: Any, plan: Plan, ready: Any) -> Any:
+        def second(rgb: torch.Tensor, rows: int) -> None:
+            if rows == out[0] and torch.is_autocast_enabled("cpu"):
+                rgb[:, -1] = float("nan")
+            ready(rgb, rows)
+
+        return real(lr, frame, core, out, plan, second)
+
+    monkeypatch.setattr(model, "render_rows", spoilt)
+    write = images.Sink.write
+
+    def noted(sink: images.Sink, y: int, x: int, rgb: torch.Tensor, alpha: Any) -> None:
+        sent.append((y, rgb.shape[1]))
+        write(sink, y, x, rgb, alpha)
+
+    monkeypatch.setattr(images.Sink, "write", noted)
+    result, report = enlarge(source, images.create(None, out, source), model, wish, Job(dtype="bf16"))
+    assert result.shape[-2:] == out and any("redone in fp32 below row" in note for note in report.notes)
+    assert [y for y, _ in sent] == [0, *np.cumsum([rows for _, rows in sent])[:-1].tolist()]
 
 
 @torch.no_grad()

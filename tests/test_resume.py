@@ -98,7 +98,7 @@ def test_a_run_cut_off_while_the_file_is_written_renders_nothing_again(tmp_path:
         raise Cut
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scalewise.images.sink.encode", cut)
+        patch.setattr("scalewise.images.sink.bind", cut)
         assert run(photo, out)[0] == 24
     (folder_of(out) / ".0123.part").write_bytes(b"what a killed process left")
     assert not out.exists() and run(photo, out)[0] == 0
@@ -161,12 +161,12 @@ def test_smaller_tiles_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.
     """Finished tiles stay, and the picture is the same."""
     photo, real, seen = picture(tmp_path / "photo.png"), running.render_tile, []
 
-    def small_memory(ahead: Any, plan: Any, tile: Any, lr: Any) -> Any:
+    def small_memory(ahead: Any, plan: Any, tile: Any, lr: Any, ready: Any) -> Any:
         y0, x0, y1, x1 = tile.core
         if len(seen) > 2 and max(y1 - y0, x1 - x0) > 8:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         seen.append(tile.core)
-        return real(ahead, plan, tile, lr)
+        return real(ahead, plan, tile, lr, ready)
 
     monkeypatch.setattr(running, "render_tile", small_memory)
     source = images.open(photo)

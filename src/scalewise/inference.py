@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, cast
@@ -58,6 +60,27 @@ def numbers(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     else:
         with torch.autocast(device.type, dtype):
             yield
+
+
+def work_alone(usual: int) -> None:
+    """For a thread beside the one that runs a model with `usual` threads: from now on its torch operators run on it
+    alone.
+
+    Otherwise it gets a team of threads of its own, and where there are more of those than cores, OpenMP puts all of
+    them to sleep at the end of every operator, the model's too: `fast` took 1.2 times as long. Where nobody has limited
+    how long they spin instead (see scalewise/__init__.py), that is the lesser evil, and all stays as it is.
+    """
+    if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
+        return
+    with _SETTING:
+        torch.set_num_threads(1)
+        # What was set last is also what threads get that are new to torch: put that back, from one that ends.
+        helper = threading.Thread(target=torch.set_num_threads, args=(usual,))
+        helper.start()
+        helper.join()
+
+
+_SETTING = threading.Lock()
 
 
 def fast_bf16(device: torch.device) -> bool:

@@ -6,8 +6,9 @@ image (`pipeline.py`): `survey` tiles for the router → `decide` once with the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,18 @@ class Model(Protocol):
         ...
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered: ...
+
+
+Ready = Callable[[Tensor, int], None]  # (rgb (3, H, W) of a tile, how many rows from above are final)
+
+
+@runtime_checkable
+class RowByRow(Protocol):
+    """A model that says on the way which rows of a tile are there, so that they are written and encoded meanwhile."""
+
+    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan, ready: Ready) -> Rendered:
+        """As `Model.render`; `ready` is called with the growing canvas, as often as rows are finished."""
+        ...
 
 
 class SuperResolver(nn.Module):

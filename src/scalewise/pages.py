@@ -12,7 +12,7 @@ from scalewise.images import Album
 from scalewise.journal import Journal
 from scalewise.model import Model
 from scalewise.outlook import Job, Outlook
-from scalewise.pipeline import enlarge
+from scalewise.pipeline import enlarge, sample_of
 from scalewise.running import Progress
 
 
@@ -32,6 +32,7 @@ def enlarge_pages(
     The album is discarded on any error. `ahead` and `journal` are for a single page, as in `enlarge`.
     """
     reports: list[CostReport] = []
+    behind = 0.0  # seconds that encoding takes when all pages are there
     with album:
         for page, sink in album:
 
@@ -40,7 +41,10 @@ def enlarge_pages(
 
             wish = budget
             if budget.kind == "seconds" and len(album) > 1:
-                left = budget.value - sum(report.seconds for report in reports)  # without first measurements
+                if not reports:
+                    behind = album.encoding_seconds(sample_of(page, sink.size))
+                # without first measurements
+                left = budget.value - behind - sum(report.seconds for report in reports)
                 wish = Budget.seconds(max(left, 0.01 * budget.value) / (len(album) - len(reports)))
             if ahead is not None and len(album) == 1:
                 report = enlarge(ahead.source, sink, model, wish, job, of_all, ahead=ahead, journal=journal)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from scalewise.effort import Budget, Effort, Envelope
 from scalewise.errors import BudgetInfeasible
 from scalewise.grid import Box, Frame, Size, first_output, output_box
 from scalewise.layers import fill_edge, repeat_edge
-from scalewise.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered, budget_words
+from scalewise.model import BYTES_PER_OUTPUT_PIXEL, Plan, Ready, Rendered, budget_words
 from scalewise.resize import base_macs, bicubic_base
 from scalewise.route import Decision
 
@@ -200,8 +200,13 @@ class PatchRouted(nn.Module):
                     floor,
                 )
 
+            known: dict[bytes, int] = {}  # MACs of choices that were looked at: they come again and again
+
             def needs(choice: Tensor) -> int:
-                return self._work(cells, choice.flatten(), whole, Frame(size), out)[0].total + fixed.total
+                key = choice.numpy().tobytes()
+                if key not in known:
+                    known[key] = self._work(cells, choice.flatten(), whole, Frame(size), out)[0].total + fixed.total
+                return known[key]
 
             def wins(choice: Tensor) -> float:
                 return float(gain.gather(1, choice.view(-1, 1)).sum())
@@ -229,24 +234,39 @@ class PatchRouted(nn.Module):
         decision = Decision("patch", self.patch, choice, costs.unflatten(1, shape), evidence.unsqueeze(0))
         return Plan(Effort(share=budget.allowed(full) / full, price=price), (decision,), spent, full, fixed)
 
-    @torch.no_grad()
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
+        return self.render_rows(lr, frame, core, out, plan, lambda rgb, rows: None)
+
+    @torch.no_grad()
+    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan, ready: Ready) -> Rendered:
+        """The same; `ready` is told on the way which rows are there, as far as all patches go to the last exit."""
         network = self.network
         cells = cut(frame, (lr.shape[-2], lr.shape[-1]), self.patch, out)
         choice = plan.route[0].choice[0][cells.patch.unbind(1)]
         target = output_box(core, frame.size, out)
         canvas = bicubic_base(lr, frame, out, target)[0]
+        picture = _Picture(cells, frame, out, target, canvas)
         inside = cells.inside(core)
-        margin = network.block_margin
-        field = _Padded(network.enter(repeat_edge(lr, network.stem_margin)), margin)
+        features = network.enter(repeat_edge(lr, network.stem_margin))
+        if bool((choice == network.exits).all()):
+            self._all_blocks(features, inside, picture, ready)
+        else:
+            self._blocks(features, choice, inside, picture)
+        macs, lean = self._work(cells, choice, core, frame, out)
+        return Rendered(canvas, macs, lean)
+
+    def _blocks(self, features: Tensor, choice: Tensor, inside: Tensor, picture: _Picture) -> None:
+        """Block after block on the patches that go on, whose exits lie behind it."""
+        network, cells = self.network, picture.cells
+        field = _Padded(features, network.block_margin)
         for index in range(1, network.depth + 1):
             level = network.level(index)
             active = choice >= level
             if not bool(active.any()):
                 break
             if bool(active.all()):
-                groups = [[box] for box in _bands(cells.tile)]
+                groups = [[box] for box in self._bands(cells.tile)]
             else:
                 groups = _groups([cells.boxes[k] for k in active.nonzero().flatten().tolist()], _shape)
             fresh = [network.block(index, field.gather(group)) for group in groups]
@@ -255,27 +275,36 @@ class PatchRouted(nn.Module):
             field.refresh()
             if index == network.exit_after[level - 1]:
                 leaving = ((choice == level) & inside).nonzero().flatten().tolist()
-                self._render_exit(level, leaving, field, cells, frame, out, target, canvas)
-        macs, lean = self._work(cells, choice, core, frame, out)
-        return Rendered(canvas, macs, lean)
+                self._render_exit(level, leaving, field, picture)
 
-    def _render_exit(
-        self,
-        level: int,
-        leaving: list[int],
-        field: _Padded,
-        cells: Cells,
-        frame: Frame,
-        out: Size,
-        target: Box,
-        canvas: Tensor,
-    ) -> None:
+    def _all_blocks(self, features: Tensor, inside: Tensor, picture: _Picture, ready: Ready) -> None:
+        """Every patch through every block: band after band, each as far as blocks can see, so that upper rows of the
+        picture are finished while lower ones are still to be computed."""
+        network, cells, canvas = self.network, picture.cells, picture.canvas
+        slope = _Slope(features, network.block_margin, network.depth)
+        todo = inside.nonzero().flatten()
+        stop = cells.stop[:, 0] - cells.origin[0]  # of each cell, in the tile
+        first = cells.first[:, 0] - picture.target[0]
+        for _, _, end, _ in self._bands(cells.tile):
+            for index in range(1, network.depth + 1):
+                slope.put(index, network.block(index, slope.above(index, end)))
+            seen = stop[todo] + network.block_margin <= slope.done if end < cells.tile[0] else stop[todo] > 0
+            leaving, todo = todo[seen], todo[~seen]
+            self._render_exit(network.exits, leaving.tolist(), slope.field, picture)
+            ready(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
+
+    def _bands(self, tile: Size) -> list[Box]:
+        """Of BAND rows each, or as many as a first band needs so that one is left for the last block."""
+        band = max(BAND, self.network.block_margin * self.network.depth + 1)
+        return [(y, 0, min(y + band, tile[0]), tile[1]) for y in range(0, tile[0], band)]
+
+    def _render_exit(self, level: int, leaving: list[int], field: _Padded, picture: _Picture) -> None:
         """Add the residual of exit `level` to the output pixels of the cells that leave there."""
-        network = self.network
-        tables: dict[tuple[int, ...], Tensor] = {}
+        network, cells, frame = self.network, picture.cells, picture.frame
+        out, target, canvas, tables = picture.out, picture.target, picture.canvas, picture.tables
 
         def table(axis: int, start: int, stop: int, first: int, last: int) -> Tensor:
-            span = (axis, first, last)
+            span = (level, axis, first, last)
             if span not in tables:
                 n, size, goes_on = frame.size[axis], out[axis], frame.goes_on[axis]
                 tables[span] = network.table(level, first, last, n, size, start - 1, stop - start + 2, goes_on)
@@ -334,7 +363,7 @@ class PatchRouted(nn.Module):
         for index in range(1, network.depth + 1):
             active = counts[:, network.level(index) :].sum(1)
             if int(active.sum()) == len(kind):
-                rows = torch.tensor([y1 - y0 for y0, _, y1, _ in _bands(cells.tile)])
+                rows = torch.tensor([y1 - y0 for y0, _, y1, _ in self._bands(cells.tile)])
                 work += _sum(network.block_macs(rows, width), torch.ones_like(rows))
             else:
                 work += _sum(network.block_macs(h, w), active.sum(1))
@@ -351,6 +380,20 @@ class PatchRouted(nn.Module):
             work += tables
             lean += tables.total
         return work, lean
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What a tile becomes: its cells, and the `canvas` (3, H, W) of the output pixels `target`.
+
+    `tables`: kernels for a span of an axis, by exit, axis, and first and last output pixel; each is computed once."""
+
+    cells: Cells
+    frame: Frame
+    out: Size
+    target: Box
+    canvas: Tensor
+    tables: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
 
 
 class _Padded:
@@ -391,8 +434,59 @@ class _Padded:
             self.buffer[0, :, y0 + m : y1 + m, x0 + m : x1 + m] = piece
 
 
-def _bands(tile: Size) -> list[Box]:
-    return [(y, 0, min(y + BAND, tile[0]), tile[1]) for y in range(0, tile[0], BAND)]
+class _Slope:
+    """Features of a tile (1, c, h, w) on their way through `depth` blocks, each of which sees `margin` pixels further.
+
+    A block can go as far down as the one before it, less the margin. Each stores its rows `margin` higher than that
+    one: over rows of it that no one will ask for any more, so one buffer holds them all, and behind the last block it
+    is what `_Padded` holds.
+    """
+
+    def __init__(self, features: Tensor, margin: int, depth: int) -> None:
+        self.margin, self.depth = margin, depth
+        b, c, h, w = features.shape
+        self.height = h
+        shape = (b, c, h + margin * (depth + 2), w + 2 * margin)
+        like = {"dtype": features.dtype, "device": features.device, "memory_format": torch.channels_last}
+        self.buffer = torch.empty(shape, **like)
+        self._done = [0] * (depth + 1)  # rows behind each block; 0: those of the stem
+        self.put(0, features)
+
+    @property
+    def done(self) -> int:
+        """Rows behind the last block."""
+        return self._done[-1]
+
+    @property
+    def field(self) -> _Padded:
+        """What is behind the last block."""
+        field = object.__new__(_Padded)
+        field.margin, field.buffer = self.margin, self.buffer[..., : self.height + 2 * self.margin, :]
+        return field
+
+    def above(self, block: int, end: int) -> Tensor:
+        """What `block` (1-based) sees for its next rows, in the band of the stem's rows that stops at `end`."""
+        start, stop = self._done[block], end if end == self.height else end - self.margin * block
+        at = self._row(block, start)
+        return self.buffer[..., at : at + stop - start + 2 * self.margin, :]
+
+    def put(self, block: int, rows: Tensor) -> None:
+        """The next rows behind `block`, and their edges."""
+        m, start = self.margin, self._done[block]
+        stop = self._done[block] = start + rows.shape[-2]
+        first, last = self._row(block, start), self._row(block, stop)
+        here = self.buffer[..., first:last, :]
+        here[..., m:-m] = rows
+        here[..., :m], here[..., -m:] = here[..., m : m + 1], here[..., -m - 1 : -m]
+        if start == 0:
+            self.buffer[..., first - m : first, :] = here[..., :1, :]
+        if stop == self.height:
+            self.buffer[..., last : last + m, :] = here[..., -1:, :]
+
+    def _row(self, block: int, row: int) -> int:
+        """Where in the buffer `row` behind `block` lies, and above it the margin: where the margin of what that block
+        sees for it begins."""
+        return row + self.margin * (self.depth - block + 1)
 
 
 def _groups(patches: list[Any], kind: Any) -> list[list[Any]]:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalewise import __version__, images, tiling
-from scalewise.calibration import Speed, keep_speed, kept_speed, measure_speed, speed_file
+from scalewise.calibration import SMALL, Speed, Tried, keep_speed, kept_speed, measure_speed, speed_file
 from scalewise.cost import CostReport
 from scalewise.effort import Budget
 from scalewise.errors import BudgetInfeasible, InvalidRequest
@@ -187,8 +187,8 @@ def enlarge(
             run.steer = pace.after
             pace.start()
         run.render(sink, progress)
-        if pace is not None and (ratio := pace.took()) is not None:
-            learn_speed(model, ahead, ratio)
+        if pace is not None and (took := pace.took()) is not None:
+            learn_speed(model, ahead, *took)
         result = sink.finish()
         seconds = time.perf_counter() - started - (0.0 if pace is None else pace.excused)
         if journal is not None:
@@ -226,22 +226,34 @@ def paced(ahead: Outlook, budget: Budget, model: Model, job: Job, sink: Canvas) 
     began = time.perf_counter()
     speed = speed_of(model, ahead)
     spent = time.perf_counter() - began  # measuring, at first use, is not the picture's
-    tail = sink.encoding_seconds(_sample(ahead)) if isinstance(sink, images.Sink) else 0.0
+    tail, beside = _encoding(ahead, sink) if isinstance(sink, images.Sink) else (0.0, 0.0)
     began = time.perf_counter()  # the survey is part of what was measured
-    pace, plan = Pace.to_deadline(ahead, decider(ahead), speed, budget.value, began=began, tail=tail, excused=spent)
+    times = {"began": began, "tail": tail, "beside": beside, "excused": spent}
+    pace, plan = Pace.to_deadline(ahead, decider(ahead), speed, budget.value, **times)
     return plan, pace
 
 
-def _sample(ahead: Outlook) -> Tensor:
+def _encoding(ahead: Outlook, sink: images.Sink) -> tuple[float, float]:
+    """Seconds that encoding adds: of the last row of tiles behind the last tile; and of the others on the way, where it
+    takes a thread from the model."""
+    encoding = sink.encoding_seconds(sample_of(ahead.source, ahead.out))
+    if not sink.streams:
+        return encoding, 0.0
+    top, _, bottom, _ = ahead.window
+    behind = encoding * (bottom - max(tile.target[0] for tile in ahead.tiles)) / (bottom - top)
+    return behind, (encoding - behind) / torch.get_num_threads()
+
+
+def sample_of(source: images.Source, out: Size) -> Tensor:
     """Some pixels like those of the output, by which to see how long encoding takes: (3, H, W)."""
-    (height, width), out = ahead.source.size, ahead.out
-    side = min(32, height, width)
+    height, width = source.size
+    side, parts = min(24, height, width), 6  # many small ones: pictures are smooth here and rough there
     rows = []
-    for i in range(3):
-        y, row = (height - side) * (2 * i + 1) // 6, []
-        for j in range(3):
-            x = (width - side) * (2 * j + 1) // 6
-            lr = ahead.source.read((y, x, y + side, x + side), bled=True)
+    for i in range(parts):
+        y, row = (height - side) * (2 * i + 1) // (2 * parts), []
+        for j in range(parts):
+            x = (width - side) * (2 * j + 1) // (2 * parts)
+            lr = source.read((y, x, y + side, x + side), bled=True)
             row.append(imresize(lr, (max(1, side * out[0] // height), max(1, side * out[1] // width))))
         rows.append(torch.cat(row, -1))
     return torch.cat(rows, -2)
@@ -257,16 +269,19 @@ def speed_of(model: Model, ahead: Outlook) -> Speed:
     if here not in known:
         key = _key(model, ahead)
         found = kept_speed(speed_file(key))
+        run = partial(_tried, model, here[0], ahead)
         if found is None:
-            found = measure_speed(partial(_tried, model, here[0], ahead))
-            keep_speed(speed_file(key), found, key)
+            found = measure_speed(run)
+            keep_speed(speed_file(key), found, key, measured=time.time())
+        else:
+            run(Budget.full(), SMALL)  # in a new process, the first run gets ready
         known[here] = found
     return known[here]
 
 
-def learn_speed(model: Model, ahead: Outlook, ratio: float) -> None:
-    """A run took `ratio` times what `speed_of` said."""
-    learned, key = speed_of(model, ahead).learned(ratio), _key(model, ahead)
+def learn_speed(model: Model, ahead: Outlook, share: float, ratio: float) -> None:
+    """A run at `share` took `ratio` times what `speed_of` said."""
+    learned, key = speed_of(model, ahead).learned(share, ratio), _key(model, ahead)
     _SPEEDS[model][_here(ahead)] = learned
     keep_speed(speed_file(key), learned, key)
 
@@ -291,8 +306,8 @@ def machine_of(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def _tried(model: Model, scale: tuple[float, float], ahead: Outlook, budget: Budget, side: int) -> tuple[float, float]:
-    """Share spent and seconds of a picture of `side`: smooth in places, and rough in others."""
+def _tried(model: Model, scale: tuple[float, float], ahead: Outlook, budget: Budget, side: int) -> Tried:
+    """A run of a picture of `side`: smooth in places, and rough in others."""
     generator = torch.Generator().manual_seed(side)
     smooth = F.interpolate(torch.rand(1, 3, 12, 12, generator=generator), (side, side), mode="bilinear")[0]
     rough = F.interpolate(torch.rand(1, 1, 6, 6, generator=generator), (side, side), mode="nearest")[0].square()
@@ -303,7 +318,8 @@ def _tried(model: Model, scale: tuple[float, float], ahead: Outlook, budget: Bud
     began = time.perf_counter()
     plain = in_one_tile(source, out, model, how)
     report = enlarge(source, images.create(None, out, source), model, budget, how, ahead=plain)[1]
-    return report.share, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    return Tried(report.share, sum(full_macs(plain.model, tile, plain) for tile in plain.tiles), seconds)
 
 
 def decide(ahead: Outlook, budget: Budget) -> Plan:
@@ -411,6 +427,7 @@ __all__ = [
     "look_ahead",
     "provenance",
     "ready",
+    "sample_of",
     "upscale",
     "wanted_size",
 ]

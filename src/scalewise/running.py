@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -16,9 +17,9 @@ from scalewise import tiling
 from scalewise.cost import Macs
 from scalewise.errors import Cancelled, ScalewiseError
 from scalewise.grid import Box, Size
-from scalewise.inference import numbers
+from scalewise.inference import numbers, work_alone
 from scalewise.memory import is_out_of_memory
-from scalewise.model import Model, Plan, Rendered
+from scalewise.model import Model, Plan, Ready, Rendered, RowByRow
 from scalewise.outlook import Outlook
 from scalewise.projection import reach, read_beyond
 from scalewise.resize import bicubic_base
@@ -115,7 +116,8 @@ class Run:
 
     def render(self, sink: Canvas, progress: Progress | None = None) -> None:
         """Render all tiles that are not done into `sink`. Raises Cancelled if `progress` says so."""
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        beside = partial(ThreadPoolExecutor, 1, initializer=work_alone, initargs=(torch.get_num_threads(),))
+        with beside() as reader, beside() as writer:
             try:
                 self._render(sink, progress, reader, writer)
             except BaseException:
@@ -138,7 +140,8 @@ class Run:
             try:
                 lr, alpha = reading.result()
                 reading = reader.submit(self._read, following) if following else None
-                rendered, notes = self._rendered(tile, lr, count + 1)
+                sending = _Sending(partial(self._send, writer, sink, tile, alpha))
+                rendered, notes = self._rendered(tile, lr, count + 1, sending)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -157,19 +160,22 @@ class Run:
                 if self.effort.planned:
                     self.effort = EffortMap(self.ahead.source.size, changed)
             finished = not todo or self.band(todo[0]) > self.band(tile)
-            self._queue(writer, partial(self._write, sink, tile, rendered.rgb.cpu(), alpha))
+            sending(rendered.rgb, rendered.rgb.shape[-2])
+            self._wait(2)
             if finished and self.keep is not None:
                 effort = kept_map(self.effort)
                 self._queue(writer, partial(self.keep, self.band(tile), self.tally, effort))
-                self._drain()  # so that no more than the row that is being worked on can be lost
-        self._drain()
+                self._wait()  # so that no more than the row that is being worked on can be lost
+        self._wait()
 
-    def _drain(self) -> None:
-        while self._pending:
+    def _wait(self, most: int = 0) -> None:
+        """Until no more than so many works of the writer are left. Raises what they raised."""
+        while len(self._pending) > most:
             self._pending.popleft().result()
 
     def _queue(self, writer: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-        """At most two wait; after one that failed, none runs."""
+        """After one that failed, none runs. It waits for nothing, as it is called while a tile is computed: what the
+        writer raises is no error of the model's."""
         before = self._pending[-1] if self._pending else None
         mode = torch.is_inference_mode_enabled()  # of this thread, which the writer has to share
 
@@ -180,8 +186,6 @@ class Run:
                 work()
 
         self._pending.append(writer.submit(run))
-        while len(self._pending) > 2:
-            self._pending.popleft().result()
 
     def _smaller(self, todo: Sequence[Tile]) -> list[Tile]:
         """What is left to do, in tiles of half the side. Raises ScalewiseError if there are no smaller ones."""
@@ -198,8 +202,10 @@ class Run:
         places = {"grid": grid, "context": ahead.context, "unit": ahead.model.unit, "frame": ahead.frame}
         return tiling.plan(ahead.source.size, ahead.out, side=side, **places, parts=[tile.core for tile in todo])
 
-    def _rendered(self, tile: Tile, lr: Tensor, number: int) -> tuple[Rendered, list[str]]:
-        rendered, retried = render_tile(self.ahead, self.plan, tile, lr)
+    def _rendered(self, tile: Tile, lr: Tensor, number: int, ready: _Sending) -> tuple[Rendered, list[str]]:
+        rendered, retried = render_tile(self.ahead, self.plan, tile, lr, ready)
+        if retried and ready.rows:
+            return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32 below row {ready.rows}"]
         return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32"] if retried else []
 
     def _read(self, tile: Tile) -> tuple[Tensor, Tensor | None]:
@@ -218,10 +224,23 @@ class Run:
         alpha = read_beyond(source.read_alpha, frame, box)  # type: ignore[arg-type]
         return lr, bicubic_base(alpha, replace(frame, origin=box[:2]), self.ahead.out, tile.target).clamp(0, 1)
 
-    def _write(self, sink: Canvas, tile: Tile, rgb: Tensor, alpha: Tensor | None) -> None:
-        """Put the part of a tile that lies in the window on the canvas, a few rows at a time."""
-        (top, left, bottom, right), window = tile.target, self.ahead.window
-        y0, x0, y1, x1 = max(top, window[0]), max(left, window[1]), min(bottom, window[2]), min(right, window[3])
+    def _send(
+        self,
+        writer: ThreadPoolExecutor,
+        sink: Canvas,
+        tile: Tile,
+        alpha: Tensor | None,
+        rgb: Tensor,
+        first: int,
+        last: int,
+    ) -> None:
+        self._queue(writer, partial(self._write, sink, tile, alpha, rgb.cpu(), first, last))
+
+    def _write(self, sink: Canvas, tile: Tile, alpha: Tensor | None, rgb: Tensor, first: int, last: int) -> None:
+        """Put the rows first..last-1 of a tile, as far as they lie in the window, on the canvas, a few at a time."""
+        (top, left, _, right), window = tile.target, self.ahead.window
+        y0, x0 = max(top + first, window[0]), max(left, window[1])
+        y1, x1 = min(top + last, window[2]), min(right, window[3])
         for y in range(y0, y1, ROWS):
             rows, columns = slice(y - top, min(y + ROWS, y1) - top), slice(x0 - left, x1 - left)
             part = None if alpha is None else alpha[:, rows, columns]
@@ -233,20 +252,55 @@ def finite(rgb: Tensor) -> bool:
     return bool(torch.isfinite(rgb.sum(dtype=torch.float32)))
 
 
-def render_tile(ahead: Outlook, plan: Plan, tile: Tile, lr: Tensor) -> tuple[Rendered, bool]:
-    """One tile; redone in fp32 if it is not finite. True if it was."""
+def render_tile(
+    ahead: Outlook, plan: Plan, tile: Tile, lr: Tensor, ready: Ready | None = None
+) -> tuple[Rendered, bool]:
+    """One tile; redone in fp32 if it is not finite. True if it was. `ready` is told of rows, all finite, that are there
+    before the others, where the model can say so: they are on their way, and stay as they are."""
     model, device, dtype = ahead.model, ahead.device, ahead.dtype
     lr = lr.to(device).contiguous(memory_format=torch.channels_last)
     frame = replace(ahead.frame, origin=tile.source[:2])
-    with numbers(device, dtype):
-        rendered = model.render(lr, frame, tile.core, ahead.out, plan)
-    if finite(rendered.rgb):
-        return rendered, False
+    looked = 0  # rows at which was looked
+
+    def look(rgb: Tensor, rows: int) -> None:
+        nonlocal looked
+        if rows > looked:
+            if not finite(rgb[:, looked:rows]):
+                raise _NotFinite
+            looked = rows
+            if ready is not None:
+                ready(rgb, rows)
+
+    with suppress(_NotFinite), numbers(device, dtype):
+        # from a GPU the rows are fetched at once: it would have to wait for them
+        if ready is not None and device.type == "cpu" and isinstance(model, RowByRow):
+            rendered = model.render_rows(lr, frame, tile.core, ahead.out, plan, look)
+        else:
+            rendered = model.render(lr, frame, tile.core, ahead.out, plan)
+        if finite(rendered.rgb[:, looked:]):
+            return rendered, False
     if dtype != torch.float32:
         rendered = model.render(lr, frame, tile.core, ahead.out, plan)
         if finite(rendered.rgb):
             return rendered, True
     raise ScalewiseError("the model gave numbers that are not finite, in fp32 too: its weights do not fit this picture")
+
+
+class _NotFinite(Exception):
+    """Rows of a tile are not."""
+
+
+@dataclass
+class _Sending:
+    """Sends the rows of a tile to the canvas, each once: `send(rgb, first, last)`."""
+
+    send: Callable[[Tensor, int, int], None]
+    rows: int = 0
+
+    def __call__(self, rgb: Tensor, rows: int) -> None:
+        if rows > self.rows:
+            self.send(rgb, self.rows, rows)
+            self.rows = rows
 
 
 def full_macs(model: Model, tile: Tile, ahead: Outlook) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import struct
@@ -12,11 +13,21 @@ from types import TracebackType
 from typing import IO
 
 import numpy as np
+from torch import Tensor
 
 from scalewise.errors import UnwritableOutput
 from scalewise.images.atomic import atomic_write, check_writable
-from scalewise.images.encode import Encoding, check_format, depth_for, encode, unwritten
-from scalewise.images.sink import Sink, canvas_for, channels_of, create, same_file
+from scalewise.images.encode import Encoding, Packed, bind, check_format, depth_for, pack, unwritten
+from scalewise.images.sink import (
+    Sink,
+    canvas_for,
+    canvas_of,
+    channels_of,
+    create,
+    encoding_seconds,
+    packer,
+    same_file,
+)
 from scalewise.images.source import Depth, Source
 from scalewise.images.tiff import Book
 
@@ -97,6 +108,11 @@ class Album:
         which = (f"page or frame {self.source.page + 1} of {self.source.pages}",) if left else ()
         return (*which, *self._said)
 
+    def encoding_seconds(self, sample: Tensor) -> float:
+        """How long `finish` will take, seen by encoding `sample`, float (3, h, w) of pixels like those of the pages; 0
+        where pages are encoded one by one."""
+        return 0.0
+
     def finish(self) -> Path:
         return self.path
 
@@ -137,20 +153,17 @@ class _Book(Album):
         for number in range(len(self)):
             page = self.source.at(number)
             size = self._size_of(page.size)
-            yield from self._turn(page, Sink(size, page, page.dtype, self._deliver(page), folder=self.path.parent))
+            packing, folder = packer(self.path, "tiff", page, self._how, big=self._big), self.path.parent
+            sink = Sink(size, page, page.dtype, self._deliver, folder=folder, pack=packing, format="tiff")
+            yield from self._turn(page, sink)
 
-    def _deliver(self, page: Source) -> Callable[[np.ndarray], tuple[None, list[str]]]:
-        def deliver(canvas: np.ndarray) -> tuple[None, list[str]]:
-            try:
-                with unwritten(self.path):
-                    options = {"book": self._book, "pages": len(self), "big": self._big}
-                    return None, encode(canvas, self._file, "tiff", page, self._how, self.path.parent, **options)
-            except struct.error:
-                raise UnwritableOutput(f"{str(self.path)!r} grows beyond 4 GiB: write its pages apart") from None
-            except OSError as error:
-                raise UnwritableOutput(f"could not write {str(self.path)!r}: {error.strerror}") from error
-
-        return deliver
+    def _deliver(self, packed: Packed) -> tuple[None, list[str]]:
+        try:
+            return None, bind(packed, self._file, "tiff", book=self._book, pages=len(self))
+        except struct.error:
+            raise UnwritableOutput(f"{str(self.path)!r} grows beyond 4 GiB: write its pages apart") from None
+        except OSError as error:
+            raise UnwritableOutput(f"could not write {str(self.path)!r}: {error.strerror}") from error
 
     def finish(self) -> Path:
         assert self._book.pages == len(self), "finish before all pages are"
@@ -193,16 +206,24 @@ class _Roll(Album):
             part = self._canvas[number * height : (number + 1) * height]
             yield from self._turn(page, Sink(self._size, page, self._dtype, lambda _: (None, []), canvas=part))
 
+    def encoding_seconds(self, sample: Tensor) -> float:
+        def trial(canvas: np.ndarray) -> None:
+            with pack(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY,)):
+                pass
+
+        canvas = canvas_of(sample, self._first, self._dtype)
+        return encoding_seconds(trial, canvas, math.prod(self._size) * len(self))
+
     def finish(self) -> Path:
         assert self._canvas is not None and self.done == len(self), "finish before all frames are"
         delays = (*self._first.metadata.delay, *[_USUAL_DELAY] * len(self))[: len(self)]
         with (
-            atomic_write(self.path, overwrite=self._overwrite) as temporary,
             unwritten(self.path),
+            pack(self._canvas, self._format, self._first, self._how, self.path.parent, frames=delays) as packed,
+            atomic_write(self.path, overwrite=self._overwrite) as temporary,
             temporary.open("r+b") as out,
         ):
-            folder = self.path.parent
-            left_out = encode(self._canvas, out, self._format, self._first, self._how, folder, frames=delays)
+            left_out = bind(packed, out, self._format)
         self._said |= dict.fromkeys(left_out)
         self._canvas = None
         return self.path

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from scalewise.errors import UnwritableOutput
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, overwrite: bool = True, within: Path | None = None) -> Iterator[Path]:
@@ -35,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool = True, within
         try:
             yield temporary
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in FULL:
                 raise
             raise UnwritableOutput(f"could not write {str(path)!r}: {error.strerror}; free some space") from error
         if not overwrite and os.path.lexists(path):  # it came while we were writing

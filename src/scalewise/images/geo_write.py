@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from scalewise.images.album import Album
 from scalewise.images.atomic import atomic_write, check_writable
 from scalewise.images.encode import Encoding
 from scalewise.images.geo import Range, Size, grouped, in_file_values, quiet, read, reading
-from scalewise.images.sink import Sink, same_file
+from scalewise.images.sink import Sink, Trial, canvas_of, encoding_seconds, same_file
 from scalewise.images.source import Source
 
 BLOCK = 256  # rows and columns of a tile of the output
@@ -52,6 +54,10 @@ class GeoAlbum(Album):
 
         return keep
 
+    def encoding_seconds(self, sample: torch.Tensor) -> float:
+        canvas = canvas_of(sample, self.source, self.source.dtype)
+        return encoding_seconds(trial(self.source), canvas, math.prod(self._size)) * len(self)
+
     def finish(self) -> Path:
         assert len(self._pages) == len(self), "finish before all pages are"
         write(self.path, self._pages, self._how, overwrite=self._overwrite)
@@ -73,6 +79,29 @@ def deliver(
         return path, [] if whole else [f"bands {like.bands} alone"]
 
     return finish
+
+
+def trial(like: Source) -> Trial:
+    """For a `Sink`: writes a small canvas of one page as `write` would, into memory."""
+
+    def encoded(canvas: np.ndarray) -> None:
+        from rasterio.errors import RasterioError
+        from rasterio.io import MemoryFile
+
+        assert like.path is not None
+        height, width, _ = canvas.shape
+        canvases = {
+            band: (canvas[..., c], bounds)
+            for c, (band, bounds) in enumerate(zip(like.bands.bands, like.bands.ranges, strict=True))
+        }
+        # what fails here will fail, and be said, when the file is written
+        with reading(like.path) as data, quiet(), suppress(RasterioError), MemoryFile() as place:
+            part = (min(height, like.size[0]), min(width, like.size[1]))
+            larger = _Larger(data, (height, width), like.bands.origin, part)
+            with place.open(**_profile(larger, like.bands.bands)) as out:
+                _fill(larger, out, like.bands.bands, canvases)
+
+    return encoded
 
 
 def picture(like: Source, values: np.ndarray) -> torch.Tensor:

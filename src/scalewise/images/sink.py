@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +21,31 @@ from torch import Tensor
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.atomic import atomic_write, check_writable
-from scalewise.images.encode import FORMATS, QUALITY, WRITABLE, Encoding, check_format, depth_for, encode, unwritten
+from scalewise.images.encode import (
+    FORMATS,
+    QUALITY,
+    STREAMED,
+    WRITABLE,
+    Encoding,
+    Packed,
+    bind,
+    check_format,
+    depth_for,
+    pack,
+    unwritten,
+)
+from scalewise.images.rows import Ahead, Rows
 from scalewise.images.source import Depth, Source, open
 
 CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
 _BAND_ROWS = 512
 
-Deliver = Callable[[np.ndarray], tuple[Any, list[str]]]  # a full canvas → the result, and what was left out
+AHEAD_PIXELS = 2**20  # a picture below is encoded when all of it is there: a thread would gain nothing
+
+# A full canvas, or what was packed of it → the result, and what was left out.
+Deliver = Callable[[Any], tuple[Any, list[str]]]
+Trial = Callable[[np.ndarray], None]  # encodes a canvas, and throws that away
+Pack = Callable[[np.ndarray | Rows], AbstractContextManager[Packed]]
 
 
 def create(
@@ -59,23 +80,33 @@ def create(
         from scalewise.images import geo_write  # stands above this file
 
         if format == "tiff":
-            finish = geo_write.deliver(path, like, how, overwrite=overwrite)
-            return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch)
+            finish, trial = geo_write.deliver(path, like, how, overwrite=overwrite), geo_write.trial(like)
+            return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch, trial=trial)
         note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
 
-    def deliver(canvas: np.ndarray) -> tuple[Path, list[str]]:
+    def deliver(packed: Packed) -> tuple[Path, list[str]]:
         within = None if scratch is None else scratch.parent
         writing = atomic_write(path, overwrite=overwrite, within=within)
         with writing as temporary, unwritten(path), temporary.open("r+b") as out:
-            left_out = encode(canvas, out, format, like, how, path.parent)
+            left_out = bind(packed, out, format)
         return path, left_out
 
-    def trial(canvas: np.ndarray) -> None:
-        with tempfile.TemporaryFile() as out:
-            encode(canvas, out, format, like, how, path.parent)
-
     said = (note,) if note else ()
-    return Sink(size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, trial=trial)
+    packing = packer(path, format, like, how)
+    return Sink(
+        size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, pack=packing, format=format
+    )
+
+
+def packer(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Pack:
+    """For a `Sink`: what makes `Packed` of its canvas."""
+
+    @contextmanager
+    def packed(pixels: np.ndarray | Rows) -> Iterator[Packed]:
+        with unwritten(path), pack(pixels, format, like, how, path.parent, big=big) as made:
+            yield made
+
+    return packed
 
 
 class Sink:
@@ -85,7 +116,9 @@ class Sink:
         sink.write(y0, x0, rgb, alpha)      # as often as it takes
         result = sink.finish()              # leaving the block without it discards everything
 
-    `notes` says what the container could not hold; it is complete after `finish`.
+    PNG, JPEG and TIFF (not GeoTIFF) of AHEAD_PIXELS or more are encoded in a thread of their own while rows below are
+    still being written, as far as rectangles come row by row from above and from left to right. `notes` says what the
+    container could not hold; it is complete after `finish`.
     """
 
     def __init__(
@@ -99,9 +132,12 @@ class Sink:
         notes: tuple[str, ...] = (),
         scratch: Path | None = None,
         canvas: np.ndarray | None = None,
-        trial: Callable[[np.ndarray], Any] | None = None,
+        pack: Pack | None = None,
+        format: str = "",
+        trial: Trial | None = None,
     ) -> None:
-        self.size, self.like, self.notes, self.scratch, self._trial = size, like, notes, scratch, trial
+        self.size, self.like, self.notes, self.scratch, self._pack = size, like, notes, scratch, pack
+        self._trial = trial if pack is None else packed_away(pack)
         self.dtype: Depth = dtype
         # Float that stays float goes back to the file's own range.
         self.levels = like.levels if dtype == "float32" else (0.0, 1.0)
@@ -109,6 +145,12 @@ class Sink:
         shape = (*size, channels_of(like))
         self._canvas = canvas_for(shape, dtype, folder, scratch) if canvas is None else canvas
         self._written = 0
+        self.streams = pack is not None and format in STREAMED and math.prod(size) >= AHEAD_PIXELS
+        self._covered = np.zeros(size[0], np.int64) if self.streams else None  # of each row the columns from the left
+        self._rows = 0  # from above, that are complete
+        self._ahead: Ahead[Packed] | None = None
+        self._forgotten: weakref.finalize[..., Sink] | None = None  # stops it
+        self._writing = threading.Lock()
 
     def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None:
         """Put float (3, h, w) and alpha (1, h, w) with its top left pixel at (y0, x0).
@@ -139,33 +181,40 @@ class Sink:
         if self.like.holes and self.dtype == "float32":
             block = self._with_holes(block, y0, x0)
         self._canvas[y0 : y0 + height, x0 : x0 + width] = block
-        self._written += height * width
+        self._cover((y0, x0, y0 + height, x0 + width))
+
+    def _cover(self, box: tuple[int, int, int, int]) -> None:
+        """A rectangle is written; rows that became complete are encoded, but for the last ones: those `finish` does."""
+        y0, x0, y1, x1 = box
+        with self._writing:
+            self._written += (y1 - y0) * (x1 - x0)
+            if self._covered is None:
+                return
+            part = self._covered[y0:y1]
+            part[(part >= x0) & (part < x1)] = x1
+            rest = self._covered[self._rows :] < self.size[1]
+            self._rows += int(rest.argmax()) if rest.any() else len(rest)
+            if self._ahead is None and 0 < self._rows < self.size[0]:
+                assert self._canvas is not None and self._pack is not None
+                self._ahead = Ahead(Rows(self._canvas), self._pack)
+                self._forgotten = weakref.finalize(self, self._ahead.stop)
+            if self._ahead is not None:
+                if self._ahead.error is not None:
+                    raise self._ahead.error
+                self._ahead.rows.ready(self._rows)
 
     def encoding_seconds(self, sample: Tensor) -> float:
-        """How long `finish` will take, by encoding `sample`, float (3, h, w) of pixels like those of the picture; 0 if
-        the result stays in memory."""
+        """How long encoding takes by itself, seen by encoding `sample`, float (3, h, w) of pixels like those of the
+        picture; 0 if the result stays in memory."""
         if self._trial is None:
             return 0.0
-        levels = to_levels(sample[:1] if self.like.kind == "gray" else sample, self.dtype)
-        if self.like.alpha:
-            levels = torch.cat([levels, to_levels(torch.ones(1, *sample.shape[1:]), self.dtype)])
-        canvas = np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), dtype=self.dtype)
-
-        def seconds(part: np.ndarray) -> float:
-            began = time.perf_counter()
-            self._trial(part)  # type: ignore[misc]
-            return time.perf_counter() - began
-
-        few = canvas[: max(1, len(canvas) // 8)]
-        seconds(few)  # the first time, libvips still gets ready
-        start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
-        rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
-        return whole + rate * max(0, math.prod(self.size) - math.prod(canvas.shape[:2]))
+        return encoding_seconds(self._trial, canvas_of(sample, self.like, self.dtype), math.prod(self.size))
 
     def resume(self, rows: int) -> None:
         """Count the first `rows` rows as written: an earlier run left them in `scratch`."""
         assert self.scratch is not None and 0 <= rows <= self.size[0]
-        self._written += rows * self.size[1]
+        if rows:
+            self._cover((0, 0, rows, self.size[1]))
 
     def flush(self) -> None:
         """Bring what was written to the disk, if there is a scratch file."""
@@ -179,7 +228,14 @@ class Sink:
         missing = self.size[0] * self.size[1] - self._written
         if missing > 0:
             raise InvalidRequest(f"{missing} of {self.size[0] * self.size[1]} pixels were never written")
-        result, left_out = self._deliver(canvas)
+        if self._ahead is not None:
+            result, left_out = self._deliver(self._ahead.finish())
+            self._stop_ahead()
+        elif self._pack is not None:
+            with self._pack(canvas) as packed:
+                result, left_out = self._deliver(packed)
+        else:
+            result, left_out = self._deliver(canvas)
         self.notes = (*self.notes, *left_out)
         self._canvas = None
         if self.scratch is not None:
@@ -189,7 +245,15 @@ class Sink:
 
     def abort(self) -> None:
         """Drop what was written; nothing stays on disk but a scratch file that was asked for."""
+        self._stop_ahead()
         self._canvas = None
+
+    def _stop_ahead(self) -> None:
+        """Let go of the encoder, and of the canvas that it holds."""
+        if self._ahead is not None and self._forgotten is not None:
+            self._ahead.stop()
+            self._forgotten.detach()
+            self._ahead = self._forgotten = None
 
     def __enter__(self) -> Sink:
         return self
@@ -265,6 +329,37 @@ def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
     if dtype == "uint8":
         return pixels.mul_(255).round_().to(torch.uint8)
     return pixels.mul_(65535).round_().to(torch.int32)  # numpy makes uint16 of it: torch has few operators for that
+
+
+def canvas_of(sample: Tensor, like: Source, dtype: Depth) -> np.ndarray:
+    """A small canvas, (h, w, channels), of opaque pixels of float (3, h, w)."""
+    levels = to_levels(sample[:1] if like.kind == "gray" else sample, dtype)
+    if like.alpha:
+        levels = torch.cat([levels, to_levels(torch.ones(1, *sample.shape[1:]), dtype)])
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy(), dtype=dtype)
+
+
+def encoding_seconds(trial: Trial, canvas: np.ndarray, pixels: int) -> float:
+    """How long `trial` would take for so many pixels like those of a small canvas."""
+
+    def seconds(part: np.ndarray) -> float:
+        began = time.perf_counter()
+        trial(part)
+        return time.perf_counter() - began
+
+    few = canvas[: max(1, len(canvas) // 8)]
+    seconds(few)  # the first time, libvips still gets ready
+    start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
+    rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
+    return whole + rate * max(0, pixels - math.prod(canvas.shape[:2]))
+
+
+def packed_away(pack: Pack) -> Trial:
+    def trial(canvas: np.ndarray) -> None:
+        with pack(canvas):
+            pass
+
+    return trial
 
 
 def channels_of(like: Source) -> int:
