@@ -11,9 +11,9 @@ fp32), no CUDA graphs. All but CARN-M and ENAF start at bilinear interpolation (
 bicubic. Networks with several stages share the seconds among them.
 
 Score: protocol `default` (Y, shave ⌈scale⌉, 8 bits) on the pictures of --data at ×2, ×2.7, ×3, ×4 and ×6. Time: seconds
-per output megapixel of one picture of 320×180 LR pixels, median of --repeats. Both in bf16 where the machine is good at it.
-Networks for ×4 are resampled elsewhere, as `scalewise upscale` does it. Routed ones at 100% and at 50%. What is there
-is skipped.
+per output megapixel of one picture of 320×180 LR pixels, median of --repeats. Both in bf16 where the machine is good at
+it. Networks for ×4 are resampled elsewhere, as `scalewise upscale` does it. Routed ones at 100% and at 50%. What is
+there is skipped.
 """
 
 from __future__ import annotations
