@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -224,13 +225,10 @@ def in_full(model: Model, lr: Tensor, scale: float) -> Tensor:
 def _runner(path: Path) -> Callable[[Tensor], Tensor]:
     """lr → sr by the file: in ONNX Runtime if it is installed, else in onnx's own (slow) evaluator."""
     if find_spec("onnxruntime") is not None:
-        import onnxruntime
-
+        onnxruntime = import_module("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     else:
-        from onnx.reference import ReferenceEvaluator
-
-        session = ReferenceEvaluator(str(path))
+        session = import_module("onnx.reference").ReferenceEvaluator(str(path))
     return lambda lr: torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
