@@ -81,7 +81,7 @@ def test_tiny_networks_start_by_reading_the_pixels(encoder: str, upsampler: str)
     assert psnr > {"ciaosr": 90, "lte": 90, "liif": 35, "metasr": 22, "itsrn": 25}[upsampler]
 
 
-@pytest.mark.parametrize("name", ["edsr-x4-tiny", "carn-x4-tiny", "enaf-carn-tiny"])
+@pytest.mark.parametrize("name", ["edsr-x4-tiny", "carn-x4-tiny", "fsrcnn-x4-tiny", "enaf-carn-tiny"])
 @torch.no_grad()
 def test_tails_of_their_own_start_as_bilinear_interpolation(name: str) -> None:
     recipe = find(name)

@@ -55,7 +55,7 @@ CARN_X4 = recipe("carn", "CARN-M", network("carn", "cascade_tail", {}, scales=[4
 SRRESNET_X4 = recipe("srresnet", "SRResNet", network("srresnet", "resnet_tail", {}, scale=4), L1)
 FIXED = (
     FSRCNN_X4,
-    tiny(FSRCNN_X4, FSRCNN, replace(TINY, steps=3_000)),  # small as it is
+    tiny(FSRCNN_X4, FSRCNN, replace(TINY, steps=3_000, prepare=start.fsrcnn_own)),  # small as it is
     CARN_X4,
     tiny(
         CARN_X4,

@@ -174,10 +174,20 @@ def fsrcnn_classes(model: nn.Module) -> None:
         fsrcnn(network)
 
 
-@torch.no_grad()
+def fsrcnn_own(model: nn.Module) -> None:
+    """An FSRCNN with its own tail."""
+    assert isinstance(model, SuperResolver)
+    _through_fsrcnn(model.encoder, model.upsampler)
+
+
 def fsrcnn(network: FixedNetwork) -> None:
-    """An FSRCNN: the first three channels carry the pixels, which are positive, so PReLU leaves them."""
-    trunk, tail = network.encoder, network.tail
+    """An FSRCNN that patches go through."""
+    _through_fsrcnn(network.encoder, network.tail)
+
+
+@torch.no_grad()
+def _through_fsrcnn(trunk: object, tail: object) -> None:
+    """The first three channels carry the pixels, which are positive, so PReLU leaves them."""
     assert isinstance(trunk, FSRCNN) and isinstance(tail, Deconvolution)
     for conv in (trunk.extract[0], trunk.shrink[0], *trunk.maps, trunk.expand[0]):
         carry(conv)  # type: ignore[arg-type]
