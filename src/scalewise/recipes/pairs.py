@@ -78,9 +78,8 @@ def pair_recipe(encoder: str, upsampler: str) -> Recipe:
 TINY_CROPS = AnyScaleCrops(lr_side=32, points=24, whole=0.3)
 # a minute of one core or less, for the upsampler reads the pixels from the first step on
 TINY = replace(
-    LIIF, steps=1_000, samples=TINY_CROPS, batch=4, learning_rate=1e-3,
-    schedule=cosine,
-    warmup=50, ema=0.99, prepare=start.reading_pixels,
+    LIIF, steps=1_000, samples=TINY_CROPS, batch=4, learning_rate=1e-3, schedule=cosine, warmup=50,
+    ema=0.99, prepare=start.reading_pixels,
 )  # fmt: skip
 
 

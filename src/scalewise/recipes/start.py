@@ -6,6 +6,8 @@ train from usual first weights; this is ours.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,14 +98,10 @@ def camixer_shuffle(model: nn.Module) -> None:
     _shuffled(tail.conv, scale)
 
 
-@torch.no_grad()
 def carn(model: nn.Module) -> None:
     """A CARN with its own tail for a power of two."""
     assert isinstance(model, SuperResolver)
-    trunk, tail = model.encoder, model.upsampler
-    assert isinstance(trunk, CARN) and isinstance(tail, CascadeTail)
-    (scale,) = tail.scales
-    _through_cascades(trunk, list(tail.stages[str(scale)]), tail.last)  # type: ignore[arg-type]
+    _through_cascades(model.encoder, model.upsampler)
 
 
 @torch.no_grad()
@@ -111,32 +109,26 @@ def carn_exits(model: nn.Module) -> None:
     """ENAF on CARN: the pixels go through the trunk to every exit."""
     network = model.get_submodule("network")
     assert isinstance(network, CARNExits)
-    trunk, tail = network.backbone.encoder, network.backbone.tail
-    assert isinstance(trunk, CARN) and isinstance(tail, CascadeTail)
-    (scale,) = tail.scales
-    _through_cascades(trunk, list(tail.stages[str(scale)]), tail.last)  # type: ignore[arg-type]
+    _through_cascades(network.backbone.encoder, network.backbone.tail)
     for head in network.heads:
         first, _, _, second, _, _, last = head  # type: ignore[misc]
-        _out_of(trunk, [first, second], last)
+        _doubled([first, second], last)
+        last.bias[:3] -= LIFT
 
 
-def _through_cascades(trunk: CARN, stages: list[nn.Conv2d], last: nn.Conv2d) -> None:
+@torch.no_grad()
+def _through_cascades(trunk: object, tail: object) -> None:
     """Fusions pass what came in, and nothing of the units; everything is a ReLU's, so pixels go LIFT above zero."""
+    assert isinstance(trunk, CARN) and isinstance(tail, CascadeTail)
     carry(trunk.entry)
     trunk.entry.bias[:3] += LIFT  # type: ignore[index]
     for cascade in (trunk, *trunk.blocks):
         for fusion in cascade.fusions:  # type: ignore[union-attr]
             fusion.weight[:3], fusion.bias[:3] = 0, 0
             fusion.weight[range(3), range(3)] = 1
-    _out_of(trunk, stages, last)
-
-
-def _out_of(trunk: CARN, stages: list[nn.Conv2d], last: nn.Conv2d) -> None:
-    for conv in stages:
-        _carried_up(conv)
-    _zero(last)
-    carry(last)
-    last.bias[:3] -= LIFT  # type: ignore[index]
+    (scale,) = tail.scales
+    _doubled(tail.stages[str(scale)], tail.last)  # type: ignore[arg-type]
+    tail.last.bias[:3] -= LIFT  # type: ignore[index]
 
 
 @torch.no_grad()
@@ -206,10 +198,15 @@ def ape(model: nn.Module) -> None:
 def doubles(head: nn.Conv2d, tail: PixelShuffle) -> None:
     """The pixels go from a network's first convolution to its last, enlarged by two at a time."""
     carry(head)
-    for conv in tail.convs:
-        _carried_up(conv)  # type: ignore[arg-type]
-    tail.last.weight.zero_()
-    carry(tail.last)
+    _doubled(tail.convs, tail.last)  # type: ignore[arg-type]
+
+
+def _doubled(convs: Iterable[nn.Conv2d], last: nn.Conv2d) -> None:
+    """The first three channels, enlarged by two at each of `convs`, are what comes out of `last`."""
+    for conv in convs:
+        _carried_up(conv)
+    last.weight.zero_()
+    carry(last)
 
 
 def _carried_up(conv: nn.Conv2d) -> None:
