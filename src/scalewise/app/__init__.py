@@ -1,12 +1,11 @@
-"""The web page and its HTTP interface: drop a picture, turn two dials, see where the work went.
+"""The web page and its interface: one server on FastAPI and uvicorn, one static page, one compute worker.
 
-- work.py: one compute worker with a bounded queue; what a visitor may ask of it
-- viewer.py: before, after and the effort map on top of each other; the curve; the style sheet
-- page.py: the page, in Gradio
-- http.py: plain HTTP beside it, and `serve`
+- http.py: the routes, and `serve`; guard.py: what every request passes first; problems.py: refusals in one sentence
+- worker.py: one job after another, cancelling, limits, sweeping; store.py: where visitors' files lie
+- tasks.py: what a job does; forecast.py: what it will take: these two know the rest of scalewise
+- static/: the page, as plain files; api_docs.py writes docs/api.md
 """
 
-from scalewise.app.http import serve
-from scalewise.app.work import Limits
+from scalewise.app.worker import Limits
 
-__all__ = ["Limits", "serve"]
+__all__ = ["Limits"]

@@ -1,158 +1,769 @@
-"""Plain HTTP beside the page, and `serve`: `POST /api/upscale` gives a picture for a picture."""
+"""The routes: pictures and jobs under /v1, the page, health and metrics, the description of it all; and `serve`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import tempfile
+import re
+import shutil
+import socket
+import sys
+import time
 import urllib.parse
-from collections.abc import AsyncIterator
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
+from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pyvips
-
-from scalewise import zoo
-from scalewise.app.work import Busy, Limits, Request, Worker, runnable, sentence
-from scalewise.errors import Cancelled, InvalidRequest, ScalewiseError
+from scalewise import __version__
+from scalewise.app.problems import MEDIA_TYPE, Refused
+from scalewise.app.worker import UNEXPECTED, Job, Limits, Picture, Worker
+from scalewise.errors import InvalidRequest
 
 try:
-    import fastapi
-    import gradio
     import uvicorn
+    from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request, Response, UploadFile
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, StreamingResponse
+    from pydantic import BaseModel, ConfigDict, Field
 except ImportError as missing:
     raise InvalidRequest(f"the web page needs {missing.name}: install it with pip install 'scalewise[app]'") from None
 
-CHUNK = 1 << 20  # bytes of an upload read at once
+from scalewise.app.guard import LOOPBACK, Access, Connection, Guard, machine_names
 
-# Nothing may be asked of another server; Gradio needs inline styles and compiles its templates in the page.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; base-uri 'self'; "
-    "worker-src 'self' blob:; form-action 'self'; frame-ancestors 'self'"
-)
+if TYPE_CHECKING:
+    from scalewise.app.forecast import Speeds
+
+POLL_SECONDS = 0.05  # between two looks at a job
+EVENT_SECONDS = 0.2  # between two events of a job, at least
+PING_SECONDS = 10.0  # an empty event, so that a client that left is noticed
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+TYPES |= {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
 
-def build(limits: Limits) -> fastapi.FastAPI:
-    """The whole server: page, results and interface, with a worker of its own."""
-    pyvips.cache_set_max(0)  # the pictures of those who left would stay in memory
-    worker = Worker(limits)
-    # Gradio keeps uploads where this points, and removes them; must be set before the page is made.
-    os.environ["GRADIO_TEMP_DIR"] = str(worker.root / "uploads")
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from scalewise.app.page import page, theme
-    from scalewise.app.viewer import PASTE, STYLE
+class Wished(BaseModel):
+    """How large, and how. One of scale, size and long_edge; without any the factor is 2."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scale: float | None = Field(None, ge=1, le=100, description="factor, 1 to 100")
+    size: str | None = Field(None, max_length=20, description="`3840x2160`, `3840x` (width) or `x2160` (height)")
+    long_edge: int | None = Field(None, ge=1, le=1_000_000, description="pixels of the longer side")
+    budget: str = Field("100%", max_length=60, description="share of the full work: `50%`, `0.5`; or seconds: `2s`")
+    model: str = Field("fast", max_length=100, description="a name that `GET /v1/models` lists")
+    format: str | None = Field(None, max_length=20, description="png, jpg, webp, tif, avif, gif; default: the input's")
+    quality: int | None = Field(None, ge=1, le=100, description="of jpg, webp and avif; default: 95")
+    crop: str | None = Field(None, max_length=60, description="`x,y,width,height` in pixels of the input: only this part")
+    projection: str = Field("auto", max_length=10, description="`erp`: a 360° picture, `flat`: none, `auto`: as it says")
+    effort_map: bool = Field(False, description="also draw where the work went")
+
+
+class JobWish(Wished):
+    file: UploadFile | None = Field(None, description="the picture")
+    picture: str | None = Field(None, max_length=100, description="instead of a file: the id of a stored picture")
+    timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which the job ends with status 504")
+    keep: bool = Field(False, description="go on when the client is gone")
+
+
+class UpscaleWish(Wished):
+    file: UploadFile = Field(description="the picture")
+    timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which it ends with status 504")
+
+
+class ForecastWish(Wished):
+    file: UploadFile | None = Field(None, description="the picture")
+    picture: str | None = Field(None, max_length=100, description="instead of a file: the id of a stored picture")
+
+
+class PictureWish(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile = Field(description="the picture")
+
+
+class Problem(BaseModel):
+    """What went wrong, in one sentence (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+
+
+class PictureAbout(BaseModel):
+    id: str
+    name: str
+    width: int
+    height: int
+    format: str
+    pages: int
+    alpha: bool
+    gray: bool
+    depth: str
+    panorama: bool
+    bytes: int
+
+
+class JobAbout(BaseModel):
+    id: str
+    state: str = Field(description="waiting, running, done, failed or cancelled")
+    progress: float = Field(description="in [0, 1]; between two words of the engine the clock counts on")
+    seconds_left: float | None
+    before: int = Field(description="jobs that come first")
+    name: str = Field(description="of the file that will be made")
+    width: int
+    height: int
+    format: str
+    bytes: int | None
+    report: dict[str, Any] | None
+    effort_extent: tuple[float, float] | None = Field(description="width and height of the effort cells over the picture's")
+    problem: Problem | None
+
+
+class ForecastAbout(BaseModel):
+    width: int
+    height: int
+    pages: int
+    seconds: float
+    loss_db: float | None
+    loss: str
+    format: str
+
+
+def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems of a route, for its description."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": Refused(status, "").as_dict()["title"], "content": content} for status in statuses}
+
+
+def binary(description: str, kind: str = "application/octet-stream") -> dict[int | str, dict[str, Any]]:
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"description": description, "content": {kind: schema}}}
+
+
+async def whole_form(request: Request) -> None:
+    """Every field once: of two, one would be ignored."""
+    form = await request.form()
+    names = [name for name, _ in form.multi_items()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Refused(422, f"the field {twice[:40]} came more than once", twice[:40])
+
+
+ONE_FORM = [Depends(whole_form)]
+
+
+class Server:
+    """What the routes share: the worker, a thread for short work beside it, and what it learned of this machine."""
+
+    def __init__(self, limits: Limits, access: Access, parent: Path | None = None) -> None:
+        self.limits, self.access = limits, access
+        self.worker = Worker(limits, parent, self._get_ready)
+        self.short = ThreadPoolExecutor(2, thread_name_prefix="scalewise-short")
+        self.started = time.time()
+        self.requests: dict[int, int] = {}
+        self._speeds: Speeds | None = None
+
+    @property
+    def speeds(self) -> Speeds:
+        from scalewise.app.forecast import Speeds
+
+        if self._speeds is None:
+            self._speeds = Speeds()
+        return self._speeds
+
+    def _get_ready(self) -> None:
+        import pyvips
+
+        from scalewise.app.forecast import get_ready
+
+        pyvips.cache_set_max(0)  # the pictures of those who left would stay in memory
+        get_ready("fast", self.speeds)
+
+    async def shortly(self, call: Callable[..., Any], *given: Any) -> Any:
+        """Work of a moment, beside the event loop and the worker."""
+        return await asyncio.get_running_loop().run_in_executor(self.short, partial(call, *given))
+
+    async def received(self, owner: str, file: UploadFile) -> Picture:
+        from scalewise.app import tasks
+
+        if file.size == 0:
+            raise Refused(422, "the file is empty (0 bytes)", "file")
+        if (file.size or 0) > self.limits.max_bytes:
+            raise Refused(413, f"an upload may have at most {self.limits.max_bytes / 2**20:.4g} MiB", "file")
+
+        def write(path: Path) -> None:
+            with path.open("xb") as out:
+                shutil.copyfileobj(file.file, out, 1 << 20)
+
+        name = clean_name(file.filename)
+        return await self.shortly(self.worker.receive, owner, name, write, partial(tasks.look, limits=self.limits))
+
+    async def picture_of(self, owner: str, wish: JobWish | ForecastWish) -> tuple[Picture, bool]:
+        """The picture that is meant, and whether it came with this request."""
+        if (wish.file is None) == (wish.picture is None):
+            raise Refused(422, "send a file, or name a stored picture: one of the two", "file")
+        if wish.file is not None:
+            return await self.received(owner, wish.file), True
+        return self.worker.picture(wish.picture or "", owner), False
+
+    def submit(self, owner: str, picture: Picture, wish: JobWish | UpscaleWish, keep: bool) -> Job:
+        """Checked and foreseen, then queued."""
+        from scalewise.app import forecast, tasks
+
+        asked = asked_of(wish)
+        ahead = forecast.forecast(picture.facts, asked, self.limits, self.speeds)
+        suffix = f".{ahead.format}"
+        facts, limits, speeds = picture.facts, self.limits, self.speeds
+
+        def run(job: Job) -> Any:
+            result = tasks.enlarge(job.folder / "input", facts, asked, job.folder, limits, job.progress)
+            if asked.budget == "100%":
+                speeds.learn(asked.model, result.report.macs, result.report.seconds)
+            return result
+
+        about = {"name": result_name(picture.name, wish, ahead.size, suffix), "format": ahead.format}
+        about |= {"width": ahead.size[1], "height": ahead.size[0]}
+        named = {"about": about, "keep": keep, "limit": wish.timeout, "expected": ahead.seconds}
+        return self.worker.submit(owner, picture, run, **named)
+
+    def job_about(self, job: Job) -> dict[str, Any]:
+        share, left = job.outlook()
+        done = job.result if job.state == "done" else None
+        size = done.report.size if done is not None else (job.about["height"], job.about["width"])
+        return {
+            "id": job.id,
+            "state": job.state,
+            "progress": round(share, 4),
+            "seconds_left": None if left is None else round(left, 1),
+            "before": self.worker.ahead_of(job),
+            **job.about,
+            "width": size[1],
+            "height": size[0],
+            "bytes": done.picture.stat().st_size if done is not None else None,
+            "report": done.report.as_dict() if done is not None else None,
+            "effort_extent": done.extent if done is not None else None,
+            "problem": None if job.problem is None else job.problem.as_dict(),
+        }
+
+    def result_of(self, id: str, owner: str) -> tuple[Job, Any]:
+        """A finished job. Raises Refused: 409 while it is not, else with what ended it."""
+        job = self.worker.job(id, owner)
+        if job.problem is not None and job.done.is_set():
+            raise job.problem
+        if job.state != "done":
+            raise Refused(409, f"the job is {job.state}: its result is not there yet", None, 1)
+        return job, job.result
+
+    def metrics(self) -> str:
+        worker = self.worker
+        states = [job.state for job in list(worker.jobs.values())]
+        lines = []
+        for name, kind, what, values in (
+            ("jobs_total", "counter", "Jobs that ended, by how.", [(f'{{state="{k}"}}', v) for k, v in worker.counts.items()]),
+            ("jobs_waiting", "gauge", "Jobs that wait.", [("", states.count("waiting"))]),
+            ("jobs_running", "gauge", "Jobs that run.", [("", states.count("running"))]),
+            ("busy_seconds_total", "counter", "Seconds that the worker computed.", [("", round(worker.busy_seconds, 3))]),
+            ("pictures", "gauge", "Uploads that are kept.", [("", len(worker.pictures))]),
+            ("responses_total", "counter", "Answers, by status.", [(f'{{status="{k}"}}', v) for k, v in sorted(self.requests.items())]),
+            ("uptime_seconds", "gauge", "Since the start.", [("", round(time.time() - self.started, 1))]),
+        ):  # fmt: skip
+            lines += [f"# HELP scalewise_{name} {what}", f"# TYPE scalewise_{name} {kind}"]
+            lines += [f"scalewise_{name}{labels} {value}" for labels, value in values]
+        return "\n".join(lines) + "\n"
+
+
+def asked_of(wish: Wished) -> Any:
+    """The form's fields as `tasks.Wish`."""
+    from scalewise.app.tasks import Wish
+
+    crop = None
+    if wish.crop is not None:
+        match = re.fullmatch(r"\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*", wish.crop)
+        if match is None:
+            raise Refused(422, f"crop {wish.crop[:40]!r} is not a box: write x,y,width,height", "crop")
+        crop = tuple(int(part) for part in match.groups())
+    named = wish.model_dump(include={"scale", "size", "long_edge", "budget", "model", "quality", "projection"})
+    return Wish(**named, format=wish.format or None, crop=crop, effort_map=wish.effort_map)
+
+
+def clean_name(name: str | None) -> str:
+    """What a visitor calls a file: its last part, without what a terminal or a file system takes for more."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    return re.sub(r"[\x00-\x1f\x7f\"<>|:*?\u202a-\u202e\u2066-\u2069]", "", last).strip(". ")[-120:] or "picture"
+
+
+def result_name(name: str, wish: Wished, out: tuple[int, int], suffix: str) -> str:
+    stem = name.rpartition(".")[0] or name
+    by_factor = wish.size is None and wish.long_edge is None and wish.crop is None
+    return f"{stem}_{f'{wish.scale or 2:g}x' if by_factor else f'{out[1]}x{out[0]}'}{suffix}"
+
+
+def attached(name: str) -> dict[str, str]:
+    plain = re.sub(r"[^\w. -]", "_", name.encode("ascii", "replace").decode())
+    told = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{urllib.parse.quote(name)}"
+    return {"Content-Disposition": told, "Cache-Control": "private, no-store"}
+
+
+def build(limits: Limits | None = None, access: Access | None = None, parent: Path | None = None) -> FastAPI:
+    """The server, guarded: page and interface, with a worker of its own. `parent`: where it keeps files."""
+    server = Server(limits or Limits(), access or Access(), parent)
 
     @asynccontextmanager
-    async def life(_: fastapi.FastAPI) -> AsyncIterator[None]:
+    async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
-        worker.close()
+        server.short.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(server.worker.close)
 
-    server = fastapi.FastAPI(title="scalewise", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
-    server.state.worker = worker
-    _routes(server, worker)
-    return gradio.mount_gradio_app(
-        server,
-        page(worker),
-        path="/",
-        max_file_size=limits.max_bytes,
-        show_error=True,
-        enable_monitoring=False,
-        theme=theme(),
-        css=STYLE,
-        js=PASTE,
-        footer_links=[],
+    app = FastAPI(
+        title="scalewise",
+        version=__version__,
+        summary="Enlarge pictures by any factor; compute only where the picture needs it.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        lifespan=life,
+        swagger_ui_oauth2_redirect_url=None,
     )
+    app.state.server = server
+    _problems(app, server)
+    _jobs(app, server)
+    _pictures(app, server)
+    _others(app, server)
+    _files(app)
+    app.add_middleware(Guard, access=server.access, limits=server.limits)  # type: ignore[arg-type]
+    return app
 
 
-def serve(host: str = "127.0.0.1", port: int = 7860, limits: Limits | None = None) -> None:
-    """Run the server until it is interrupted."""
-    uvicorn.run(build(limits or Limits()), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+def _problems(app: FastAPI, server: Server) -> None:
+    def answer(problem: Refused) -> Response:
+        server.requests[problem.status] = server.requests.get(problem.status, 0) + 1
+        headers = {name.decode(): value.decode() for name, value in problem.headers()}
+        return Response(problem.body(), problem.status, headers)
 
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        return answer(error)
 
-def _routes(server: fastapi.FastAPI, worker: Worker) -> None:
-    @server.middleware("http")
-    async def guard(request: fastapi.Request, call_next: Any) -> Any:
-        length = request.headers.get("content-length", "")
-        if request.method == "POST" and not length.isdigit():
-            return _sentence(411, "uploads must say how long they are (Content-Length)")
-        if length.isdigit() and int(length) > worker.limits.max_bytes + CHUNK:
-            return _sentence(413, f"uploads may have at most {worker.limits.max_bytes >> 20} MiB")
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def plain(_: Request, error: HTTPException) -> Response:
+        told = {404: "there is nothing here", 405: "this cannot be done here"}
+        said = answer(Refused(error.status_code, told.get(error.status_code, str(error.detail))))
+        for name, value in (error.headers or {}).items():
+            said.headers[name] = value
+        return said
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = str(first["loc"][-1])[:60] if len(first["loc"]) > 1 else None
+        if first["type"] == "extra_forbidden":
+            return answer(Refused(422, f"there is no field {field!r} here: /docs lists them", field))
+        if first["type"] == "missing":
+            return answer(Refused(422, f"the field {field} is missing", field))
+        reason = str(first["msg"])[:1].lower() + str(first["msg"])[1:200]
+        return answer(Refused(422, f"{field}: {reason}" if field else reason, field))
+
+    @app.middleware("http")
+    async def count(request: Request, call_next: Any) -> Response:
         response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        if response.status_code < 400:
+            server.requests[response.status_code] = server.requests.get(response.status_code, 0) + 1
         return response
 
-    @server.get("/api/models")
-    def models() -> dict[str, str]:
-        return {name: zoo.MODELS[name].summary for name in runnable()}
 
-    @server.get("/results/{token}/{name}")
-    def result(token: str, name: str) -> fastapi.Response:
-        task = worker.find(token)
-        path = task.folder / name if task is not None else None
-        if path is None or path.parent != path.parent.parent / token or name != Path(name).name or not path.is_file():
-            return _sentence(404, "there is no such result, or its time is over")
-        return fastapi.responses.FileResponse(path, headers={"Cache-Control": "private, no-store"})
+def owner_of(request: Request) -> str:
+    return request.state.owner
 
-    @server.post("/api/upscale")
-    async def upscale(
-        request: fastapi.Request,
-        image: Annotated[fastapi.UploadFile, fastapi.File()],
-        scale: Annotated[float, fastapi.Form()] = 2.0,
-        size: Annotated[str, fastapi.Form()] = "",
-        budget: Annotated[str, fastapi.Form()] = "100%",
-        model: Annotated[str, fastapi.Form()] = "fast",
-    ) -> fastapi.Response:
-        with tempfile.TemporaryDirectory(dir=worker.root) as folder:
-            path = Path(folder) / Path(image.filename or "picture").name.replace("\0", "")[-80:]
+
+Owner = Annotated[str, Depends(owner_of)]
+
+
+def _jobs(app: FastAPI, server: Server) -> None:
+    worker = server.worker
+    wrong = told(401, 403, 413, 415, 422, 429, 503)
+
+    @app.post("/v1/jobs", status_code=202, tags=["jobs"], responses=wrong, dependencies=ONE_FORM, summary="Start a job")
+    async def start(wish: Annotated[JobWish, Form(media_type="multipart/form-data")], owner: Owner) -> JobAbout:
+        """Takes a picture, answers at once with the job's id. Follow it by `GET /v1/jobs/{id}` or its events; a job that
+        nobody looks at for half a minute is cancelled, unless `keep` is true."""
+        picture, came = await server.picture_of(owner, wish)
+        try:
+            job = await server.shortly(server.submit, owner, picture, wish, wish.keep)
+        finally:
+            if came:
+                worker.drop_picture(picture.id, owner)
+        return JobAbout(**server.job_about(job))
+
+    @app.get("/v1/jobs/{id}", tags=["jobs"], responses=told(404), summary="How far a job is")
+    async def look(id: str, owner: Owner) -> JobAbout:
+        return JobAbout(**server.job_about(worker.job(id, owner)))
+
+    events_told = {200: {"description": "one event `job` whenever something changed", "content": {"text/event-stream": {}}}}
+
+    @app.get(
+        "/v1/jobs/{id}/events", tags=["jobs"], responses={**events_told, **told(404)}, summary="The same, as it changes"
+    )
+    async def events(id: str, owner: Owner) -> Response:
+        """Server-sent events; the last one has the state done, failed or cancelled."""
+        job = worker.job(id, owner)
+
+        async def stream() -> AsyncIterator[str]:
+            said, at = "", 0.0
+            job.watchers += 1
             try:
-                await _store(image, path, worker.limits)
-                task = worker.upscale(Request(path, scale, size, budget, model))
-            except Busy as error:
-                return _sentence(503, str(error))
-            except (ScalewiseError, OSError) as error:
-                return _sentence(400, str(error))
-            try:
-                while not task.wait(0):
-                    if await request.is_disconnected():
-                        worker.cancel(task.token)
-                    await asyncio.sleep(0.02)
-                done = task.value()
-                answer = fastapi.Response(done.picture.read_bytes(), media_type=_media(done.picture))
-                answer.headers["X-Scalewise-Report"] = json.dumps(done.report.as_dict())
-                name = urllib.parse.quote(done.picture.name)
-                answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
-                return answer
-            except (ScalewiseError, Cancelled) as error:
-                return _sentence(400, str(error))
-            except Exception:  # the worker's log has it
-                return _sentence(500, "something went wrong that is not your fault")
+                while True:
+                    ended = job.done.is_set() or worker.closing.is_set()
+                    now, text = time.monotonic(), json.dumps(server.job_about(job))
+                    if text != said:
+                        yield f"event: job\ndata: {text}\n\n"
+                        said, at = text, now
+                    elif now - at > PING_SECONDS:
+                        yield ": \n\n"
+                        at = now
+                    if ended:
+                        return
+                    await _wait(job, EVENT_SECONDS)
             finally:
-                worker.cancel(task.token)
-                await asyncio.to_thread(worker.forget, task.token)
+                job.watchers -= 1
+                job.touch()
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    gone = told(404, 409, 410, 422, 504)
+
+    @app.get("/v1/jobs/{id}/result", tags=["jobs"], responses={**binary("the picture", "image/*"), **gone})
+    async def result(id: str, owner: Owner) -> Response:
+        """The enlarged picture, with the metadata that are still true of it."""
+        from scalewise.app.tasks import media_type
+
+        job, done = server.result_of(id, owner)
+        return FileResponse(done.picture, media_type=media_type(done.picture), headers=attached(job.about["name"]))
+
+    @app.get("/v1/jobs/{id}/effort-map", tags=["jobs"], responses={**binary("the map", "image/png"), **gone})
+    async def effort_map(id: str, owner: Owner, cells: bool = False) -> Response:
+        """Where the work went: over the gray picture, if the job was asked for `effort_map`; or, with `cells`, one pixel
+        for each unit of work. Dark blue is the least, yellow the most."""
+        _, done = server.result_of(id, owner)
+        if not cells and done.drawn is None:
+            raise Refused(404, "this job drew no effort map: start it with effort_map=true, or ask for cells=true")
+        path = done.cells if cells else done.drawn
+        return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, no-store"})
+
+    @app.get("/v1/jobs/{id}/preview", tags=["pictures of pictures"], responses={**binary("the picture", "image/*"), **gone})
+    async def preview(id: str, owner: Owner) -> Response:
+        """The first page of the result, smaller if it is large, as a browser can show it."""
+        from scalewise.app import tasks
+
+        _, done = server.result_of(id, owner)
+        return await _shown(server, tasks.preview, done.picture)
+
+    @app.get("/v1/jobs/{id}/view", tags=["pictures of pictures"], responses={**binary("the part", "image/png"), **gone})
+    async def view(id: str, owner: Owner, part: Annotated[Part, Query()]) -> Response:
+        """A part of the result, pixel by pixel."""
+        _, done = server.result_of(id, owner)
+        return await _part(server, done.picture, part)
+
+    @app.delete("/v1/jobs/{id}", status_code=204, tags=["jobs"], responses=told(404), summary="Cancel and forget a job")
+    async def drop(id: str, owner: Owner) -> None:
+        worker.drop_job(id, owner)
+
+    @app.get("/v1/archive", tags=["jobs"], responses={**binary("the results", "application/zip"), **gone})
+    async def archive(owner: Owner, job: Annotated[list[str], Query(max_length=500)]) -> Response:
+        """The results of several jobs as one zip."""
+        chosen = [server.result_of(id, owner)[0] for id in job]
+
+        def zipped() -> Path:
+            path, names = chosen[0].folder / "all.zip", set[str]()
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+                for one in chosen:
+                    stem, dot, suffix = one.about["name"].rpartition(".")
+                    name, number = one.about["name"], 2
+                    while name in names:
+                        name, number = f"{stem}_{number}{dot}{suffix}", number + 1
+                    names.add(name)
+                    file.write(one.result.picture, name)
+            return path
+
+        path = await server.shortly(zipped)
+        return FileResponse(path, media_type="application/zip", headers=attached("scalewise.zip"))
+
+    @app.post(
+        "/v1/upscale",
+        tags=["jobs"],
+        responses={**binary("the picture", "image/*"), **wrong, **told(504)},
+        dependencies=ONE_FORM,
+        summary="A picture for a picture, in one request",
+    )
+    async def upscale(
+        wish: Annotated[UpscaleWish, Form(media_type="multipart/form-data")], request: Request, owner: Owner
+    ) -> Response:
+        """Waits for the result; hanging up cancels. The header `X-Scalewise-Report` says what it took, as JSON."""
+        from scalewise.app.tasks import media_type
+
+        picture = await server.received(owner, wish.file)
+        try:
+            job = await server.shortly(server.submit, owner, picture, wish, True)
+        finally:
+            worker.drop_picture(picture.id, owner)
+        try:
+            while not job.done.is_set():
+                if worker.closing.is_set():
+                    raise Refused(503, "the server is ending")
+                if await request.is_disconnected():
+                    raise Refused(410, "the client left")
+                await _wait(job, POLL_SECONDS)
+            _, done = server.result_of(job.id, owner)
+            headers = {"X-Scalewise-Report": json.dumps(done.report.as_dict()), **attached(job.about["name"])}
+            # an open file outlives its name, so nothing is left behind however the client ends
+            file = done.picture.open("rb")
+            headers["Content-Length"] = str(os.fstat(file.fileno()).st_size)
+            return StreamingResponse(_pieces(file), media_type=media_type(done.picture), headers=headers)
+        finally:
+            worker.drop_job(job.id, owner)
+
+    @app.post("/v1/forecast", tags=["jobs"], responses=wrong, dependencies=ONE_FORM, summary="What a job would take")
+    async def foresee(wish: Annotated[ForecastWish, Form(media_type="multipart/form-data")], owner: Owner) -> ForecastAbout:
+        """Size, seconds, and how much is given away against full effort; or the refusal that the job would get."""
+        from scalewise.app import forecast
+
+        picture, came = await server.picture_of(owner, wish)
+        try:
+            named = (picture.facts, asked_of(wish), server.limits, server.speeds)
+            found = await server.shortly(forecast.forecast, *named)
+        finally:
+            if came:
+                worker.drop_picture(picture.id, owner)
+        return ForecastAbout(**found.as_dict())
 
 
-async def _store(upload: fastapi.UploadFile, path: Path, limits: Limits) -> None:
-    written = 0
-    with path.open("wb") as file:
-        while block := await upload.read(CHUNK):
-            written += len(block)
-            if written > limits.max_bytes:
-                raise InvalidRequest(f"uploads may have at most {limits.max_bytes >> 20} MiB")
-            file.write(block)
+async def _wait(job: Job, seconds: float) -> None:
+    """Until the job is done, or for so long."""
+    end = time.monotonic() + seconds
+    while not job.done.is_set() and time.monotonic() < end:
+        await asyncio.sleep(min(0.02, seconds))
 
 
-def _sentence(status: int, text: str) -> fastapi.Response:
-    return fastapi.responses.JSONResponse({"error": sentence(text)}, status)
+async def _pieces(file: Any) -> AsyncIterator[bytes]:
+    with file:
+        while piece := await asyncio.to_thread(file.read, 1 << 18):
+            yield piece
 
 
-def _media(path: Path) -> str:
-    suffix = path.suffix.lower().lstrip(".")
-    return f"image/{ {'jpg': 'jpeg', 'jpe': 'jpeg', 'tif': 'tiff'}.get(suffix, suffix) }"
+class Part(BaseModel):
+    """A box in pixels of the picture, and the pixels of width that are needed of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    x: int = Field(ge=0, le=1_000_000)
+    y: int = Field(ge=0, le=1_000_000)
+    w: int = Field(ge=1, le=1_000_000)
+    h: int = Field(ge=1, le=1_000_000)
+    width: int = Field(4096, ge=1, le=8192)
 
 
-__all__ = ["build", "serve"]
+async def _shown(server: Server, make: Callable[[Path], tuple[bytes, str]], path: Path) -> Response:
+    data, kind = await server.shortly(make, path)
+    return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=1800"})
+
+
+async def _part(server: Server, path: Path, part: Part) -> Response:
+    from scalewise.app import tasks
+
+    data = await server.shortly(tasks.view, path, (part.x, part.y, part.w, part.h), part.width)
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=1800"})
+
+
+def _pictures(app: FastAPI, server: Server) -> None:
+    worker, tag = server.worker, "pictures"
+
+    @app.post(
+        "/v1/pictures",
+        status_code=201,
+        tags=[tag],
+        responses=told(401, 403, 413, 415, 422, 429, 503),
+        dependencies=ONE_FORM,
+        summary="Store a picture for several jobs",
+    )
+    async def store(wish: Annotated[PictureWish, Form(media_type="multipart/form-data")], owner: Owner) -> PictureAbout:
+        """It is kept for half an hour after it was last asked for."""
+        return about(await server.received(owner, wish.file))
+
+    @app.get("/v1/pictures/{id}", tags=[tag], responses=told(404), summary="What a stored picture is")
+    async def look(id: str, owner: Owner) -> PictureAbout:
+        return about(worker.picture(id, owner))
+
+    shown = {**binary("the picture", "image/*"), **told(404, 422)}
+
+    @app.get("/v1/pictures/{id}/thumbnail", tags=["pictures of pictures"], responses=shown)
+    async def thumbnail(id: str, owner: Owner) -> Response:
+        """At most 320 pixels a side, as a browser can show it."""
+        from scalewise.app import tasks
+
+        path = worker.picture(id, owner).path
+        return await _shown(server, lambda path: (tasks.thumbnail(path), "image/png"), path)
+
+    @app.get("/v1/pictures/{id}/preview", tags=["pictures of pictures"], responses=shown)
+    async def preview(id: str, owner: Owner) -> Response:
+        """The first page, smaller if it is large, as a browser can show it."""
+        from scalewise.app import tasks
+
+        return await _shown(server, tasks.preview, worker.picture(id, owner).path)
+
+    @app.get("/v1/pictures/{id}/view", tags=["pictures of pictures"], responses=shown)
+    async def view(id: str, owner: Owner, part: Annotated[Part, Query()]) -> Response:
+        """A part of the picture, pixel by pixel."""
+        return await _part(server, worker.picture(id, owner).path, part)
+
+    @app.delete("/v1/pictures/{id}", status_code=204, tags=[tag], responses=told(404), summary="Forget a picture")
+    async def drop(id: str, owner: Owner) -> None:
+        worker.drop_picture(id, owner)
+
+    def about(picture: Picture) -> PictureAbout:
+        return PictureAbout(id=picture.id, name=picture.name, **picture.facts.as_dict())
+
+
+def _others(app: FastAPI, server: Server) -> None:
+    limits = server.limits
+
+    @app.get("/v1/models", tags=["about the server"], responses=told(401))
+    async def models() -> dict[str, Any]:
+        """The models that can be named, what else this server can do, and its limits."""
+        from scalewise.app import tasks
+
+        found = await server.shortly(tasks.models)
+        granted = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels, "seconds": limits.seconds}
+        return {"models": found, "formats": list(tasks.FORMATS), "mask": False, "limits": granted}
+
+    @app.get("/health", tags=["about the server"])
+    async def health() -> dict[str, Any]:
+        """Answers while the server lives, also when it is busy."""
+        return {"status": "ending" if server.worker.closing.is_set() else "ok", "version": __version__}
+
+    @app.get("/metrics", tags=["about the server"], responses={200: {"content": {"text/plain": {}}}, **told(401)})
+    async def metrics() -> Response:
+        """Counters and gauges, as Prometheus reads them."""
+        return Response(server.metrics(), media_type="text/plain; version=0.0.4")
+
+    @app.post("/v1/session", status_code=204, tags=["about the server"], responses=told(401))
+    async def session() -> None:
+        """With the server's token: sets the cookie that the page goes on with."""
+
+
+def _files(app: FastAPI) -> None:
+    """The page, and what it is made of: these files and no other, read once."""
+    folder = resources.files("scalewise.app") / "static"
+    files = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+
+    def served(name: str) -> Response:
+        kind = TYPES[name.rpartition(".")[2]]
+        return Response(files[name], media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return served("index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return served("docs.html")
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return served("icon.svg")
+
+    @app.get("/static/{name}", include_in_schema=False)
+    async def file(name: str) -> Response:
+        if name not in files:
+            raise Refused(404, "there is nothing here")
+        return served(name)
+
+
+class Uvicorn(uvicorn.Server):
+    """Ends waiting answers as soon as a signal comes, so that they can be finished in time; says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker, ready: Callable[[], None] | None = None) -> None:
+        super().__init__(config)
+        self.worker, self.ready = worker, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.ready is not None and self.started:
+            self.ready()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.worker.stop()
+        super().handle_exit(sig, frame)
+
+
+def config_of(app: FastAPI, **named: Any) -> uvicorn.Config:
+    """How uvicorn runs it, here and in tests."""
+    told = {"http": Connection, "ws": "none", "lifespan": "on", "access_log": False, "log_level": "warning"}
+    told |= {"server_header": False, "proxy_headers": False, "timeout_keep_alive": 10, "timeout_graceful_shutdown": 5}
+    return uvicorn.Config(app, **(told | {"h11_max_incomplete_event_size": 32768} | named))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at the address. Raises InvalidRequest."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, proto)
+        if sys.platform != "win32":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidRequest(f"cannot listen at {host}:{port}: {reason.lower()} (choose another --port or --host)") from None
+    found.set_inheritable(True)
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")
+
+
+def access_for(host: str, port: int, allow: tuple[str, ...] = (), token: str | None = None, open: bool = False) -> Access:
+    """Raises InvalidRequest where other machines could come in without a token, and nobody said that they may."""
+    if token is not None and len(token) < 8:
+        raise InvalidRequest("--token is short: give at least 8 characters")
+    if not is_loopback(host) and token is None and not open:
+        raise InvalidRequest(
+            f"--host {host} lets other machines in: give --token SECRET, which they have to know, or --open to let "
+            "everybody use this server"
+        )
+    everywhere = host in ("0.0.0.0", "::", "")
+    names = (*LOOPBACK, *(name.strip("[]").lower() for name in allow))
+    names += machine_names() if everywhere else (host.strip("[]").lower(),)
+    return Access(names, token, everywhere, cookie=f"scalewise-{port}")  # cookies are shared by all ports
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    limits: Limits | None = None,
+    *,
+    access: Access | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Run the server until it is interrupted. Raises InvalidRequest."""
+    access = access or access_for(host, port)
+    found = listen(host, port)
+    app = build(limits, access)
+    name = "localhost" if host == "127.0.0.1" else f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{port}/" + (f"#token={urllib.parse.quote(access.token)}" if access.token else "")
+    worker: Worker = app.state.server.worker
+    runner = Uvicorn(config_of(app), worker, lambda: say(f"scalewise: {address}  (Ctrl+C ends it)"))
+    try:
+        runner.run(sockets=[found])
+    finally:
+        worker.close(0)  # where uvicorn could not end it
+
+
+__all__ = ["Server", "Uvicorn", "access_for", "build", "config_of", "listen", "serve"]

@@ -1,0 +1,443 @@
+"""What a job does: looking at an upload, checking what is asked of it, enlarging it, and pictures of it for the page.
+
+The only file of the server, with `forecast.py`, that knows the rest of scalewise; it loads torch and libvips.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyvips
+import torch
+
+from scalewise import images, pipeline, zoo
+from scalewise.app.problems import Refused
+from scalewise.app.worker import Limits
+from scalewise.cost import CostReport
+from scalewise.effort import Budget
+from scalewise.errors import (
+    BudgetInfeasible,
+    ImageError,
+    InvalidRequest,
+    ScalewiseError,
+    UnreadableImage,
+    UnsupportedScale,
+    UnwritableOutput,
+)
+from scalewise.grid import Box, Size
+from scalewise.images import WRITABLE, Encoding, Source
+from scalewise.pages import enlarge_pages
+from scalewise.pipeline import Job as How
+
+THUMBNAIL = 320  # pixels a side at most
+PREVIEW = 2400  # pixels a side at most of what the page is shown at first; `view` gives every pixel
+VIEW = 4_000_000  # pixels of one view, at most
+LOSSLESS = 5_000_000  # pixels up to which a preview is a PNG
+FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
+SEVERAL = ("tiff", "gif", "webp")  # formats that hold pages or frames
+_SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
+_LOADERS = {"avif": "heif", "heic": "heif"}
+
+# What a visitor reads for a model; the other names of the zoo are for research.
+WORDS = {
+    "fast": ("Fast", "For most pictures, in the least time."),
+    "quality": ("Best", "The finest detail. Takes longer."),
+    "photo": ("Old or compressed photo", "Also cleans JPEG blocks and noise."),
+    "pano": ("360° picture", "The left and the right edge stay joined."),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an upload is: size (H, W) upright, container, pages or frames, bits, and whether it is a 360° picture."""
+
+    size: Size
+    format: str
+    pages: int
+    alpha: bool
+    gray: bool
+    depth: str
+    panorama: bool
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        named = {"width": self.size[1], "height": self.size[0], "format": self.format, "pages": self.pages}
+        kind = {"alpha": self.alpha, "gray": self.gray, "depth": self.depth, "panorama": self.panorama}
+        return {**named, **kind, "bytes": self.bytes}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: one of `scale`, `size` (a text: `3840x2160`, `3840x`, `x2160`) and `long_edge`; `crop` is
+    (x, y, width, height) in pixels of the input."""
+
+    scale: float | None = None
+    size: str | None = None
+    long_edge: int | None = None
+    budget: str = "100%"
+    model: str = "fast"
+    format: str | None = None
+    quality: int | None = None
+    crop: tuple[int, int, int, int] | None = None
+    projection: str = "auto"
+    effort_map: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """Files in the job's folder, the report, and what the page needs to draw the effort map: the map's extent over the
+    picture's, as its last cells may stick out."""
+
+    picture: Path
+    report: CostReport
+    cells: Path
+    extent: tuple[float, float]  # width, height
+    drawn: Path | None  # the effort map over the picture, if asked for
+
+
+@contextmanager
+def said_of(field: str | None = None) -> Iterator[None]:
+    """Errors of the engine, as refusals that name the field at fault."""
+    try:
+        yield
+    except (Refused, MemoryError):
+        raise
+    except BudgetInfeasible as error:
+        raise Refused(422, str(error), "budget") from None
+    except UnsupportedScale as error:
+        raise Refused(422, str(error), field or "scale") from None
+    except UnwritableOutput as error:
+        raise Refused(422, _unnamed(str(error)), "format") from None
+    except (ImageError, OSError) as error:
+        raise Refused(422, _unnamed(str(error)), "file") from None
+    except InvalidRequest as error:
+        raise Refused(422, str(error), field) from None
+
+
+def _unnamed(text: str) -> str:
+    """A file has no name here that its owner knows."""
+    text = re.sub(r"^'[^']*input'", "the file", text)
+    text = re.sub(r"'[^']*/(input|result)(\.\w+)?'", "the file", text)
+    return text.replace(" unless max_pixels is raised", "")
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def look(path: Path, limits: Limits) -> Facts:
+    """The facts of an upload, by its own first bytes. Raises Refused: 415 for what is no picture of a kind that can be
+    read, 413 for too many pixels or pages, 422 for damaged ones."""
+    with said_of("file"):
+        try:
+            source = images.open(path, max_pixels=limits.max_pixels)
+        except UnreadableImage as error:
+            text = _unnamed(str(error))
+            if "is not a picture of a kind" in text:
+                raise Refused(415, text, "file") from None
+            if "at most" in text and ("pixels" in text or "frames" in text):
+                raise Refused(413, f"{text} by this server", "file") from None
+            raise
+    if source.pages > limits.max_pages:
+        raise Refused(413, f"the file has {source.pages} pages or frames; at most {limits.max_pages} are read", "file")
+    assert source.format is not None
+    kind = (source.format, source.pages, source.alpha, source.kind == "gray", source.dtype, source.gpano is not None)
+    return Facts(source.size, *kind, path.stat().st_size)
+
+
+# --- checking ---------------------------------------------------------------------------------------------------------
+
+
+def out_size(size: Size, wish: Wish) -> Size:
+    """The output size (H, W) of a whole picture of `size`. Raises Refused."""
+    given = {"scale": wish.scale, "size": wish.size or None, "long_edge": wish.long_edge}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise Refused(422, f"say how large by one of scale, size and long_edge, not by {' and '.join(named)}", named[1])
+    with said_of(named[0] if named else "scale"):
+        if wish.size:
+            return pipeline.wanted_size(size, out=parsed_size(wish.size, size))
+        if wish.long_edge is not None:
+            return pipeline.wanted_size(size, long_edge=wish.long_edge)
+        return pipeline.wanted_size(size, 2.0 if wish.scale is None else wish.scale)
+
+
+def parsed_size(text: str, size: Size) -> Size:
+    """`3840x2160`, `3840x` (width) or `x2160` (height) → (H, W) of a picture of `size`. Raises Refused."""
+    match = re.fullmatch(r"(\d{1,6})?\s*[x×]\s*(\d{1,6})?", text.strip().lower())
+    if not match or not (match[1] or match[2]):
+        raise Refused(422, f"size {text[:40]!r} is not a size: write 3840x2160, 3840x (width) or x2160 (height)", "size")
+    width = int(match[1]) if match[1] else max(1, round(size[1] * int(match[2]) / size[0]))
+    height = int(match[2]) if match[2] else max(1, round(size[0] * int(match[1]) / size[1]))
+    return height, width
+
+
+def box_of(wish: Wish, size: Size) -> Box | None:
+    """The crop as (y0, x0, y1, x1). Raises Refused if it does not lie in the picture."""
+    if wish.crop is None:
+        return None
+    x, y, width, height = wish.crop
+    if x < 0 or y < 0 or width < 1 or height < 1 or x + width > size[1] or y + height > size[0]:
+        told = f"{x},{y},{width},{height}"
+        raise Refused(422, f"crop {told} (x,y,width,height) is not inside the picture, {size[1]}x{size[0]}", "crop")
+    return y, x, y + height, x + width
+
+
+def suffix_of(facts: Facts, wish: Wish) -> str:
+    """Of the file that will be made: as asked, else the container that came in, else PNG."""
+    if wish.format is not None:
+        found = f".{wish.format.lower().lstrip('.')}"
+        if found not in WRITABLE:
+            allowed = ", ".join(name for name in FORMATS if f".{name}" in WRITABLE)
+            raise Refused(422, f"format {wish.format[:20]!r} cannot be written: allowed are {allowed}", "format")
+        return found
+    own = _SUFFIX.get(facts.format, f".{facts.format}")
+    return own if own in WRITABLE else ".png"
+
+
+def check(facts: Facts, wish: Wish, limits: Limits) -> Size:
+    """The output size of a page; raises Refused for what this server will not do, before any work."""
+    out, box = out_size(facts.size, wish), box_of(wish, facts.size)
+    known(wish.model)
+    suffix = suffix_of(facts, wish)
+    with said_of("budget"):
+        budget = Budget.parse(wish.budget)
+    if budget.kind == "fraction" and budget.value < floor_of(wish.model):
+        least = math.ceil(floor_of(wish.model) * 100)
+        raise Refused(
+            422,
+            f"budget {budget.value:.0%} is below the least of model {wish.model!r}, {least}%: ask for more",
+            "budget",
+        )
+    with said_of("quality"):
+        Encoding(wish.quality)
+    if wish.projection not in ("auto", "flat", "erp"):
+        raise Refused(422, f"projection {wish.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection")
+    if suffix in (".jpg", ".jpeg") and facts.alpha:
+        raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
+    pages = facts.pages if box is None and suffix in (".tif", ".tiff", ".gif", ".webp") else 1
+    area = out[0] * out[1]
+    if box is not None:
+        area = round(area * (box[2] - box[0]) * (box[3] - box[1]) / (facts.size[0] * facts.size[1]))
+    if area * pages > limits.max_pixels:
+        told = f"{out[1]}x{out[0]}" + (f" in {pages} pages or frames" if pages > 1 else "")
+        raise Refused(
+            422,
+            f"{told} are {area * pages / 1e6:.0f} megapixels, and this server makes at most "
+            f"{limits.max_pixels / 1e6:.0f} (--max-pixels): ask for less",
+            "long_edge" if wish.long_edge is not None else "size" if wish.size else "scale",
+        )
+    return out
+
+
+def known(model: str) -> str:
+    """A name of the zoo that can run. Raises Refused: paths are not for visitors."""
+    names = runnable()
+    if model not in names:
+        raise Refused(422, f"model {model[:60]!r} is not served here: choose one of {', '.join(names)}", "model")
+    return model
+
+
+def runnable() -> tuple[str, ...]:
+    return tuple(name for name, entry in zoo.MODELS.items() if entry.weights or not entry.needs_weights)
+
+
+_FLOORS: dict[str, float] = {}
+_FLOORS_LOCK = threading.Lock()
+
+
+def floor_of(model: str) -> float:
+    """The least share of the full work that a model can do on a small picture of noise; 1.0: it has one level."""
+    with _FLOORS_LOCK:
+        if model not in _FLOORS:
+            noise = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
+            loaded, least = zoo.load(model), 1.0
+            try:
+                source = images.open((noise * 255).round().to(torch.uint8))
+                ahead = pipeline.look_ahead(source, (192, 192), loaded.model, Budget.full(), How())
+                pipeline.decide(ahead, Budget.fraction(1e-4))
+                least = 0.01
+            except BudgetInfeasible as error:
+                least = 1.0 if error.floor is None else error.floor
+            _FLOORS[model] = min(1.0, least)
+        return _FLOORS[model]
+
+
+def models() -> list[dict[str, Any]]:
+    """What can be asked for: name, plain words, summary, whether it is for research, the least budget."""
+    found = []
+    for name in runnable():
+        title, words = WORDS.get(name, (name, zoo.MODELS[name].summary))
+        summary = zoo.MODELS[name].summary
+        about = {"name": name, "title": title, "words": words, "summary": summary, "research": name not in WORDS}
+        found.append(about | {"least_budget": floor_of(name)})
+    return found
+
+
+# --- enlarging --------------------------------------------------------------------------------------------------------
+
+
+def enlarge(
+    upload: Path, facts: Facts, wish: Wish, folder: Path, limits: Limits, progress: Callable[[float], None]
+) -> Result:
+    """Enlarge the upload into `folder`, every page and frame of it. Raises Refused, and what `progress` raises."""
+    with said_of():
+        loaded = zoo.load(known(wish.model), device=limits.device)
+        source = images.open(upload, max_pixels=limits.max_pixels)
+        box = box_of(wish, source.size)
+        budget = Budget.parse(wish.budget)
+        out = out_size(source.size, wish)
+        how = How(device=limits.device, projection=wish.projection, crop=box)  # type: ignore[arg-type] (checked)
+        suffix = suffix_of(facts, wish)
+        like = source if box is None else replace(pipeline.cropped(source, box), pages=1)
+        ahead = pipeline.look_ahead(source, out, loaded.model, budget, how)
+        note = pipeline.provenance(loaded.name, source.size, out, budget)
+
+        def size_of(size: Size) -> Size:
+            return out_size(size, wish) if box is None else ahead.canvas
+
+        album = images.create_pages(folder / f"result{suffix}", like, size_of, encoding=Encoding(wish.quality, note=note))
+        left = like.pages - len(album)
+
+        def told(share: float) -> None:
+            progress(0.98 * share)
+
+        picture, report = enlarge_pages(album, loaded.model, budget, how, told, ahead=ahead)
+        if left > 0:
+            said = f"the first of {like.pages} pages or frames: {suffix[1:]} does not hold them (ask for tif, gif or webp)"
+            report = replace(report, notes=(*report.notes, said))
+        cells, extent = _cells(report, source.size, folder)
+        drawn = None
+        if wish.effort_map:
+            drawn = folder / "effort-map.png"
+            images.save(drawn, pipeline.effort_picture(source, report).numpy())
+    progress(1.0)
+    return Result(picture, report, cells, extent, drawn)
+
+
+def _cells(report: CostReport, size: Size, folder: Path) -> tuple[Path, tuple[float, float]]:
+    """The effort map, one pixel a cell, and its extent over the picture's."""
+    from scalewise.route import paint
+
+    path, cells = folder / "cells.png", report.effort_map
+    images.save(path, paint(cells, 1, torch.ones_like(cells)).movedim(-1, 0))
+    if cells.numel() == 1:
+        return path, (1.0, 1.0)
+    unit = report.effort_unit
+    return path, (cells.shape[1] * unit / size[1], cells.shape[0] * unit / size[0])
+
+
+def media_type(path: Path) -> str:
+    suffix = path.suffix.lower().lstrip(".")
+    return f"image/{ {'jpg': 'jpeg', 'tif': 'tiff'}.get(suffix, suffix) }"
+
+
+# --- pictures of pictures, for the page -------------------------------------------------------------------------------
+
+
+def thumbnail(path: Path, side: int = THUMBNAIL) -> bytes:
+    """A PNG of a file that `look` accepted: its first page in sRGB, upright, at most `side` pixels a side."""
+    return _smaller(path, side).pngsave_buffer(compression=4, keep="none")
+
+
+def preview(path: Path) -> tuple[bytes, str]:
+    """The same for the page's canvas, and its media type."""
+    image = _smaller(path, PREVIEW)
+    if image.hasalpha() or image.width * image.height <= LOSSLESS:
+        return image.pngsave_buffer(compression=1, keep="none"), "image/png"
+    return image.jpegsave_buffer(Q=95, subsample_mode="off", keep="none"), "image/jpeg"
+
+
+def view(path: Path, box: tuple[int, int, int, int], width: int) -> bytes:
+    """A PNG of the part (x, y, width, height) of a picture, shrunk to `width` pixels if it has more. Raises Refused."""
+    with said_of("file"):
+        image = _decoded(path)
+        x, y, w, h = box
+        if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= image.width and y + h <= image.height):
+            raise Refused(422, f"the part {x},{y},{w},{h} is not inside {image.width}x{image.height}", "x")
+        part = image.crop(x, y, w, h)
+        factor = min(1.0, width / w, math.sqrt(VIEW / (w * h)))
+        if factor < 1:
+            part = part.resize(factor)
+        return _in_eight_bits(part, path).pngsave_buffer(compression=1, keep="none")
+
+
+def _smaller(path: Path, side: int) -> pyvips.Image:
+    with said_of("file"):
+        try:
+            image = _loaded(path, access="sequential")
+            factor = side / max(image.width, image.height)
+            if factor < 1:
+                image = _in_eight_bits(image, path).thumbnail_image(side, height=side, size="down", no_rotate=True)
+            else:
+                image = _in_eight_bits(image, path)
+            return image.copy_memory()
+        except pyvips.Error as error:
+            raise Refused(422, f"the file is truncated or damaged: {str(error).splitlines()[0][:120]}", "file") from None
+
+
+_DECODED_LOCK = threading.Lock()
+
+
+def _decoded(path: Path) -> pyvips.Image:
+    """All pixels in a file beside it that is mapped into memory, so that any part is there at once."""
+    raw = path.with_name(path.stem + ".decoded.v")
+    with _DECODED_LOCK:
+        if not raw.exists():
+            part = raw.with_name("part.v")
+            _loaded(path, access="sequential").vipssave(str(part))
+            part.rename(raw)
+    return pyvips.Image.vipsload(str(raw))
+
+
+def _loaded(path: Path, access: str) -> pyvips.Image:
+    """By the loader of the format that `look` saw, and no other; upright."""
+    format = images.open(path).format or ""
+    source = pyvips.Source.new_from_file(str(path))
+    image = getattr(pyvips.Image, f"{_LOADERS.get(format, format)}load_source")(source, access=access)
+    turned = image.get_typeof("orientation") and image.get("orientation") > 1
+    return image.copy_memory().autorot() if turned else image
+
+
+def _in_eight_bits(image: pyvips.Image, path: Path) -> pyvips.Image:
+    """In sRGB, as a browser shows it. Float is shown from its least to its largest value."""
+    if image.format in ("float", "double"):
+        low, high = images.open(path).levels
+        colour = image[: image.bands - 1] if image.hasalpha() else image
+        colour = ((colour - low) * (255 / max(high - low, 1e-30))).cast("uchar")
+        colour = colour[:3] if colour.bands > 3 else colour
+        kind = "srgb" if colour.bands == 3 else "b-w"
+        return colour.copy(interpretation=kind)
+    if image.bands > 4:
+        image = image[:3].copy(interpretation="rgb16" if image.format == "ushort" else "srgb")
+    if image.get_typeof("icc-profile-data"):
+        try:
+            return image.icc_transform("srgb", embedded=True, depth=8)
+        except pyvips.Error:  # a damaged profile means nothing
+            pass
+    return image.colourspace("srgb")
+
+
+__all__ = [
+    "Facts",
+    "Result",
+    "ScalewiseError",
+    "Wish",
+    "check",
+    "enlarge",
+    "floor_of",
+    "known",
+    "look",
+    "media_type",
+    "models",
+    "out_size",
+    "preview",
+    "thumbnail",
+    "view",
+]
