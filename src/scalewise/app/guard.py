@@ -30,6 +30,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE = ("GET", "HEAD", "OPTIONS")
 FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 FORM_ROOM = 1 << 20  # bytes of a request beside its file
+HEADER_BYTES = 32768
 OPEN_PATHS = ("/", "/health")  # and /static: the same for everybody, they hold nothing of a visitor
 COOKIE_DAYS = 30
 
@@ -96,14 +97,20 @@ def host_of(value: str) -> str:
 class Guard:
     """The outermost application. `scope["state"]["owner"]` tells the routes whose request it is."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], access: Access, limits: Limits) -> None:
-        self.app, self.access, self.limits = app, access, limits
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        access: Access,
+        limits: Limits,
+        counts: dict[int, int],
+    ) -> None:
+        self.app, self.access, self.limits, self.counts = app, access, limits, counts  # answers by status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(send, self.limits.idle_seconds, head=scope["method"] == "HEAD")
+        answer = _Answer(send, self.limits.idle_seconds, self.counts, head=scope["method"] == "HEAD")
         try:
             self._check(scope, answer)
             await self.app(scope, _Body(receive, self.limits), answer)
@@ -117,6 +124,8 @@ class Guard:
             await answer.problem(Refused(500, UNEXPECTED))
 
     def _check(self, scope: Scope, answer: _Answer) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+            raise Refused(431, "the headers of the request are too large")
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value)
@@ -191,14 +200,15 @@ class _Gone(Exception):
 class _Answer:
     """`send` with the headers that every answer has, and an end for clients that do not read."""
 
-    def __init__(self, send: Send, seconds: float, *, head: bool) -> None:
-        self.send, self.seconds, self.head = send, seconds, head
+    def __init__(self, send: Send, seconds: float, counts: dict[int, int], *, head: bool) -> None:
+        self.send, self.seconds, self.counts, self.head = send, seconds, counts, head
         self.begun = self.ended = False
         self.cookie: bytes | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
+            self.counts[message["status"]] = self.counts.get(message["status"], 0) + 1
             message["headers"] = [*message.get("headers", ()), *HEADERS]
             if self.cookie is not None:
                 message["headers"].append((b"set-cookie", self.cookie))
@@ -216,7 +226,9 @@ class _Answer:
             raise asyncio.CancelledError
         body = error.body()
         length = (b"content-length", str(len(body)).encode())
-        headers = [*error.headers(), length, (b"connection", b"close")]
+        headers = [*error.headers(), length]
+        if (b"connection", b"close") not in headers:
+            headers.append((b"connection", b"close"))
         await self({"type": "http.response.start", "status": error.status, "headers": headers})
         await self({"type": "http.response.body", "body": b"" if self.head else body})
 

@@ -27,10 +27,11 @@ from scalewise.errors import InvalidRequest
 
 try:
     import uvicorn
-    from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request, Response, UploadFile
+    from fastapi import Depends, FastAPI, Form, Query, Request, Response, UploadFile
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, StreamingResponse
     from pydantic import BaseModel, ConfigDict, Field
+    from starlette.exceptions import HTTPException
 except ImportError as missing:
     raise InvalidRequest(f"the web page needs {missing.name}: install it with pip install 'scalewise[app]'") from None
 
@@ -332,18 +333,17 @@ def build(limits: Limits | None = None, access: Access | None = None, parent: Pa
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.server = server
-    _problems(app, server)
+    _problems(app)
     _jobs(app, server)
     _pictures(app, server)
     _others(app, server)
     _files(app)
-    app.add_middleware(Guard, access=server.access, limits=server.limits)  # type: ignore[arg-type]
+    app.add_middleware(Guard, access=server.access, limits=server.limits, counts=server.requests)  # type: ignore[arg-type]
     return app
 
 
-def _problems(app: FastAPI, server: Server) -> None:
+def _problems(app: FastAPI) -> None:
     def answer(problem: Refused) -> Response:
-        server.requests[problem.status] = server.requests.get(problem.status, 0) + 1
         headers = {name.decode(): value.decode() for name, value in problem.headers()}
         return Response(problem.body(), problem.status, headers)
 
@@ -352,10 +352,13 @@ def _problems(app: FastAPI, server: Server) -> None:
         return answer(error)
 
     @app.exception_handler(HTTPException)
-    @app.exception_handler(404)
-    @app.exception_handler(405)
     async def plain(_: Request, error: HTTPException) -> Response:
-        told = {404: "there is nothing here", 405: "this cannot be done here"}
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, Refused):  # raised while the body was read
+                return answer(cause)
+            cause = cause.__cause__ or cause.__context__
+        told = {404: "there is nothing here", 405: "this cannot be done here", 400: "the form cannot be read"}
         said = answer(Refused(error.status_code, told.get(error.status_code, str(error.detail))))
         for name, value in (error.headers or {}).items():
             said.headers[name] = value
@@ -371,13 +374,6 @@ def _problems(app: FastAPI, server: Server) -> None:
             return answer(Refused(422, f"the field {field} is missing", field))
         reason = str(first["msg"])[:1].lower() + str(first["msg"])[1:200]
         return answer(Refused(422, f"{field}: {reason}" if field else reason, field))
-
-    @app.middleware("http")
-    async def count(request: Request, call_next: Any) -> Response:
-        response = await call_next(request)
-        if response.status_code < 400:
-            server.requests[response.status_code] = server.requests.get(response.status_code, 0) + 1
-        return response
 
 
 def owner_of(request: Request) -> str:

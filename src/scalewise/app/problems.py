@@ -32,6 +32,8 @@ class Refused(ScalewiseError):
         named = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
         if self.retry_after is not None:
             named.append((b"retry-after", str(self.retry_after).encode()))
+        if self.status in (408, 413):  # the rest of the body is not waited for
+            named.append((b"connection", b"close"))
         if self.status == 401:
             named.append((b"www-authenticate", b"Bearer"))
         return named

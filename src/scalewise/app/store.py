@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, parent: Path | None = None) -> None:
         self.parent = parent or own_folder()
+        self.parent.mkdir(mode=0o700, exist_ok=True)
         sweep(self.parent)
         # Nobody may take a folder for a leftover before it is locked: it gets its final name when it is.
         made = Path(tempfile.mkdtemp(prefix="new-", dir=self.parent))
