@@ -18,7 +18,8 @@ from scalewise.app import Limits
 @contextlib.contextmanager
 def running(limits: Limits | None = None, parent: Path | None = None, **access: Any) -> Iterator[tuple[str, Any]]:
     """(address, server) while it runs; `access` as of `access_for`."""
-    from scalewise.app.http import Uvicorn, access_for, build, config_of, listen
+    from scalewise.app.http import build
+    from scalewise.app.serving import Uvicorn, access_for, config_of, listen
 
     socket = listen("127.0.0.1", 0)
     port = socket.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -78,10 +79,8 @@ def send(
                 connection.putheader(name, value)
         connection.endheaders()
         if body:
-            try:
+            with contextlib.suppress(OSError):  # refused before it was read
                 connection.send(body)
-            except OSError:
-                pass  # refused before it was read
         answer = connection.getresponse()
         return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
     finally:
@@ -103,7 +102,12 @@ def png_of(width: int, height: int, size: int = 64) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * size)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * size))
+        + chunk(b"IEND", b"")
+    )
 
 
 # A true PNG of 36 megapixels in a tenth of a megabyte.
@@ -111,7 +115,7 @@ BOMB = png_of(6000, 6000, 6000 * (3 * 6000 + 1))
 
 
 TABLE: list[tuple[str, str, str, dict[str, str], bytes | None, int]] = [
-    # name, method, path, headers, body, status
+    # name, method, path, headers, body, status; long lines, as a table is read across
     ("foreign host", "GET", "/", EVIL, None, 421),
     ("foreign host, models", "GET", "/v1/models", EVIL, None, 421),
     ("foreign host, job", "POST", "/v1/jobs", EVIL, form(FILE), 421),
@@ -193,8 +197,8 @@ TABLE: list[tuple[str, str, str, dict[str, str], bytes | None, int]] = [
     ("a scale that is no number", "POST", "/v1/jobs", {}, form(FILE, ("scale", "nan")), 422),
     ("a scale without end", "POST", "/v1/jobs", {}, form(FILE, ("scale", "inf")), 422),
     ("text as a picture", "POST", "/v1/upscale", {}, form(("file", b"hello", "a.png")), 415),
-    ("SVG as PNG", "POST", "/v1/upscale", {}, form(("file", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.png")), 415),
-    ("a playlist as a picture", "POST", "/v1/upscale", {}, form(("file", b"#EXTM3U\nfile:///etc/passwd", "a.png")), 415),
+    ("SVG as PNG", "POST", "/v1/upscale", {}, form(("file", b"<svg xmlns=''/>", "a.png")), 415),
+    ("a playlist as a picture", "POST", "/v1/upscale", {}, form(("file", b"#EXTM3U\nfile:///etc/a", "a.png")), 415),
     ("nothing as a picture", "POST", "/v1/upscale", {}, form(("file", b"", "a.png")), 422),
     ("a truncated picture", "POST", "/v1/upscale", {}, form(("file", small(200)[:3000], "a.png")), 422),
     ("a header that lies", "POST", "/v1/upscale", {}, form(("file", png_of(1000, 1000), "a.png")), 422),
@@ -244,7 +248,7 @@ def test_the_table_is_long_enough() -> None:
 
 
 def test_every_endpoint_asks_for_the_token(tmp_path: Path) -> None:
-    with running(parent=tmp_path / "store", token="correct horse") as (address, server):
+    with running(parent=tmp_path / "store", token="correct horse") as (address, _):
         paths = server_paths(address)
         assert len(paths) > 15
         for method, path in paths:
@@ -299,7 +303,9 @@ def cookie_of(address: str) -> str:
     return told.partition(";")[0]
 
 
-@pytest.mark.parametrize("name", ["..", ".", "/", "../../etc/passwd", "/etc/passwd", "a\\..\\b.png", "x" * 400, "-o", "%00"])
+@pytest.mark.parametrize(
+    "name", ["..", ".", "/", "../../etc/passwd", "/etc/passwd", "a\\..\\b.png", "x" * 400, "-o", "%00"]
+)
 def test_names_of_files_are_words_and_not_places(server: tuple[str, Any], name: str) -> None:
     address, _ = server
     body = form(("file", PICTURE, name), ("model", "bicubic"))
@@ -313,7 +319,7 @@ def test_names_of_files_are_words_and_not_places(server: tuple[str, Any], name: 
     "raw",
     [
         b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
-        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -330,7 +336,9 @@ def test_requests_that_are_none_are_refused_and_closed(server: tuple[str, Any], 
 def test_chunks_are_counted(server: tuple[str, Any]) -> None:
     head = f"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
     body = form(("file", b"0" * (3 << 20), "a.png"))
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[i : i + 65536]), body[i : i + 65536]) for i in range(0, len(body), 65536))
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(body[i : i + 65536]), body[i : i + 65536]) for i in range(0, len(body), 65536)
+    )
     answer = talk(server[0], head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
     assert answer == b"" or answer.split()[1] == b"413", answer[:200]
 
@@ -338,7 +346,10 @@ def test_chunks_are_counted(server: tuple[str, Any]) -> None:
 def test_chunks_work_otherwise(server: tuple[str, Any]) -> None:
     head = f"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
     body = form(FILE, ("model", "bicubic"))
-    sent = head.encode() + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    sent = head.encode() + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (
+        len(body),
+        body,
+    )
     assert talk(server[0], sent).split()[1] == b"200"
 
 
@@ -405,7 +416,7 @@ def test_nothing_may_be_loaded_from_elsewhere(server: tuple[str, Any]) -> None:
     [("0.0.0.0", None, False, "--token"), ("192.168.1.5", None, False, "--token"), ("127.0.0.1", "short", False, "8")],
 )
 def test_other_machines_need_a_token(host: str, token: str | None, open: bool, says: str) -> None:
-    from scalewise.app.http import access_for
+    from scalewise.app.serving import access_for
     from scalewise.errors import InvalidRequest
 
     with pytest.raises(InvalidRequest, match=says):
@@ -413,10 +424,12 @@ def test_other_machines_need_a_token(host: str, token: str | None, open: bool, s
 
 
 def test_names_that_a_server_goes_by() -> None:
-    from scalewise.app.http import access_for
+    from scalewise.app.serving import access_for
 
     local = access_for("127.0.0.1", 1)
     assert local.knows("localhost") and local.knows("::1") and not local.knows("10.0.0.7") and not local.knows("")
     everywhere = access_for("0.0.0.0", 1, ("pictures.example",), "correct horse")
-    assert everywhere.knows("10.0.0.7") and everywhere.knows("pictures.example") and not everywhere.knows("evil.example")
+    assert (
+        everywhere.knows("10.0.0.7") and everywhere.knows("pictures.example") and not everywhere.knows("evil.example")
+    )
     assert access_for("192.168.1.5", 1, (), None, True).knows("192.168.1.5")

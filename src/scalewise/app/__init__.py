@@ -1,6 +1,7 @@
 """The web page and its interface: one server on FastAPI and uvicorn, one static page, one compute worker.
 
-- http.py: the routes, and `serve`; guard.py: what every request passes first; problems.py: refusals in one sentence
+- serving.py: `serve`; http.py: the routes; forms.py: their fields; guard.py: what every request passes first;
+  problems.py: refusals in one sentence
 - worker.py: one job after another, cancelling, limits, sweeping; store.py: where visitors' files lie
 - tasks.py: what a job does; forecast.py: what it will take: these two know the rest of scalewise
 - static/: the page, as plain files; api_docs.py writes docs/api.md

@@ -1,4 +1,4 @@
-"""The routes: pictures and jobs under /v1, the page, health and metrics, the description of it all; and `serve`."""
+"""The routes: pictures and jobs under /v1, the page, health and metrics, and the description of it all."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import sys
 import time
 import urllib.parse
 import zipfile
@@ -22,20 +20,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from scalewise import __version__
 from scalewise.app.problems import MEDIA_TYPE, Refused
-from scalewise.app.worker import UNEXPECTED, Job, Limits, Picture, Worker
+from scalewise.app.worker import Job, Limits, Picture, Worker
 from scalewise.errors import InvalidRequest
 
 try:
-    import uvicorn
+    import python_multipart  # noqa: F401 (FastAPI reads forms with it)
     from fastapi import Depends, FastAPI, Form, Query, Request, Response, UploadFile
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, StreamingResponse
-    from pydantic import BaseModel, ConfigDict, Field
     from starlette.exceptions import HTTPException
 except ImportError as missing:
     raise InvalidRequest(f"the web page needs {missing.name}: install it with pip install 'scalewise[app]'") from None
 
-from scalewise.app.guard import LOOPBACK, Access, Connection, Guard, machine_names
+from scalewise.app.forms import (
+    ForecastAbout,
+    ForecastWish,
+    JobAbout,
+    JobWish,
+    Part,
+    PictureAbout,
+    PictureWish,
+    UpscaleWish,
+    asked_of,
+    clean_name,
+    result_name,
+)
+from scalewise.app.guard import Access, Guard
 
 if TYPE_CHECKING:
     from scalewise.app.forecast import Speeds
@@ -45,96 +55,6 @@ EVENT_SECONDS = 0.2  # between two events of a job, at least
 PING_SECONDS = 10.0  # an empty event, so that a client that left is noticed
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 TYPES |= {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-
-
-class Wished(BaseModel):
-    """How large, and how. One of scale, size and long_edge; without any the factor is 2."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    scale: float | None = Field(None, ge=1, le=100, description="factor, 1 to 100")
-    size: str | None = Field(None, max_length=20, description="`3840x2160`, `3840x` (width) or `x2160` (height)")
-    long_edge: int | None = Field(None, ge=1, le=1_000_000, description="pixels of the longer side")
-    budget: str = Field("100%", max_length=60, description="share of the full work: `50%`, `0.5`; or seconds: `2s`")
-    model: str = Field("fast", max_length=100, description="a name that `GET /v1/models` lists")
-    format: str | None = Field(None, max_length=20, description="png, jpg, webp, tif, avif, gif; default: the input's")
-    quality: int | None = Field(None, ge=1, le=100, description="of jpg, webp and avif; default: 95")
-    crop: str | None = Field(None, max_length=60, description="`x,y,width,height` in pixels of the input: only this part")
-    projection: str = Field("auto", max_length=10, description="`erp`: a 360° picture, `flat`: none, `auto`: as it says")
-    effort_map: bool = Field(False, description="also draw where the work went")
-
-
-class JobWish(Wished):
-    file: UploadFile | None = Field(None, description="the picture")
-    picture: str | None = Field(None, max_length=100, description="instead of a file: the id of a stored picture")
-    timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which the job ends with status 504")
-    keep: bool = Field(False, description="go on when the client is gone")
-
-
-class UpscaleWish(Wished):
-    file: UploadFile = Field(description="the picture")
-    timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which it ends with status 504")
-
-
-class ForecastWish(Wished):
-    file: UploadFile | None = Field(None, description="the picture")
-    picture: str | None = Field(None, max_length=100, description="instead of a file: the id of a stored picture")
-
-
-class PictureWish(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    file: UploadFile = Field(description="the picture")
-
-
-class Problem(BaseModel):
-    """What went wrong, in one sentence (RFC 9457)."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    field: str | None = None
-
-
-class PictureAbout(BaseModel):
-    id: str
-    name: str
-    width: int
-    height: int
-    format: str
-    pages: int
-    alpha: bool
-    gray: bool
-    depth: str
-    panorama: bool
-    bytes: int
-
-
-class JobAbout(BaseModel):
-    id: str
-    state: str = Field(description="waiting, running, done, failed or cancelled")
-    progress: float = Field(description="in [0, 1]; between two words of the engine the clock counts on")
-    seconds_left: float | None
-    before: int = Field(description="jobs that come first")
-    name: str = Field(description="of the file that will be made")
-    width: int
-    height: int
-    format: str
-    bytes: int | None
-    report: dict[str, Any] | None
-    effort_extent: tuple[float, float] | None = Field(description="width and height of the effort cells over the picture's")
-    problem: Problem | None
-
-
-class ForecastAbout(BaseModel):
-    width: int
-    height: int
-    pages: int
-    seconds: float
-    loss_db: float | None
-    loss: str
-    format: str
 
 
 def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -265,45 +185,22 @@ class Server:
     def metrics(self) -> str:
         worker = self.worker
         states = [job.state for job in list(worker.jobs.values())]
-        lines = []
-        for name, kind, what, values in (
-            ("jobs_total", "counter", "Jobs that ended, by how.", [(f'{{state="{k}"}}', v) for k, v in worker.counts.items()]),
+        ended = [(f'{{state="{state}"}}', count) for state, count in worker.counts.items()]
+        answers = [(f'{{status="{status}"}}', count) for status, count in sorted(self.requests.items())]
+        table = (
+            ("jobs_total", "counter", "Jobs that ended, or were refused for want of room.", ended),
             ("jobs_waiting", "gauge", "Jobs that wait.", [("", states.count("waiting"))]),
             ("jobs_running", "gauge", "Jobs that run.", [("", states.count("running"))]),
-            ("busy_seconds_total", "counter", "Seconds that the worker computed.", [("", round(worker.busy_seconds, 3))]),
+            ("busy_seconds_total", "counter", "Seconds of computing.", [("", round(worker.busy_seconds, 3))]),
             ("pictures", "gauge", "Uploads that are kept.", [("", len(worker.pictures))]),
-            ("responses_total", "counter", "Answers, by status.", [(f'{{status="{k}"}}', v) for k, v in sorted(self.requests.items())]),
+            ("responses_total", "counter", "Answers.", answers),
             ("uptime_seconds", "gauge", "Since the start.", [("", round(time.time() - self.started, 1))]),
-        ):  # fmt: skip
+        )
+        lines = []
+        for name, kind, what, values in table:
             lines += [f"# HELP scalewise_{name} {what}", f"# TYPE scalewise_{name} {kind}"]
             lines += [f"scalewise_{name}{labels} {value}" for labels, value in values]
         return "\n".join(lines) + "\n"
-
-
-def asked_of(wish: Wished) -> Any:
-    """The form's fields as `tasks.Wish`."""
-    from scalewise.app.tasks import Wish
-
-    crop = None
-    if wish.crop is not None:
-        match = re.fullmatch(r"\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*", wish.crop)
-        if match is None:
-            raise Refused(422, f"crop {wish.crop[:40]!r} is not a box: write x,y,width,height", "crop")
-        crop = tuple(int(part) for part in match.groups())
-    named = wish.model_dump(include={"scale", "size", "long_edge", "budget", "model", "quality", "projection"})
-    return Wish(**named, format=wish.format or None, crop=crop, effort_map=wish.effort_map)
-
-
-def clean_name(name: str | None) -> str:
-    """What a visitor calls a file: its last part, without what a terminal or a file system takes for more."""
-    last = re.split(r"[/\\]", name or "")[-1]
-    return re.sub(r"[\x00-\x1f\x7f\"<>|:*?\u202a-\u202e\u2066-\u2069]", "", last).strip(". ")[-120:] or "picture"
-
-
-def result_name(name: str, wish: Wished, out: tuple[int, int], suffix: str) -> str:
-    stem = name.rpartition(".")[0] or name
-    by_factor = wish.size is None and wish.long_edge is None and wish.crop is None
-    return f"{stem}_{f'{wish.scale or 2:g}x' if by_factor else f'{out[1]}x{out[0]}'}{suffix}"
 
 
 def attached(name: str) -> dict[str, str]:
@@ -389,8 +286,8 @@ def _jobs(app: FastAPI, server: Server) -> None:
 
     @app.post("/v1/jobs", status_code=202, tags=["jobs"], responses=wrong, dependencies=ONE_FORM, summary="Start a job")
     async def start(wish: Annotated[JobWish, Form(media_type="multipart/form-data")], owner: Owner) -> JobAbout:
-        """Takes a picture, answers at once with the job's id. Follow it by `GET /v1/jobs/{id}` or its events; a job that
-        nobody looks at for half a minute is cancelled, unless `keep` is true."""
+        """Takes a picture, answers at once with the job's id. Follow it by `GET /v1/jobs/{id}` or its events; a job
+        that nobody looks at for half a minute is cancelled, unless `keep` is true."""
         picture, came = await server.picture_of(owner, wish)
         try:
             job = await server.shortly(server.submit, owner, picture, wish, wish.keep)
@@ -403,7 +300,9 @@ def _jobs(app: FastAPI, server: Server) -> None:
     async def look(id: str, owner: Owner) -> JobAbout:
         return JobAbout(**server.job_about(worker.job(id, owner)))
 
-    events_told = {200: {"description": "one event `job` whenever something changed", "content": {"text/event-stream": {}}}}
+    events_told = {
+        200: {"description": "one event `job` whenever something changed", "content": {"text/event-stream": {}}}
+    }
 
     @app.get(
         "/v1/jobs/{id}/events", tags=["jobs"], responses={**events_told, **told(404)}, summary="The same, as it changes"
@@ -446,15 +345,17 @@ def _jobs(app: FastAPI, server: Server) -> None:
 
     @app.get("/v1/jobs/{id}/effort-map", tags=["jobs"], responses={**binary("the map", "image/png"), **gone})
     async def effort_map(id: str, owner: Owner, cells: bool = False) -> Response:
-        """Where the work went: over the gray picture, if the job was asked for `effort_map`; or, with `cells`, one pixel
-        for each unit of work. Dark blue is the least, yellow the most."""
+        """Where the work went: over the gray picture, if the job was asked for `effort_map`; or, with `cells`, one
+        pixel for each unit of work. Dark blue is the least, yellow the most."""
         _, done = server.result_of(id, owner)
         if not cells and done.drawn is None:
             raise Refused(404, "this job drew no effort map: start it with effort_map=true, or ask for cells=true")
         path = done.cells if cells else done.drawn
         return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
-    @app.get("/v1/jobs/{id}/preview", tags=["pictures of pictures"], responses={**binary("the picture", "image/*"), **gone})
+    @app.get(
+        "/v1/jobs/{id}/preview", tags=["pictures of pictures"], responses={**binary("the picture", "image/*"), **gone}
+    )
     async def preview(id: str, owner: Owner) -> Response:
         """The first page of the result, smaller if it is large, as a browser can show it."""
         from scalewise.app import tasks
@@ -527,7 +428,9 @@ def _jobs(app: FastAPI, server: Server) -> None:
             worker.drop_job(job.id, owner)
 
     @app.post("/v1/forecast", tags=["jobs"], responses=wrong, dependencies=ONE_FORM, summary="What a job would take")
-    async def foresee(wish: Annotated[ForecastWish, Form(media_type="multipart/form-data")], owner: Owner) -> ForecastAbout:
+    async def foresee(
+        wish: Annotated[ForecastWish, Form(media_type="multipart/form-data")], owner: Owner
+    ) -> ForecastAbout:
         """Size, seconds, and how much is given away against full effort; or the refusal that the job would get."""
         from scalewise.app import forecast
 
@@ -552,18 +455,6 @@ async def _pieces(file: Any) -> AsyncIterator[bytes]:
     with file:
         while piece := await asyncio.to_thread(file.read, 1 << 18):
             yield piece
-
-
-class Part(BaseModel):
-    """A box in pixels of the picture, and the pixels of width that are needed of it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    x: int = Field(ge=0, le=1_000_000)
-    y: int = Field(ge=0, le=1_000_000)
-    w: int = Field(ge=1, le=1_000_000)
-    h: int = Field(ge=1, le=1_000_000)
-    width: int = Field(4096, ge=1, le=8192)
 
 
 async def _shown(server: Server, make: Callable[[Path], tuple[bytes, str]], path: Path) -> Response:
@@ -682,84 +573,4 @@ def _files(app: FastAPI) -> None:
         return served(name)
 
 
-class Uvicorn(uvicorn.Server):
-    """Ends waiting answers as soon as a signal comes, so that they can be finished in time; says when it listens."""
-
-    def __init__(self, config: uvicorn.Config, worker: Worker, ready: Callable[[], None] | None = None) -> None:
-        super().__init__(config)
-        self.worker, self.ready = worker, ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.ready is not None and self.started:
-            self.ready()
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        self.worker.stop()
-        super().handle_exit(sig, frame)
-
-
-def config_of(app: FastAPI, **named: Any) -> uvicorn.Config:
-    """How uvicorn runs it, here and in tests."""
-    told = {"http": Connection, "ws": "none", "lifespan": "on", "access_log": False, "log_level": "warning"}
-    told |= {"server_header": False, "proxy_headers": False, "timeout_keep_alive": 10, "timeout_graceful_shutdown": 5}
-    return uvicorn.Config(app, **(told | {"h11_max_incomplete_event_size": 32768} | named))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at the address. Raises InvalidRequest."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, proto)
-        if sys.platform != "win32":
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InvalidRequest(f"cannot listen at {host}:{port}: {reason.lower()} (choose another --port or --host)") from None
-    found.set_inheritable(True)
-    return found
-
-
-def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
-
-
-def access_for(host: str, port: int, allow: tuple[str, ...] = (), token: str | None = None, open: bool = False) -> Access:
-    """Raises InvalidRequest where other machines could come in without a token, and nobody said that they may."""
-    if token is not None and len(token) < 8:
-        raise InvalidRequest("--token is short: give at least 8 characters")
-    if not is_loopback(host) and token is None and not open:
-        raise InvalidRequest(
-            f"--host {host} lets other machines in: give --token SECRET, which they have to know, or --open to let "
-            "everybody use this server"
-        )
-    everywhere = host in ("0.0.0.0", "::", "")
-    names = (*LOOPBACK, *(name.strip("[]").lower() for name in allow))
-    names += machine_names() if everywhere else (host.strip("[]").lower(),)
-    return Access(names, token, everywhere, cookie=f"scalewise-{port}")  # cookies are shared by all ports
-
-
-def serve(
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    limits: Limits | None = None,
-    *,
-    access: Access | None = None,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Run the server until it is interrupted. Raises InvalidRequest."""
-    access = access or access_for(host, port)
-    found = listen(host, port)
-    app = build(limits, access)
-    name = "localhost" if host == "127.0.0.1" else f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{port}/" + (f"#token={urllib.parse.quote(access.token)}" if access.token else "")
-    worker: Worker = app.state.server.worker
-    runner = Uvicorn(config_of(app), worker, lambda: say(f"scalewise: {address}  (Ctrl+C ends it)"))
-    try:
-        runner.run(sockets=[found])
-    finally:
-        worker.close(0)  # where uvicorn could not end it
-
-
-__all__ = ["Server", "Uvicorn", "access_for", "build", "config_of", "listen", "serve"]
+__all__ = ["Server", "build"]

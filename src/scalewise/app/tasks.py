@@ -32,7 +32,7 @@ from scalewise.errors import (
     UnwritableOutput,
 )
 from scalewise.grid import Box, Size
-from scalewise.images import WRITABLE, Encoding, Source
+from scalewise.images import WRITABLE, Encoding
 from scalewise.pages import enlarge_pages
 from scalewise.pipeline import Job as How
 
@@ -42,6 +42,7 @@ VIEW = 4_000_000  # pixels of one view, at most
 LOSSLESS = 5_000_000  # pixels up to which a preview is a PNG
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 SEVERAL = ("tiff", "gif", "webp")  # formats that hold pages or frames
+NOTHING = 0  # of the metadata: libvips' VipsForeignKeep
 _SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
 _LOADERS = {"avif": "heif", "heic": "heif"}
 
@@ -172,7 +173,9 @@ def parsed_size(text: str, size: Size) -> Size:
     """`3840x2160`, `3840x` (width) or `x2160` (height) → (H, W) of a picture of `size`. Raises Refused."""
     match = re.fullmatch(r"(\d{1,6})?\s*[x×]\s*(\d{1,6})?", text.strip().lower())
     if not match or not (match[1] or match[2]):
-        raise Refused(422, f"size {text[:40]!r} is not a size: write 3840x2160, 3840x (width) or x2160 (height)", "size")
+        raise Refused(
+            422, f"size {text[:40]!r} is not a size: write 3840x2160, 3840x (width) or x2160 (height)", "size"
+        )
     width = int(match[1]) if match[1] else max(1, round(size[1] * int(match[2]) / size[0]))
     height = int(match[2]) if match[2] else max(1, round(size[0] * int(match[1]) / size[1]))
     return height, width
@@ -218,7 +221,9 @@ def check(facts: Facts, wish: Wish, limits: Limits) -> Size:
     with said_of("quality"):
         Encoding(wish.quality)
     if wish.projection not in ("auto", "flat", "erp"):
-        raise Refused(422, f"projection {wish.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection")
+        raise Refused(
+            422, f"projection {wish.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
+        )
     if suffix in (".jpg", ".jpeg") and facts.alpha:
         raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
     pages = facts.pages if box is None and suffix in (".tif", ".tiff", ".gif", ".webp") else 1
@@ -302,7 +307,9 @@ def enlarge(
         def size_of(size: Size) -> Size:
             return out_size(size, wish) if box is None else ahead.canvas
 
-        album = images.create_pages(folder / f"result{suffix}", like, size_of, encoding=Encoding(wish.quality, note=note))
+        album = images.create_pages(
+            folder / f"result{suffix}", like, size_of, encoding=Encoding(wish.quality, note=note)
+        )
         left = like.pages - len(album)
 
         def told(share: float) -> None:
@@ -310,7 +317,9 @@ def enlarge(
 
         picture, report = enlarge_pages(album, loaded.model, budget, how, told, ahead=ahead)
         if left > 0:
-            said = f"the first of {like.pages} pages or frames: {suffix[1:]} does not hold them (ask for tif, gif or webp)"
+            said = (
+                f"the first of {like.pages} pages or frames: {suffix[1:]} does not hold them (ask for tif, gif or webp)"
+            )
             report = replace(report, notes=(*report.notes, said))
         cells, extent = _cells(report, source.size, folder)
         drawn = None
@@ -343,15 +352,15 @@ def media_type(path: Path) -> str:
 
 def thumbnail(path: Path, side: int = THUMBNAIL) -> bytes:
     """A PNG of a file that `look` accepted: its first page in sRGB, upright, at most `side` pixels a side."""
-    return _smaller(path, side).pngsave_buffer(compression=4, keep="none")
+    return _smaller(path, side).pngsave_buffer(compression=4, keep=NOTHING)
 
 
 def preview(path: Path) -> tuple[bytes, str]:
     """The same for the page's canvas, and its media type."""
     image = _smaller(path, PREVIEW)
     if image.hasalpha() or image.width * image.height <= LOSSLESS:
-        return image.pngsave_buffer(compression=1, keep="none"), "image/png"
-    return image.jpegsave_buffer(Q=95, subsample_mode="off", keep="none"), "image/jpeg"
+        return image.pngsave_buffer(compression=1, keep=NOTHING), "image/png"
+    return image.jpegsave_buffer(Q=95, subsample_mode="off", keep=NOTHING), "image/jpeg"
 
 
 def view(path: Path, box: tuple[int, int, int, int], width: int) -> bytes:
@@ -365,7 +374,7 @@ def view(path: Path, box: tuple[int, int, int, int], width: int) -> bytes:
         factor = min(1.0, width / w, math.sqrt(VIEW / (w * h)))
         if factor < 1:
             part = part.resize(factor)
-        return _in_eight_bits(part, path).pngsave_buffer(compression=1, keep="none")
+        return _in_eight_bits(part, path).pngsave_buffer(compression=1, keep=NOTHING)
 
 
 def _smaller(path: Path, side: int) -> pyvips.Image:
@@ -379,7 +388,9 @@ def _smaller(path: Path, side: int) -> pyvips.Image:
                 image = _in_eight_bits(image, path)
             return image.copy_memory()
         except pyvips.Error as error:
-            raise Refused(422, f"the file is truncated or damaged: {str(error).splitlines()[0][:120]}", "file") from None
+            raise Refused(
+                422, f"the file is truncated or damaged: {str(error).splitlines()[0][:120]}", "file"
+            ) from None
 
 
 _DECODED_LOCK = threading.Lock()

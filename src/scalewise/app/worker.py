@@ -95,8 +95,8 @@ class Job(Held):
         if self.told - self.started > self.limit:
             raise Refused(
                 504,
-                f"stopped after {self.limit:g} s, the time that this job was given: ask for a smaller size, or for less "
-                "effort",
+                f"stopped after {self.limit:g} s, the time that this job was given: ask for a smaller size, or for "
+                "less effort",
                 "timeout",
             )
 
@@ -220,8 +220,8 @@ class Worker:
         self._forget(self.job(id, owner))
 
     def _forget(self, job: Job) -> None:
+        self.jobs.pop(job.id, None)  # before it ends: the worker removes the files of a job that is not there any more
         job.cancelled.set()
-        self.jobs.pop(job.id, None)
         if job.done.is_set() or job.state == "waiting":
             shutil.rmtree(job.folder, ignore_errors=True)
 
@@ -261,8 +261,10 @@ class Worker:
         self.counts[state] += 1
         job.touch()
         job.state = state
+        if job.id not in self.jobs:
+            shutil.rmtree(job.folder, ignore_errors=True)
         job.done.set()
-        if job.id not in self.jobs:  # forgotten meanwhile
+        if job.id not in self.jobs:  # forgotten at this moment
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def _watch(self) -> None:

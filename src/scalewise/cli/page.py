@@ -47,15 +47,13 @@ def app(
     per_visitor: Annotated[
         int, typer.Option(help="Jobs of one visitor that may run or wait.", min=1, rich_help_panel=LIMITS)
     ] = 4,
-    seconds: Annotated[
-        float, typer.Option(help="Time that one job may take.", min=1, rich_help_panel=LIMITS)
-    ] = 900.0,
+    seconds: Annotated[float, typer.Option(help="Time that one job may take.", min=1, rich_help_panel=LIMITS)] = 900.0,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
     """Serve the web page and its HTTP interface from this machine. Needs the extra "app"."""
     use_threads(threads)
-    from scalewise.app.http import access_for, serve
+    from scalewise.app.serving import access_for, serve
     from scalewise.app.worker import Limits
 
     access = access_for(host, port, tuple(allow_host or ()), token, everybody)
@@ -64,5 +62,3 @@ def app(
     granted = {"queue": queue, "per_visitor": per_visitor, "seconds": seconds, "device": device}
     limits = Limits(int(max_size * 2**20), int(max_pixels * 1e6), **granted)
     serve(host, port, limits, access=access, say=typer.echo)
-
-

@@ -1,0 +1,365 @@
+"""The jobs of the interface against a running server: results, pages, events, cancelling, limits, refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the page needs the extra `app`")
+
+from app.server import pages, running, small
+
+from scalewise.app import Limits
+from scalewise.app.worker import Job
+
+PHOTO = Path(__file__).resolve().parents[2] / "examples" / "photo.jpg"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Any]]:
+    limits = Limits(queue=3, per_visitor=2, max_pixels=4_000_000)
+    running_server = running(limits, tmp_path_factory.mktemp("store"))
+    with running_server as (address, found), httpx.Client(base_url=address, timeout=120) as client:
+        yield client, found
+
+
+@pytest.fixture
+def gate(server: tuple[httpx.Client, Any]) -> Iterator[threading.Event]:
+    """Holds the worker in a job of its own until it is set."""
+    found, opened, begun = server[1], threading.Event(), threading.Event()
+    picture = found.worker.receive("gate", "x", lambda path: path.write_bytes(b"x"), lambda path: None)
+
+    def wait(job: Job) -> None:
+        begun.set()
+        opened.wait(60)
+
+    job = found.worker.submit("gate", picture, wait, keep=True)
+    assert begun.wait(60)
+    yield opened
+    opened.set()
+    assert job.done.wait(60)
+    found.worker.drop_job(job.id, "gate")
+    found.worker.drop_picture(picture.id, "gate")
+
+
+def start(client: httpx.Client, data: bytes, name: str = "x.png", **form: str) -> httpx.Response:
+    return client.post("/v1/jobs", files={"file": (name, data)}, data={"model": "bicubic", **form})
+
+
+def finished(client: httpx.Client, data: bytes, name: str = "x.png", **form: str) -> dict[str, Any]:
+    """A job, from its stream of events."""
+    started = start(client, data, name, **form)
+    assert started.status_code == 202, started.text
+    told: dict[str, Any] = {}
+    with client.stream("GET", f"/v1/jobs/{started.json()['id']}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                told = json.loads(line[6:])
+    assert told["state"] in ("done", "failed", "cancelled"), "the last event is the end"
+    return told
+
+
+def image_of(client: httpx.Client, job: dict[str, Any], what: str = "result") -> Image.Image:
+    answer = client.get(f"/v1/jobs/{job['id']}/{what}")
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(answer.content))
+
+
+def test_a_job_from_its_start_to_its_result(server: tuple[httpx.Client, Any]) -> None:
+    client, found = server
+    job = finished(client, small(40), "a photo.png", model="fast", scale="2.5", budget="50%", effort_map="true")
+    assert job["state"] == "done" and job["progress"] == 1 and (job["width"], job["height"]) == (100, 100)
+    assert job["report"]["share"] <= 0.5 and job["name"] == "a photo_2.5x.png" and job["problem"] is None
+    assert image_of(client, job).size == (100, 100)
+    assert image_of(client, job, "effort-map").size == (40, 40)
+    cells = image_of(client, job, "effort-map?cells=true").size
+    assert cells == (2, 2) and job["effort_extent"] == [1.6, 1.6]
+    assert client.get(f"/v1/jobs/{job['id']}").json() == job
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert client.get(f"/v1/jobs/{job['id']}").status_code == 404
+    assert not (found.worker.store.root / job["id"]).exists()
+
+
+def test_a_picture_for_a_picture(server: tuple[httpx.Client, Any]) -> None:
+    client, found = server
+    answer = client.post("/v1/upscale", files={"file": ("blob", small(24, format="jpeg"))}, data={"model": "bicubic"})
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/jpeg", "sniffed, not believed"
+    assert Image.open(io.BytesIO(answer.content)).size == (48, 48)
+    assert json.loads(answer.headers["x-scalewise-report"])["size"] == [48, 48]
+    assert "filename*=UTF-8''blob_2x.jpg" in answer.headers["content-disposition"]
+    assert not found.worker.jobs and not found.worker.pictures, "what was answered is gone"
+
+
+@pytest.mark.parametrize(("format", "count"), [("gif", 6), ("tiff", 3), ("webp", 4)])
+def test_every_page_and_frame_is_kept(server: tuple[httpx.Client, Any], format: str, count: int) -> None:
+    client, _ = server
+    data = pages(count, format)
+    stored = client.post("/v1/pictures", files={"file": ("x", data)}).json()
+    assert stored["pages"] == count
+    job = finished(client, data)
+    picture = image_of(client, job)
+    assert getattr(picture, "n_frames", 1) == count and picture.size == (32, 32)
+
+
+def test_frames_that_a_format_cannot_hold_are_said_to_be_left_out(server: tuple[httpx.Client, Any]) -> None:
+    job = finished(server[0], pages(3, "gif"), format="png")
+    assert any("first of 3" in note for note in job["report"]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("form", "size"),
+    [
+        ({"scale": "3"}, (90, 60)),
+        ({"size": "120x80"}, (120, 80)),
+        ({"size": "120x"}, (120, 80)),
+        ({"size": "x80"}, (120, 80)),
+        ({"long_edge": "120"}, (120, 80)),
+        ({}, (60, 40)),
+        ({"scale": "2", "crop": "3,2,10,8"}, (20, 16)),
+    ],
+)
+def test_how_large(server: tuple[httpx.Client, Any], form: dict[str, str], size: tuple[int, int]) -> None:
+    client, _ = server
+    held = io.BytesIO()
+    Image.new("RGB", (30, 20), (200, 30, 30)).save(held, "png")
+    job = finished(client, held.getvalue(), **form)
+    assert (job["width"], job["height"]) == size and image_of(client, job).size == size
+
+
+def test_depth_alpha_and_other_formats(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    held = io.BytesIO()
+    Image.fromarray(np.full((10, 12), 40_000, np.uint16)).save(held, "tiff")
+    job = finished(client, held.getvalue())
+    assert np.asarray(image_of(client, job)).dtype == np.uint16
+    shown = image_of(client, job, "preview")
+    assert shown.format == "PNG" and shown.mode in ("L", "RGB") and abs(np.asarray(shown).mean() - 40_000 / 257) < 2
+    alpha = finished(client, small(12, mode="RGBA"), format="webp")
+    assert image_of(client, alpha).mode == "RGBA" and image_of(client, alpha, "preview").mode == "RGBA"
+    part = client.get(f"/v1/jobs/{alpha['id']}/view", params={"x": 4, "y": 2, "w": 8, "h": 6, "width": 4})
+    assert Image.open(io.BytesIO(part.content)).size == (4, 3)
+
+
+def test_a_part_is_the_pixels_themselves(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    job = finished(client, small(20, seed=3), scale="3")
+    whole = np.asarray(image_of(client, job))
+    part = client.get(f"/v1/jobs/{job['id']}/view", params={"x": 11, "y": 7, "w": 30, "h": 20})
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(part.content))), whole[7:27, 11:41])
+
+
+def test_a_stored_picture_serves_several_jobs(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    stored = client.post("/v1/pictures", files={"file": ("Grüße aus Köln.png", small(16))}).json()
+    assert (stored["width"], stored["height"], stored["format"]) == (16, 16, "png")
+    jobs = []
+    for scale in ("2", "3"):
+        job = client.post("/v1/jobs", data={"picture": stored["id"], "scale": scale, "model": "bicubic"}).json()
+        with client.stream("GET", f"/v1/jobs/{job['id']}/events") as stream:
+            stream.read()
+        jobs.append(job["id"])
+    thumbnail = client.get(f"/v1/pictures/{stored['id']}/thumbnail")
+    assert Image.open(io.BytesIO(thumbnail.content)).size == (16, 16)
+    assert client.delete(f"/v1/pictures/{stored['id']}").status_code == 204
+    assert client.get(f"/v1/jobs/{jobs[0]}/result").status_code == 200, "a job does not need it any more"
+    archive = client.get("/v1/archive", params={"job": jobs})
+    names = zipfile.ZipFile(io.BytesIO(archive.content)).namelist()
+    assert names == ["Grüße aus Köln_2x.png", "Grüße aus Köln_3x.png"]
+
+
+@pytest.mark.parametrize(
+    ("form", "field", "says"),
+    [
+        ({"scale": "0.5"}, "scale", "greater than or equal to 1"),
+        ({"scale": "abc"}, "scale", "number"),
+        ({"scale": "2", "size": "100x"}, "size", "one of"),
+        ({"size": "big"}, "size", "3840x2160"),
+        ({"size": "10x10"}, "size", "smaller"),
+        ({"scale": "100", "crop": None}, "scale", "megapixels"),
+        ({"long_edge": "2500"}, "long_edge", "megapixels"),
+        ({"budget": "a lot"}, "budget", "50%"),
+        ({"budget": "50"}, "budget", "100%"),
+        ({"budget": "50%"}, "budget", "below the least"),
+        ({"model": "fasst"}, "model", "choose one of"),
+        ({"format": "doc"}, "format", "png"),
+        ({"quality": "0"}, "quality", "1"),
+        ({"crop": "1,2,3"}, "crop", "x,y,width,height"),
+        ({"projection": "cube"}, "projection", "erp"),
+        ({"timeout": "-1"}, "timeout", "0"),
+        ({"mask": "x"}, "mask", "no field"),
+    ],
+)
+def test_refusals_name_the_field(server: tuple[httpx.Client, Any], form: dict[str, Any], field: str, says: str) -> None:
+    client, found = server
+    sent = {name: value for name, value in form.items() if value is not None}
+    answer = start(client, small(30), **sent)
+    assert answer.status_code == 422 and answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert told["field"] == field and says in told["detail"], told
+    if field not in ("timeout", "mask"):
+        foreseen = client.post("/v1/forecast", files={"file": small(30)}, data={"model": "bicubic", **sent})
+        assert foreseen.status_code == 422 and foreseen.json() == told, "the forecast says what the job would"
+    assert all(job.done.is_set() for job in found.worker.jobs.values())
+
+
+def test_the_forecast_knows_size_seconds_and_loss(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+
+    def foresee(**form: str) -> dict[str, Any]:
+        return client.post("/v1/forecast", files={"file": small(64)}, data=form).json()
+
+    half, full, few = foresee(budget="50%"), foresee(), foresee(budget="5%")
+    assert half["width"] == 128 and half["seconds"] < full["seconds"] and half["format"] == "png"
+    assert full["loss_db"] == 0 and full["loss"] == "full quality" and 0 < half["loss_db"] < few["loss_db"]
+
+
+def test_too_many_are_refused_and_the_queue_goes_on(server: tuple[httpx.Client, Any], gate: threading.Event) -> None:
+    client, found = server
+    visitors = [{"Authorization": f"Bearer visitor {k}"} for k in range(4)]
+
+    def ask(k: int) -> httpx.Response:
+        return client.post("/v1/jobs", files={"file": small(8)}, data={"model": "bicubic"}, headers=visitors[k])
+
+    first = [ask(0), ask(0)]
+    assert [one.status_code for one in first] == [202, 202] and first[1].json()["before"] == 2
+    mine = ask(0)
+    assert mine.status_code == 429 and int(mine.headers["retry-after"]) > 0
+    assert ask(1).status_code == 202
+    full = ask(2)
+    assert full.status_code == 503 and int(full.headers["retry-after"]) > 0
+    waiting = client.get(f"/v1/jobs/{first[0].json()['id']}/result", headers=visitors[0])
+    assert waiting.status_code == 409 and "waiting" in waiting.json()["detail"]
+    gate.set()
+    for job in list(found.worker.jobs.values()):
+        assert job.done.wait(60) and job.state == "done"
+
+
+def test_a_job_that_waits_can_be_cancelled(server: tuple[httpx.Client, Any], gate: threading.Event) -> None:
+    client, found = server
+    job = start(client, small(8)).json()
+    held = found.worker.jobs[job["id"]]
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert not held.folder.exists()
+    gate.set()
+    assert held.done.wait(60) and held.state == "cancelled"
+
+
+def test_cancelling_ends_a_job_at_its_next_word(
+    server: tuple[httpx.Client, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scalewise.app import tasks
+
+    begun, words = threading.Event(), []
+
+    def endless(upload: Any, facts: Any, wish: Any, folder: Any, limits: Any, progress: Any) -> None:
+        begun.set()
+        while True:
+            words.append(progress(0.4))
+
+    monkeypatch.setattr(tasks, "enlarge", endless)
+    client, found = server
+    job = start(client, small(8)).json()
+    assert begun.wait(60)
+    held = found.worker.jobs[job["id"]]
+    assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "running"
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert held.done.wait(60) and held.state == "cancelled" and not held.folder.exists()
+
+
+def test_the_time_of_a_job_is_limited(server: tuple[httpx.Client, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalewise.app import tasks
+
+    def endless(upload: Any, facts: Any, wish: Any, folder: Any, limits: Any, progress: Any) -> None:
+        while True:
+            progress(0.4)
+
+    monkeypatch.setattr(tasks, "enlarge", endless)
+    client, _ = server
+    job = finished(client, small(8), timeout="0.01")
+    assert job["state"] == "failed" and job["problem"]["status"] == 504 and job["problem"]["field"] == "timeout"
+    assert client.get(f"/v1/jobs/{job['id']}/result").status_code == 504
+    waited = client.post("/v1/upscale", files={"file": small(8)}, data={"model": "bicubic", "timeout": "0.01"})
+    assert waited.status_code == 504 and waited.json()["field"] == "timeout"
+
+
+def test_hanging_up_cancels(server: tuple[httpx.Client, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalewise.app import tasks
+
+    begun = threading.Event()
+
+    def endless(upload: Any, facts: Any, wish: Any, folder: Any, limits: Any, progress: Any) -> None:
+        begun.set()
+        while True:
+            progress(0.4)
+
+    monkeypatch.setattr(tasks, "enlarge", endless)
+    client, found = server
+    with (
+        httpx.Client(base_url=client.base_url, timeout=httpx.Timeout(60, read=0.2)) as leaving,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        leaving.post("/v1/upscale", files={"file": small(8)}, data={"model": "bicubic"})
+    assert begun.wait(60)
+    for job in list(found.worker.jobs.values()):
+        assert job.done.wait(60)
+
+
+def test_an_error_of_ours_is_no_secret_and_no_trace(
+    server: tuple[httpx.Client, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scalewise.app import tasks
+
+    def broken(*given: Any) -> None:
+        raise RuntimeError("/srv/secret/key is wrong")
+
+    monkeypatch.setattr(tasks, "enlarge", broken)
+    job = finished(server[0], small(8))
+    assert job["problem"]["status"] == 500 and "secret" not in json.dumps(job)
+
+
+def test_models_say_what_they_are_for(server: tuple[httpx.Client, Any]) -> None:
+    told = server[0].get("/v1/models").json()
+    models = {one["name"]: one for one in told["models"]}
+    assert told["mask"] is False and told["limits"]["max_pixels"] == 4_000_000
+    assert [name for name, one in models.items() if not one["research"]] == ["fast", "quality", "photo", "pano"]
+    assert models["bicubic"]["least_budget"] == 1 and models["fast"]["least_budget"] < 0.1
+
+
+def test_health_and_metrics(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    assert client.get("/health").json()["status"] == "ok"
+    finished(client, small(8))
+    text = client.get("/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(values['scalewise_jobs_total{state="done"}']) >= 1 and float(values["scalewise_jobs_running"]) == 0
+    assert float(values['scalewise_responses_total{status="202"}']) >= 1
+
+
+def test_the_description_is_true(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    told = client.get("/openapi.json").json()
+    assert told["info"]["title"] == "scalewise"
+    schemas = told["components"]["schemas"]
+    posted = schemas["JobWish"]["properties"]
+    assert set(posted) == {
+        *("file", "picture", "scale", "size", "long_edge", "budget", "model", "format", "quality", "crop"),
+        *("projection", "effort_map", "timeout", "keep"),
+    }
+    assert schemas["JobWish"]["additionalProperties"] is False
+    job = finished(client, small(8))
+    assert set(job) == set(schemas["JobAbout"]["properties"])
+    stored = client.post("/v1/pictures", files={"file": small(8)}).json()
+    assert set(stored) == set(schemas["PictureAbout"]["properties"])
+    problem = client.get("/v1/jobs/nobody").json()
+    assert set(problem) <= set(schemas["Problem"]["properties"])
