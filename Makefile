@@ -9,6 +9,8 @@ PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 comma := ,
 RUNTIME := $(VENV)/.runtime-installed
+AXE_VERSION := 4.10.3
+AXE := $(VENV)/package/axe.min.js
 DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: help demo test slow test-browser parity train-tiny docs wheel clean
@@ -16,7 +18,7 @@ help:
 	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
 	@echo "make test     lint, types and tests (EXTRAS=dev,train,app,geo,ray adds the tests of an extra)"
 	@echo "make slow     the tests that take minutes"
-	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root)"
+	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root), and axe-core by npm"
 	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"
 	@echo "make train-tiny   train and measure all tiny recipes, in any number of calls; DATA=<folder> has train, val, pano360"
 	@echo "make docs     build the documentation site into site/"
@@ -53,7 +55,9 @@ slow: $(DEV)
 test-browser: | $(PY)
 	$(INSTALL) -e ".[dev,app]" playwright
 	command -v chromium >/dev/null || apt-get install --yes --quiet chromium
-	$(PY) -m pytest -m browser tests/browser
+	test -f $(AXE) || { npm pack --silent --pack-destination $(VENV) axe-core@$(AXE_VERSION) && \
+		tar -xzf $(VENV)/axe-core-$(AXE_VERSION).tgz -C $(VENV) package/axe.min.js; }
+	AXE=$(CURDIR)/$(AXE) $(PY) -m pytest -m browser tests/browser
 
 parity: $(DEV)
 	$(PY) tests/parity/run.py $(GOLDEN)

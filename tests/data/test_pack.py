@@ -31,7 +31,7 @@ sys.meta_path.insert(0, Missing())
 from scalewise.recipes.__main__ import main
 sys.exit(main())
 """
-BLOCKED = {"pyvips", "PIL", "scipy", "typer", "rich", "jaxtyping", "psutil", "tensorboard", "gradio"}
+BLOCKED = {"pyvips", "PIL", "scipy", "typer", "rich", "jaxtyping", "psutil", "tensorboard", "fastapi"}
 
 
 def pictures() -> list[torch.Tensor]:

@@ -227,6 +227,7 @@ def build(limits: Limits | None = None, access: Access | None = None, parent: Pa
         redoc_url=None,
         openapi_url="/openapi.json",
         lifespan=life,
+        responses=told(422),  # or FastAPI would describe an answer of its own
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.server = server
@@ -335,7 +336,12 @@ def _jobs(app: FastAPI, server: Server) -> None:
 
     gone = told(404, 409, 410, 422, 504)
 
-    @app.get("/v1/jobs/{id}/result", tags=["jobs"], responses={**binary("the picture", "image/*"), **gone})
+    @app.get(
+        "/v1/jobs/{id}/result",
+        tags=["jobs"],
+        summary="The enlarged picture",
+        responses={**binary("the picture", "image/*"), **gone},
+    )
     async def result(id: str, owner: Owner) -> Response:
         """The enlarged picture, with the metadata that are still true of it."""
         from scalewise.app.tasks import media_type
@@ -343,10 +349,15 @@ def _jobs(app: FastAPI, server: Server) -> None:
         job, done = server.result_of(id, owner)
         return FileResponse(done.picture, media_type=media_type(done.picture), headers=attached(job.about["name"]))
 
-    @app.get("/v1/jobs/{id}/effort-map", tags=["jobs"], responses={**binary("the map", "image/png"), **gone})
+    @app.get(
+        "/v1/jobs/{id}/effort-map",
+        tags=["jobs"],
+        summary="Where the work went",
+        responses={**binary("the map", "image/png"), **gone},
+    )
     async def effort_map(id: str, owner: Owner, cells: bool = False) -> Response:
-        """Where the work went: over the gray picture, if the job was asked for `effort_map`; or, with `cells`, one
-        pixel for each unit of work. Dark blue is the least, yellow the most."""
+        """Over the gray picture, if the job was asked for `effort_map`; or, with `cells`, one pixel for each unit of
+        work. Dark blue is the least, yellow the most."""
         _, done = server.result_of(id, owner)
         if not cells and done.drawn is None:
             raise Refused(404, "this job drew no effort map: start it with effort_map=true, or ask for cells=true")
@@ -354,7 +365,10 @@ def _jobs(app: FastAPI, server: Server) -> None:
         return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
     @app.get(
-        "/v1/jobs/{id}/preview", tags=["pictures of pictures"], responses={**binary("the picture", "image/*"), **gone}
+        "/v1/jobs/{id}/preview",
+        tags=["pictures of pictures"],
+        summary="A result, smaller",
+        responses={**binary("the picture", "image/*"), **gone},
     )
     async def preview(id: str, owner: Owner) -> Response:
         """The first page of the result, smaller if it is large, as a browser can show it."""
@@ -363,7 +377,12 @@ def _jobs(app: FastAPI, server: Server) -> None:
         _, done = server.result_of(id, owner)
         return await _shown(server, tasks.preview, done.picture)
 
-    @app.get("/v1/jobs/{id}/view", tags=["pictures of pictures"], responses={**binary("the part", "image/png"), **gone})
+    @app.get(
+        "/v1/jobs/{id}/view",
+        tags=["pictures of pictures"],
+        summary="A part of a result",
+        responses={**binary("the part", "image/png"), **gone},
+    )
     async def view(id: str, owner: Owner, part: Annotated[Part, Query()]) -> Response:
         """A part of the result, pixel by pixel."""
         _, done = server.result_of(id, owner)
@@ -373,7 +392,12 @@ def _jobs(app: FastAPI, server: Server) -> None:
     async def drop(id: str, owner: Owner) -> None:
         worker.drop_job(id, owner)
 
-    @app.get("/v1/archive", tags=["jobs"], responses={**binary("the results", "application/zip"), **gone})
+    @app.get(
+        "/v1/archive",
+        tags=["jobs"],
+        summary="Several results",
+        responses={**binary("the results", "application/zip"), **gone},
+    )
     async def archive(owner: Owner, job: Annotated[list[str], Query(max_length=500)]) -> Response:
         """The results of several jobs as one zip."""
         chosen = [server.result_of(id, owner)[0] for id in job]
@@ -490,7 +514,9 @@ def _pictures(app: FastAPI, server: Server) -> None:
 
     shown = {**binary("the picture", "image/*"), **told(404, 422)}
 
-    @app.get("/v1/pictures/{id}/thumbnail", tags=["pictures of pictures"], responses=shown)
+    @app.get(
+        "/v1/pictures/{id}/thumbnail", tags=["pictures of pictures"], summary="A stored picture, tiny", responses=shown
+    )
     async def thumbnail(id: str, owner: Owner) -> Response:
         """At most 320 pixels a side, as a browser can show it."""
         from scalewise.app import tasks
@@ -498,14 +524,18 @@ def _pictures(app: FastAPI, server: Server) -> None:
         path = worker.picture(id, owner).path
         return await _shown(server, lambda path: (tasks.thumbnail(path), "image/png"), path)
 
-    @app.get("/v1/pictures/{id}/preview", tags=["pictures of pictures"], responses=shown)
+    @app.get(
+        "/v1/pictures/{id}/preview", tags=["pictures of pictures"], summary="A stored picture, smaller", responses=shown
+    )
     async def preview(id: str, owner: Owner) -> Response:
         """The first page, smaller if it is large, as a browser can show it."""
         from scalewise.app import tasks
 
         return await _shown(server, tasks.preview, worker.picture(id, owner).path)
 
-    @app.get("/v1/pictures/{id}/view", tags=["pictures of pictures"], responses=shown)
+    @app.get(
+        "/v1/pictures/{id}/view", tags=["pictures of pictures"], summary="A part of a stored picture", responses=shown
+    )
     async def view(id: str, owner: Owner, part: Annotated[Part, Query()]) -> Response:
         """A part of the picture, pixel by pixel."""
         return await _part(server, worker.picture(id, owner).path, part)
@@ -521,7 +551,7 @@ def _pictures(app: FastAPI, server: Server) -> None:
 def _others(app: FastAPI, server: Server) -> None:
     limits = server.limits
 
-    @app.get("/v1/models", tags=["about the server"], responses=told(401))
+    @app.get("/v1/models", tags=["about the server"], summary="What can be asked for", responses=told(401))
     async def models() -> dict[str, Any]:
         """The models that can be named, what else this server can do, and its limits."""
         from scalewise.app import tasks
@@ -530,17 +560,24 @@ def _others(app: FastAPI, server: Server) -> None:
         granted = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels, "seconds": limits.seconds}
         return {"models": found, "formats": list(tasks.FORMATS), "mask": False, "limits": granted}
 
-    @app.get("/health", tags=["about the server"])
+    @app.get("/health", tags=["about the server"], summary="Whether it lives")
     async def health() -> dict[str, Any]:
         """Answers while the server lives, also when it is busy."""
         return {"status": "ending" if server.worker.closing.is_set() else "ok", "version": __version__}
 
-    @app.get("/metrics", tags=["about the server"], responses={200: {"content": {"text/plain": {}}}, **told(401)})
+    @app.get(
+        "/metrics",
+        tags=["about the server"],
+        summary="Counters",
+        responses={200: {"content": {"text/plain": {}}}, **told(401)},
+    )
     async def metrics() -> Response:
         """Counters and gauges, as Prometheus reads them."""
         return Response(server.metrics(), media_type="text/plain; version=0.0.4")
 
-    @app.post("/v1/session", status_code=204, tags=["about the server"], responses=told(401))
+    @app.post(
+        "/v1/session", status_code=204, tags=["about the server"], summary="Come in with the token", responses=told(401)
+    )
     async def session() -> None:
         """With the server's token: sets the cookie that the page goes on with."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REQUIRED = ("torch", "numpy", "pyvips", "safetensors", "pillow", "typer", "rich", "psutil", "jaxtyping")
 OPTIONAL = {  # what each library that need not be there is for
     "lightning": "training",
-    "gradio": "the web page",
+    "fastapi": "the web page",
     "ray": "many machines",
     "rasterio": "maps with coordinates",
     "onnx": "export",
