@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 comma := ,
 RUNTIME := $(VENV)/.runtime-installed
-AXE_VERSION := 4.10.3
+AXE_VERSION := 4.14.1
 AXE := $(VENV)/package/axe.min.js
 DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 

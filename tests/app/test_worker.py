@@ -21,7 +21,7 @@ from scalewise.app.worker import Job, Limits, Picture, Worker
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
-    made = Worker(Limits(grace_seconds=30), tmp_path / "store")
+    made = Worker(Limits(grace_seconds=30), tmp_path / "store").start()
     yield made
     made.close()
     assert not (tmp_path / "store").exists(), "nothing is left"
@@ -70,7 +70,7 @@ def test_an_upload_that_is_refused_leaves_nothing(worker: Worker) -> None:
 
 
 def test_the_room_of_a_visitor_is_limited(tmp_path: Path) -> None:
-    worker = Worker(Limits(visitor_bytes=10, store_bytes=100), tmp_path / "store")
+    worker = Worker(Limits(visitor_bytes=10, store_bytes=100), tmp_path / "store").start()
     try:
 
         def store(owner: str) -> Picture:
@@ -116,7 +116,7 @@ def test_a_job_forgotten_while_it_runs_leaves_nothing(worker: Worker) -> None:
 
 
 def test_closing_cancels_and_refuses(tmp_path: Path) -> None:
-    worker = Worker(Limits(), tmp_path / "store")
+    worker = Worker(Limits(), tmp_path / "store").start()
     picture = picture_of(worker)
     jobs = [worker.submit("me", picture, endless) for _ in range(3)]
     worker.close()

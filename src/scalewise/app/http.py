@@ -215,6 +215,7 @@ def build(limits: Limits | None = None, access: Access | None = None, parent: Pa
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        server.worker.start()
         yield
         server.short.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(server.worker.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import urllib.parse
@@ -15,6 +16,8 @@ from scalewise.app.guard import HEADER_BYTES, LOOPBACK, Access, Connection, mach
 from scalewise.app.http import build
 from scalewise.app.worker import Limits, Worker
 from scalewise.errors import InvalidRequest
+
+ENDED = 130  # the exit code of what a signal ended
 
 
 class Uvicorn(uvicorn.Server):
@@ -105,7 +108,8 @@ def serve(
     try:
         runner.run(sockets=[found])
     finally:
-        worker.close(0)  # where uvicorn could not end it
+        if not worker.close(0):  # Python would crash at its end, under the thread that computes
+            os._exit(ENDED)
 
 
 __all__ = ["Uvicorn", "access_for", "config_of", "listen", "serve"]

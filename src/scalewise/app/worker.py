@@ -134,8 +134,11 @@ class Worker:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="scalewise-worker", daemon=True)
         self._sweeper = threading.Thread(target=self._watch, name="scalewise-sweeper", daemon=True)
+
+    def start(self) -> Worker:
         self._thread.start()
         self._sweeper.start()
+        return self
 
     # --- pictures ---
 
@@ -298,12 +301,14 @@ class Worker:
         for job in list(self.jobs.values()):
             job.cancelled.set()
 
-    def close(self, wait: float = 10) -> None:
-        """End, and remove all files."""
+    def close(self, wait: float = 10) -> bool:
+        """End, and remove all files. False if a job still computes after `wait` seconds."""
         self.stop()
         self._waiting.put(None)
-        self._thread.join(wait)
+        if self._thread.is_alive():
+            self._thread.join(wait)
         self.store.close()
+        return not self._thread.is_alive()
 
 
 def _of(held: dict[str, Any], id: str, owner: str, kind: str) -> Any:
