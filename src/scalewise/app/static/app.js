@@ -470,10 +470,12 @@ function setSettings(held) {
   if (card) card.checked = true; else setResearch(held.model);
 }
 
+const before = sessionStorage.getItem(KEPT);   // of the page before the reload
+
 async function restore() {
   let held;
-  try { held = JSON.parse(sessionStorage.getItem(KEPT)); } catch { held = null; }
-  if (!held) return;
+  try { held = JSON.parse(before); } catch { held = null; }
+  if (!held || items.length) return;            // somebody was quicker
   setSettings(held.settings);
   for (const { name, id, jobId, asked } of held.kept || []) {
     try {
