@@ -39,7 +39,7 @@ from scalewise.pipeline import Job as How
 THUMBNAIL = 320  # pixels a side at most
 PREVIEW = 2400  # pixels a side at most of what the page is shown at first; `view` gives every pixel
 VIEW = 4_000_000  # pixels of one view, at most
-LOSSLESS = 5_000_000  # pixels up to which a preview is a PNG
+LOSSLESS = 5_000_000  # pixels up to which a preview has all of them, as a PNG or as the file itself
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 SEVERAL = ("tiff", "gif", "webp")  # formats that hold pages or frames
 NOTHING = 0  # of the metadata: libvips' VipsForeignKeep
@@ -356,7 +356,12 @@ def thumbnail(path: Path, side: int = THUMBNAIL) -> bytes:
 
 
 def preview(path: Path) -> tuple[bytes, str]:
-    """The same for the page's canvas, and its media type."""
+    """The same for the page's canvas, and its media type; the file itself where a browser can show it as it is."""
+    with said_of("file"):
+        source = images.open(path)
+    plain = source.format in ("jpeg", "png", "webp") and source.dtype == "uint8" and source.pages == 1
+    if plain and source.size[0] * source.size[1] <= LOSSLESS:
+        return path.read_bytes(), f"image/{source.format}"
     image = _smaller(path, PREVIEW)
     if image.hasalpha() or image.width * image.height <= LOSSLESS:
         return image.pngsave_buffer(compression=1, keep=NOTHING), "image/png"

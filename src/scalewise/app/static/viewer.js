@@ -148,7 +148,7 @@ export class Viewer {
     if (this.before) this.clipped(0, cut, stage[1], () => this.paintLayer(this.before, rect, true));
     if (this.after && !this.peek) this.clipped(cut, stage[0], stage[1], () => this.paintLayer(this.after, rect, this.scale < 2));
     if (this.effort && this.effortShown) {
-      c.globalAlpha = 0.6;
+      c.globalAlpha = 0.5;
       c.imageSmoothingEnabled = false;
       c.save();
       c.beginPath(); c.rect(...rect); c.clip();
