@@ -26,15 +26,15 @@ from rich.console import Console
 from rich.table import Table
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.budget.route import paint
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible
-from scalewise.inference import Dtype, fast_bf16, for_inference, numbers, pick_dtype
-from scalewise.model import Model, SuperResolver
-from scalewise.patch_paths import PatchPaths
+from scalewise.machine.device import Dtype, fast_bf16, for_inference, numbers, pick_dtype
+from scalewise.models.model import Model, SuperResolver
+from scalewise.models.patchwise import PatchPaths
 from scalewise.pipeline import Job, enlarge
-from scalewise.route import paint
 from scalewise.upsamplers.fixed import DirectShuffle
 
 LR_SIZE = (339, 510)

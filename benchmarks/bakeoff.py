@@ -41,10 +41,10 @@ from scalewise.recipes.fast import FAST, QUALITY, exits_of
 from scalewise.recipes.fixed import CARN_X4, SRRESNET_X4
 from scalewise.recipes.pairs import pair_recipe
 from scalewise.recipes.tadt import TADT_LIIF
-from scalewise.training.exits import ExitLoss
-from scalewise.training.losses import l1
+from scalewise.training.device_loop import WARM_STEPS, Run, load_pictures
+from scalewise.training.losses.exits import ExitLoss
+from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Buildable, Recipe, Stage, cosine
-from scalewise.training.resident import WARM_STEPS, Run, load_pictures
 from scalewise.zoo import Network
 
 SCALES = (2.0, 2.7, 3.0, 4.0, 6.0)
@@ -249,7 +249,7 @@ def timed(asked: argparse.Namespace) -> None:
 def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, float], float]) -> None:
     """Adds `what` at every scale and budget to each entrant's JSON file, and to bicubic's."""
     from scalewise import zoo
-    from scalewise.effort import Budget
+    from scalewise.budget.budget import Budget
     from scalewise.errors import BudgetInfeasible
     from scalewise.evaluate import bicubic, upscaler_of
     from scalewise.pipeline import Job
@@ -284,7 +284,7 @@ def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, floa
 
 def table(asked: argparse.Namespace) -> None:
     """Markdown, by PSNR at ×4, and the plot."""
-    from scalewise.reporting import table_text
+    from scalewise.evaluate.tables import table_text
 
     rows = []
     for path in sorted(asked.out.glob("*.json")):

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
-from scalewise.inference import Dtype
+from scalewise.budget.budget import Budget
+from scalewise.machine.device import Dtype
 from scalewise.pipeline import Job, enlarge
 
 BUDGETS = (0.25, 0.5, 0.75, 1.0)

@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.camixer import SMALL, CAMixer
 from scalewise.encoders.carn import CARN
@@ -43,17 +43,17 @@ from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame, Size
-from scalewise.inference import for_inference, numbers, pick_device
-from scalewise.model import Model, SuperResolver
+from scalewise.geometry.grid import Frame, Size
+from scalewise.machine.device import for_inference, numbers, pick_device
+from scalewise.models.early_exit import PatchExits
+from scalewise.models.model import Model, SuperResolver
+from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.patchwise import PatchPaths
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.classsr import ClassSR
 from scalewise.multiexit.enaf import CARNExits, FSRCNNExits, SRResNetExits
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_exits import PatchExits
-from scalewise.patch_paths import PatchPaths
-from scalewise.patches import PatchRouted
 from scalewise.routing.estimator import ClassRouter, ENAFRouter
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.ciaosr import CiaoSR

@@ -38,17 +38,17 @@ from encoders import published
 from upsamplers import literal
 
 from scalewise import compat, images
-from scalewise.effort import Budget, Effort
+from scalewise.budget.budget import Budget, Effort
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
+from scalewise.evaluate.metrics import eight_bit, psnr
 from scalewise.evaluate.pairs import find_pairs, load_pair
 from scalewise.evaluate.protocols import find_protocol
-from scalewise.grid import Frame, rectangle
-from scalewise.inference import for_inference, numbers
-from scalewise.metrics import eight_bit, psnr
-from scalewise.model import Model, SuperResolver, pad_to_grid
-from scalewise.patch_paths import PatchPaths
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.machine.device import for_inference, numbers
+from scalewise.models.model import Model, SuperResolver, pad_to_grid
+from scalewise.models.patchwise import PatchPaths
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import DirectShuffle, PixelShuffle, ResNetTail
 from scalewise.upsamplers.liif import LIIF

@@ -23,16 +23,16 @@ from adaptive_training import WANTED, centre, pair
 from torch import Tensor
 
 from scalewise import zoo
+from scalewise.budget.budget import Budget
+from scalewise.budget.route import Route
 from scalewise.data import decode_folder
-from scalewise.effort import Budget
 from scalewise.encoders.camixer import CAMixer
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.errors import BudgetInfeasible
 from scalewise.evaluate import bicubic, find_protocol, make_lr, predict, score, upscaler_of, wrapped
-from scalewise.grid import Frame
-from scalewise.model import Model, SuperResolver
-from scalewise.resize import imresize
-from scalewise.route import Route
+from scalewise.geometry.grid import Frame
+from scalewise.geometry.resize import imresize
+from scalewise.models.model import Model, SuperResolver
 
 WANTED_RANK = 0.5
 SLACK = 0.005  # dB by which a larger budget may be worse: less than the second digit that is printed

@@ -30,15 +30,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.srresnet import SRResNet
-from scalewise.exporting import export
-from scalewise.grid import Frame
-from scalewise.inference import fast_bf16, for_inference, numbers
-from scalewise.model import Model, SuperResolver
+from scalewise.export.onnx_file import export
+from scalewise.geometry.grid import Frame
+from scalewise.machine.device import fast_bf16, for_inference, numbers
+from scalewise.models.model import Model, SuperResolver
+from scalewise.models.patchwise import PatchPaths
 from scalewise.multiexit.enaf import ExitNetwork
-from scalewise.patch_paths import PatchPaths
 from scalewise.upsamplers.fixed import PixelShuffle, ResNetTail
 
 SIZE, SCALE = (180, 320), 4

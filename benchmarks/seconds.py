@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from scalewise import images, zoo
-from scalewise.cost import CostReport
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import CostReport
 from scalewise.errors import BudgetInfeasible
-from scalewise.model import Model
+from scalewise.models.model import Model
 from scalewise.pipeline import Job, enlarge, look_ahead
 
 SCALE = 4

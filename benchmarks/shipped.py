@@ -21,11 +21,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from scalewise import images, metrics, zoo
+from scalewise import images, zoo
+from scalewise.budget.budget import Budget
 from scalewise.data.degradations import Photo
-from scalewise.effort import Budget
+from scalewise.evaluate import metrics
+from scalewise.geometry.resize import imresize
 from scalewise.pipeline import Job, enlarge
-from scalewise.resize import imresize
 
 SCALES = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 6.0, 8.0)
 PHOTO = Photo(blur=(0.1, 1.0), noise=(1.0, 15.0), quality=(30, 90), without=(0.0, 0.0, 0.0))

@@ -30,11 +30,11 @@ from rich.table import Table
 from runtimes import edsr, peaks
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
-from scalewise.inference import fast_bf16, for_inference
-from scalewise.model import Model, RowByRow
+from scalewise.budget.budget import Budget
+from scalewise.geometry.resize import imresize
+from scalewise.machine.device import fast_bf16, for_inference
+from scalewise.models.model import Model, RowByRow
 from scalewise.pipeline import Job, enlarge
-from scalewise.resize import imresize
 
 SIZE, SCALE = (678, 1020), 4
 OUT = (SIZE[0] * SCALE, SIZE[1] * SCALE)

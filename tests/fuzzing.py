@@ -114,7 +114,7 @@ def weight_seeds(folder: Path, sentinel: Path) -> dict[str, bytes]:
     import torch
 
     from scalewise import zoo
-    from scalewise.compat.files import write_safetensors
+    from scalewise.checkpoints.files import write_safetensors
     from scalewise.training.state import write_state
 
     torch.manual_seed(0)

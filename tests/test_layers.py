@@ -14,33 +14,28 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "scalewise"
 
-BASE = {"edges", "errors", "grid", "route", "effort", "resize", "projection", "images"}
-PICTURES = {"edges", "errors", "grid", "images", "resize", "projection", "data", "metrics"}
-MIDDLE = BASE | {"contracts", "layers", "tiling", "cost", "calibration", "memory"}
-SOCKETS = MIDDLE | {"routing"}
-MODEL = SOCKETS | {"model", "patches", "patch_paths", "patch_exits", "rescaled", "inference"}
+GROUND = {"errors", "geometry", "storage", "budget"}
+NETWORK = GROUND | {"contracts", "layers"}
+MODEL = NETWORK | {"routing", "models", "machine"}
 FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}
-RUN = ["outlook", "running", "pace", "journal", "pipeline", "pages", "jobs", "exporting"]
-RUNNING = FILLERS | {"zoo", "metrics", *RUN}
-MEASURING = RUNNING | {"data"}
-TOP = MEASURING | {"evaluate", "reporting", "training", "recipes", "scaleout"}
+RUNNING = MODEL | {"images", "execution", "batch"}
+TOP = FILLERS | RUNNING | {"checkpoints", "zoo", "pipeline", "data", "training", "export", "recipes", "evaluate"}
 
-# A part (a module or a folder) → the parts that it may import, beside itself. A new part needs a line here.
+# A room (a folder, or a module beside them) → the rooms that it may import. A new room needs a line here.
 MAY_IMPORT = (
-    dict.fromkeys(BASE, BASE)
-    | dict.fromkeys(MIDDLE - BASE, MIDDLE)
-    | {"routing": MIDDLE}
-    | {"encoders": SOCKETS, "upsamplers": SOCKETS}  # never each other
-    | {"multiexit": SOCKETS | {"encoders", "upsamplers"}}
-    # contracts, not the fillers
-    | dict.fromkeys(["model", "patches", "patch_paths", "patch_exits", "rescaled", "inference"], MODEL)
-    | {"compat": FILLERS, "zoo": FILLERS | {"compat"}}  # nothing else imports compat
-    | dict.fromkeys(["data", "metrics"], PICTURES)
-    | dict.fromkeys(RUN, RUNNING)
-    | {"scaleout": {"errors"}}
-    | dict.fromkeys(["evaluate", "training"], MEASURING)
-    | {"reporting": MEASURING | {"evaluate"}, "recipes": MEASURING | {"training"}}
-    | {"__init__": set(), "app": TOP | {"__init__"}, "cli": TOP | {"__init__", "app"}, "__main__": {"cli"}}
+    dict.fromkeys(GROUND, GROUND)
+    | {"images": GROUND, "contracts": GROUND, "layers": NETWORK}
+    | {"batch": GROUND | {"images"}, "data": GROUND | {"images"}}
+    | {"routing": NETWORK, "models": NETWORK | {"routing"}, "machine": MODEL}  # contracts, not the fillers
+    | {"encoders": NETWORK | {"routing"}, "upsamplers": NETWORK | {"routing"}}  # never each other
+    | {"multiexit": NETWORK | {"routing", "encoders", "upsamplers"}}
+    | {"execution": RUNNING | {"pipeline", "__init__"}}
+    | {"export": FILLERS, "checkpoints": FILLERS, "training": FILLERS | {"data", "evaluate"}}
+    | {"compat": FILLERS | {"checkpoints"}, "zoo": FILLERS | {"checkpoints", "compat"}}  # nothing else imports compat
+    | {"recipes": FILLERS | {"data", "training", "checkpoints", "zoo"}}
+    | {"pipeline": RUNNING | {"zoo", "__init__"}}
+    | {"evaluate": TOP, "app": TOP, "cli": TOP | {"app", "__init__"}}
+    | {"__init__": set(), "__main__": {"cli"}}
 )
 # Import names whose distribution is called otherwise; pyiqa is used if the user has it, and is in no extra.
 DISTRIBUTION = {"PIL": "pillow"}

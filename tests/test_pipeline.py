@@ -19,10 +19,10 @@ import scalewise
 from scalewise import Budget, Cancelled, images, zoo
 from scalewise.encoders.rcan import RCAN
 from scalewise.errors import BudgetInfeasible, InvalidRequest, UnsupportedScale, UnwritableOutput
-from scalewise.grid import output_box
-from scalewise.memory import LiveTensors, parse_bytes, used_bytes
-from scalewise.model import SuperResolver
-from scalewise.outlook import Job, Outlook, look_ahead
+from scalewise.execution.plan import Job, Outlook, look_ahead
+from scalewise.geometry.grid import output_box
+from scalewise.machine.memory import LiveTensors, parse_bytes, used_bytes
+from scalewise.models.model import SuperResolver
 from scalewise.pipeline import enlarge, upscale, wanted_size
 from scalewise.upsamplers.liif import LIIF
 

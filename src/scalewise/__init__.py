@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalewise.effort import Budget
+    from scalewise.budget.budget import Budget
     from scalewise.errors import Cancelled, ScalewiseError
     from scalewise.pipeline import Upscaled, upscale
     from scalewise.zoo import load
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 __all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "upscale"]
 
 _HOMES = {
-    "Budget": "effort",
+    "Budget": "budget.budget",
     "Cancelled": "errors",
     "ScalewiseError": "errors",
     "Upscaled": "pipeline",

@@ -12,10 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from scalewise.cost import Macs
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, Size
-from scalewise.route import Decision, Route
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision, Route
+from scalewise.geometry.grid import Frame, Query, Size
 
 Scale = tuple[float, float]  # rows, columns
 
@@ -40,8 +40,8 @@ class Sampled:
 class Encoder(Protocol):
     """LR image → features at LR resolution.
 
-    `grid`: sides and tile origins are multiples of it (padding is `model.py`'s). `context`: LR pixels beyond a tile
-    that can change its features; None: the whole image.
+    `grid`: sides and tile origins are multiples of it (padding is `models/super_resolver.py`'s). `context`: LR
+    pixels beyond a tile that can change its features; None: the whole image.
     """
 
     @property
@@ -81,7 +81,7 @@ class Grant:
 class RoutedEncoder(Encoder, Protocol):
     """An encoder that spends what it is granted: windows, tokens or branches that it leaves out."""
 
-    dials: tuple[str, ...]  # the paper's own, as in effort.DIALS
+    dials: tuple[str, ...]  # the paper's own, as in budget.DIALS
 
     def survey(self, lr: Tensor, scale: Scale) -> Tensor | None:
         """Evidence (·, gy, gx) of a piece lr (1, 3, h, w); None where decisions fall layer by layer."""
@@ -134,7 +134,7 @@ class MultiExit(Protocol):
     """Exits over one trunk of blocks, cheapest first; exit 0 is the bicubic base alone and costs nothing.
 
     Blocks are valid (unpadded) convolutions that need `block_margin` pixels on every side of what they return.
-    `patches.PatchRouted` pads, gathers, scatters and selects; the network computes on what it is given. The cost
+    `multi_exit.PatchRouted` pads, gathers, scatters and selects; the network computes on what it is given. The cost
     functions take ints, or tensors of patch sides.
     """
 
@@ -196,7 +196,7 @@ class MultiExit(Protocol):
 
 
 class MultiPath(Protocol):
-    """Paths through one network or several, cheapest first; `patch_paths.PatchPaths` sends each patch along one."""
+    """Paths through one network or several, cheapest first; `patchwise.PatchPaths` sends each patch along one."""
 
     paths: int
     scale: int
@@ -214,7 +214,7 @@ class MultiPath(Protocol):
 class PathRouter(Protocol):
     """Who decides per patch, from what a look at each patch alone says (`evidence`), before anything runs."""
 
-    dials: tuple[str, ...]  # the paper's own, as in effort.DIALS
+    dials: tuple[str, ...]  # the paper's own, as in budget.DIALS
 
     def evidence(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
         """lr (1, 3, h, w) → (paths, ny, nx), of patches of `side` that start at `rows` and `columns`: the greater, the
@@ -235,7 +235,7 @@ class PathRouter(Protocol):
 
 
 class EarlyExits(Protocol):
-    """Exits of one network, cheapest first, at which patches leave while it runs; `patch_exits.PatchExits` runs it."""
+    """Exits of one network, cheapest first, at which patches leave while it runs; `early_exit.PatchExits` runs it."""
 
     paths: int
     scale: int

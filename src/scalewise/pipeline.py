@@ -20,22 +20,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalewise import __version__, images, tiling
-from scalewise.calibration import SMALL, Speed, Tried, keep_speed, kept_speed, measure_speed, speed_file
-from scalewise.cost import CostReport
-from scalewise.effort import Budget
+from scalewise import __version__, images
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import CostReport
+from scalewise.budget.quality import SMALL, Speed, Tried, keep_speed, kept_speed, measure_speed, speed_file
+from scalewise.budget.route import levelled, paint
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Box, Frame, Size, check_output, output_size
-from scalewise.inference import Dtype, for_inference, pick_device
-from scalewise.journal import Journal, digest_of_model
-from scalewise.memory import PeakMemory, parse_bytes
-from scalewise.model import Model, Plan, budget_words
-from scalewise.outlook import Job, Outlook, in_one_tile, look_ahead
-from scalewise.pace import Pace, words
-from scalewise.projection import Projection
-from scalewise.resize import imresize
-from scalewise.route import levelled, paint
-from scalewise.running import Canvas, Progress, Run, full_macs
+from scalewise.execution.checkpoint import Journal, digest_of_model
+from scalewise.execution.deadline import Pace, words
+from scalewise.execution.plan import Job, Outlook, in_one_tile, look_ahead
+from scalewise.execution.tiles import Canvas, Progress, Run, full_macs
+from scalewise.geometry import tiling
+from scalewise.geometry.grid import Box, Frame, Size, check_output, output_size
+from scalewise.geometry.projection import Projection
+from scalewise.geometry.resize import imresize
+from scalewise.machine.device import Dtype, for_inference, pick_device
+from scalewise.machine.memory import PeakMemory, parse_bytes
+from scalewise.models.model import Model, Plan, budget_words
 from scalewise.zoo import LoadedModel, load
 
 Scale = float | tuple[float, float]

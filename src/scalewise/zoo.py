@@ -16,19 +16,19 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from scalewise import compat
-from scalewise.calibration import kept
+from scalewise.budget.cost import Macs
+from scalewise.budget.quality import kept
+from scalewise.budget.route import Route
 from scalewise.compat import convert as convert
 from scalewise.compat import describe as describe
 from scalewise.contracts import PlainEncoder, Scale
-from scalewise.cost import Macs
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import CheckpointError, UnknownModel
-from scalewise.grid import Size
-from scalewise.inference import for_inference, pick_device
-from scalewise.model import Model, SuperResolver
+from scalewise.geometry.grid import Size
+from scalewise.machine.device import for_inference, pick_device
+from scalewise.models.model import Model, SuperResolver
+from scalewise.models.multi_exit import PatchRouted
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.patches import PatchRouted
-from scalewise.route import Route
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.fixed import Bicubic
 from scalewise.upsamplers.liif import LIIF

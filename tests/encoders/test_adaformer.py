@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.route import effort_map
 from scalewise.contracts import Encoded, RoutedEncoder
-from scalewise.effort import Budget, Effort
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame
+from scalewise.geometry.grid import Frame
 from scalewise.layers import merge, partition
-from scalewise.model import SuperResolver
-from scalewise.route import effort_map
+from scalewise.models.model import SuperResolver
 from scalewise.routing.token import Kept, below, lowest, uncertainty_loss
 from scalewise.upsamplers.fixed import DirectShuffle
 

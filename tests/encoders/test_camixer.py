@@ -12,14 +12,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.route import effort_map
 from scalewise.contracts import Encoded, RoutedEncoder
-from scalewise.effort import Budget, Effort
 from scalewise.encoders.camixer import BASE, MEDIUM, SMALL, CAMixer, MixerTrunk
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.errors import BudgetInfeasible, CheckpointError, InvalidRequest
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver, pad_to_grid
-from scalewise.route import effort_map
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.model import SuperResolver, pad_to_grid
 from scalewise.routing.window import Allowance, straight_through, top, window_pixels
 from scalewise.upsamplers.fixed import DirectShuffle
 from scalewise.upsamplers.liif import LIIF

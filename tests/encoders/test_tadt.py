@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.route import effort_map
 from scalewise.contracts import RoutedEncoder
-from scalewise.effort import Budget, Effort
 from scalewise.encoders.tadt import TADT, MultiScaleTransformer
 from scalewise.encoders.tadt_block import Block, pooled_position_index
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver
-from scalewise.route import effort_map
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.model import SuperResolver
 from scalewise.routing.branch import (
     TaskController,
     expected,

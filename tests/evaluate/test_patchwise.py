@@ -14,22 +14,22 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from scalewise import calibration, cost
+from scalewise.budget import cost, quality
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import Macs
 from scalewise.cli import app
-from scalewise.cost import Macs
-from scalewise.effort import Budget
 from scalewise.encoders.carn import CARN
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.errors import BudgetInfeasible, DataError, InvalidRequest, ProtocolMismatch
 from scalewise.evaluate import PROTOCOLS, bicubic, evaluate, fuse, paper_cost, predict, upscaler_of
 from scalewise.evaluate.conventions import camixer_flops, classsr_flops, path_flops
+from scalewise.evaluate.tables import reproduce, reproduced_table
 from scalewise.evaluate.upscalers import Prediction, Upscaler
-from scalewise.grid import Frame, Size
-from scalewise.model import SuperResolver
-from scalewise.patch_paths import PatchPaths
+from scalewise.geometry.grid import Frame, Size
+from scalewise.geometry.resize import imresize
+from scalewise.models.model import SuperResolver
+from scalewise.models.patchwise import PatchPaths
 from scalewise.pipeline import Job
-from scalewise.reporting import reproduce, reproduced_table
-from scalewise.resize import imresize
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution
 
 FP32 = Job(dtype="fp32")
@@ -200,15 +200,15 @@ def test_a_curve_is_kept_beside_the_weights(tmp_path: Path) -> None:
             raise BudgetInfeasible("below the floor", 0.5)
         return budget.value, 30 + budget.value, 1.0
 
-    assert calibration.kept(weights) == []
+    assert quality.kept(weights) == []
     for scale in (4, 2, 4):
-        found = calibration.measure(run, (0.25, 0.5, 1.0), scale=scale, protocol="enaf", data="d")
+        found = quality.measure(run, (0.25, 0.5, 1.0), scale=scale, protocol="enaf", data="d")
         assert [point.budget for point in found.points] == [0.5, 1.0]
-        curves = calibration.joined(calibration.kept(weights), found)
-        calibration.beside(weights).write_text(json.dumps(curves))
-    assert [curve.scale for curve in calibration.kept(weights)] == [2, 4]
+        curves = quality.joined(quality.kept(weights), found)
+        quality.beside(weights).write_text(json.dumps(curves))
+    assert [curve.scale for curve in quality.kept(weights)] == [2, 4]
     with pytest.raises(InvalidRequest):
-        calibration.measure(run, (0.1, 0.2), scale=4, protocol="enaf", data="d")
-    calibration.beside(weights).write_text("[1]")
+        quality.measure(run, (0.1, 0.2), scale=4, protocol="enaf", data="d")
+    quality.beside(weights).write_text("[1]")
     with pytest.raises(DataError, match="holds no calibration"):
-        calibration.kept(weights)
+        quality.kept(weights)

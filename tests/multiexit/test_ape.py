@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat
-from scalewise.compat import native
-from scalewise.compat.build import patch_exits
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.checkpoints import native
+from scalewise.checkpoints.build import patch_exits
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Box, Frame
-from scalewise.model import Rendered
+from scalewise.geometry.grid import Box, Frame
+from scalewise.geometry.tiling import plan as plan_tiles
+from scalewise.models.early_exit import PatchExits, going_on
+from scalewise.models.model import Rendered
 from scalewise.multiexit.ape import APE, capacity_loss
-from scalewise.patch_exits import PatchExits, going_on
 from scalewise.pipeline import upscale
-from scalewise.tiling import plan as plan_tiles
 from scalewise.upsamplers.fixed import PixelShuffle
 
 SIZE, OUT = (27, 34), (54, 68)

@@ -13,14 +13,14 @@ from multiexit.several_paths import check_five, check_macs_are_counted, check_to
 from torch import Tensor
 
 from scalewise import compat
-from scalewise.compat.build import arm
+from scalewise.checkpoints.build import arm
 from scalewise.errors import CheckpointError, InvalidRequest
 from scalewise.evaluate.conventions import path_flops
-from scalewise.model import SuperResolver
+from scalewise.models.model import SuperResolver
+from scalewise.models.patchwise import PatchPaths
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.enaf import FSRCNNExits
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import EdgeRouter, edges_of
 
 BACKBONES = {

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from scalewise import compat
 from scalewise.errors import CheckpointError
+from scalewise.models.patchwise import PatchPaths
 from scalewise.multiexit.classsr import ClassSR, average_loss, class_loss
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import ClassRouter, PatchEstimator
 
 BACKBONES = {

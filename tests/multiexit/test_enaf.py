@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat, pipeline
-from scalewise.compat.build import enaf
+from scalewise.checkpoints.build import enaf
 from scalewise.errors import CheckpointError, InvalidRequest
 from scalewise.evaluate.conventions import path_flops
+from scalewise.models.patchwise import PatchPaths
 from scalewise.multiexit.enaf import (
     CARNExits,
     ExitNetwork,
@@ -27,7 +28,6 @@ from scalewise.multiexit.enaf import (
     exit_loss,
     patch_psnr,
 )
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import ENAF_COSTS, ENAFRouter, PatchEstimator, edges_of
 
 NETWORKS = {

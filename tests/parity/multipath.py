@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from scalewise import compat
+from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.patchwise import fuse
-from scalewise.metrics import eight_bit
+from scalewise.models.patchwise import PatchPaths
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.classsr import average_loss, class_loss
 from scalewise.multiexit.enaf import estimator_loss, exit_loss, patch_psnr
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import EdgeRouter, edges_of
 
 Case = Mapping[str, Any]

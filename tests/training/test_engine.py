@@ -23,7 +23,7 @@ from scalewise.data import FixedScaleCrops
 from scalewise.errors import DataError, InvalidRequest, TrainingError, UnwritableOutput
 from scalewise.training import state as states
 from scalewise.training.engine import Trained, train
-from scalewise.training.losses import squared
+from scalewise.training.losses.pixel import squared
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

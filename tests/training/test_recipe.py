@@ -12,7 +12,7 @@ from training.toy import PLAN, TOY, waves
 
 from scalewise import zoo
 from scalewise.errors import InvalidRequest, TrainingError
-from scalewise.model import SuperResolver
+from scalewise.models.model import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.pairs import PAIRS
 from scalewise.training.engine import train
@@ -62,7 +62,7 @@ def test_names_steps_and_seeds_are_asked_for() -> None:
 
 EXAMPLE = """
 from scalewise.upsamplers.liif import LIIF
-from scalewise.model import SuperResolver
+from scalewise.models.model import SuperResolver
 from scalewise.encoders.edsr import EDSR
 
 def build():

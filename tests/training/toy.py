@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from scalewise.data import AnyScaleCrops
 from scalewise.training.engine import Plan, train
-from scalewise.training.losses import l1
+from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Batch, Moment, Recipe, Stage, cosine
-from scalewise.training.way import Way
+from scalewise.training.task import Way
 from scalewise.zoo import Network
 
 NETWORK = Network.pair(

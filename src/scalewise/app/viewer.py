@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from scalewise.app.work import Forecast, Result, sentence
-from scalewise.cost import CostReport
+from scalewise.budget.cost import CostReport
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 
 from scalewise import images, pipeline, zoo
-from scalewise.calibration import Calibration
-from scalewise.cost import CostReport
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import CostReport
+from scalewise.budget.quality import Calibration
 from scalewise.errors import Cancelled, InvalidRequest, ScalewiseError
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
+from scalewise.geometry.resize import imresize
 from scalewise.images import WRITABLE
-from scalewise.resize import imresize
 
 PREVIEW = 2400  # pixels a side of what the browser is shown; the download is whole
 CROP = 256  # LR pixels a side of the first look and of the curve

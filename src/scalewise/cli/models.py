@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.common import OneScale, Overwrite, memory, one_line
+from scalewise.cli.options import OneScale, Overwrite, memory, one_line
 from scalewise.errors import ScalewiseError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def models() -> None:
     import torch
 
     from scalewise import zoo
-    from scalewise.reporting import table_text
+    from scalewise.evaluate.tables import table_text
 
     rows = []
     for name, entry in zoo.MODELS.items():
@@ -98,7 +98,7 @@ def export(
     scalewise export -n fast -s 4 fast_x4.onnx
     """
     from scalewise import zoo
-    from scalewise.exporting import export as write
+    from scalewise.export.onnx_file import export as write
 
     done = write(zoo.load(name, device="cpu").model, scale, output, overwrite=overwrite)
     shapes = ", ".join(f"{width}x{height}" for height, width in done.shapes)
@@ -128,7 +128,7 @@ def _findings() -> Iterator[tuple[str, str, bool]]:
 
     import scalewise
     from scalewise import images, zoo
-    from scalewise.inference import fast_bf16, pick_device
+    from scalewise.machine.device import fast_bf16, pick_device
 
     yield "scalewise", scalewise.__version__, True
     yield "python", f"{platform.python_version()} ({platform.machine()}, {sys.platform})", True

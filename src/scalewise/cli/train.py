@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalewise.cli.common import FILES, RUNNING, Quiet
+from scalewise.cli.options import FILES, RUNNING, Quiet
 from scalewise.errors import DataError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def train(
 
 
 def _list() -> None:
+    from scalewise.evaluate.tables import table_text
     from scalewise.recipes import RECIPES
-    from scalewise.reporting import table_text
 
     rows = [
         [name, f"{recipe.steps:,}", ", ".join(stage.name for stage in recipe.stages), str(recipe.needs), recipe.summary]

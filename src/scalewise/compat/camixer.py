@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalewise.compat.build import Constructors
-from scalewise.compat.layouts import (
+from scalewise.checkpoints.build import Constructors
+from scalewise.compat.tables import (
     DIV2K_MEAN,
     Choices,
     Colour,
@@ -28,7 +28,7 @@ from scalewise.compat.layouts import (
 from scalewise.encoders.camixer import CAMixer
 from scalewise.encoders.camixer_block import Mixed, Mixer, attend, window_edges
 from scalewise.encoders.camixer_odi import CAMixerODI
-from scalewise.grid import Frame
+from scalewise.geometry.grid import Frame
 from scalewise.routing.window import Predictor, straight_through, top, window_coordinates
 
 BLOCK = r"body\.(\d+)\.body\.(\d+)\."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import (
+from scalewise.checkpoints.files import Content
+from scalewise.compat.tables import (
     DIRECT_ELAN,
     ELAN_KEYS,
     Choices,

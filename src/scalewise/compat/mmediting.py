@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import (
+from scalewise.checkpoints.files import Content
+from scalewise.compat.tables import (
     CIAOSR_KEYS,
     EDSR_BASICSR,
     LIIF_KEYS,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scalewise.data.crops import Random, bicubic_8bit
 from scalewise.data.jpeg import jpeg
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 
 Way = Literal["bilinear", "bicubic", "area"]
 WAYS: tuple[Way, ...] = ("bilinear", "bicubic", "area")

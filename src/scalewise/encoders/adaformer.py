@@ -21,15 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort, spread
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision, Route
 from scalewise.contracts import Encoded, Grant, Scale
-from scalewise.cost import Macs
-from scalewise.effort import Effort, spread
 from scalewise.encoders.adaformer_block import Block
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
 from scalewise.layers import ResidualBlock, conv3, init_transformer, merge, partition
-from scalewise.route import Decision, Route
 from scalewise.routing.token import Confidence, Kept, below, lowest
 
 

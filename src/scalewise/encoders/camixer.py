@@ -16,15 +16,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision, Route
 from scalewise.contracts import Encoded, Grant, Scale
-from scalewise.cost import Macs
-from scalewise.effort import Effort
 from scalewise.encoders.camixer_block import Block, GatedConvolution, Mixed, Mixer
 from scalewise.errors import BudgetInfeasible
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
 from scalewise.layers import conv3, product
-from scalewise.route import Decision, Route
 from scalewise.routing.window import WINDOW, Allowance, Predictor, gumbel, priority, straight_through, top
 
 SMALL, MEDIUM, BASE = 36, 48, 60  # channels of the published sizes

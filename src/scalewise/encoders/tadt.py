@@ -23,16 +23,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort, solve
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision, Route
 from scalewise.contracts import Encoded, Grant, PlainEncoder, Scale
-from scalewise.cost import Macs
-from scalewise.effort import Effort, solve
 from scalewise.encoders.tadt_block import Block, Group, check_sizes
 from scalewise.errors import BudgetInfeasible
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
+from scalewise.geometry.projection import units
 from scalewise.layers import conv3, init_transformer, window_context
-from scalewise.projection import units
-from scalewise.route import Decision, Route
 from scalewise.routing.branch import TaskController, expected, likely, straight_through, unclipped
 
 

@@ -14,8 +14,8 @@ from scalewise.encoders.camixer import CAMixer
 from scalewise.errors import ProtocolMismatch
 from scalewise.evaluate.runner import EvalResult
 from scalewise.evaluate.upscalers import ModelUpscaler, PatchUpscaler, Upscaler
-from scalewise.grid import Size
-from scalewise.patch_paths import PatchPaths
+from scalewise.geometry.grid import Size
+from scalewise.models.patchwise import PatchPaths
 
 Convention = Literal["honest", "classsr", "camixer"]
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.protocols import Tiles
 from scalewise.evaluate.upscalers import PatchUpscaler, Picture, Prediction, Upscaler, joined_costs
-from scalewise.grid import Size
-from scalewise.inference import numbers, pick_device, pick_dtype
-from scalewise.metrics import eight_bit
+from scalewise.geometry.grid import Size
+from scalewise.machine.device import numbers, pick_device, pick_dtype
 
 
 def tiled(

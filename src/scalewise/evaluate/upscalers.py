@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scalewise import images
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
 from scalewise.errors import ProtocolMismatch
-from scalewise.grid import Frame, Size, rectangle
-from scalewise.inference import pick_device
-from scalewise.model import Model, SuperResolver
-from scalewise.patch_paths import PatchPaths
+from scalewise.geometry.grid import Frame, Size, rectangle
+from scalewise.geometry.resize import imresize
+from scalewise.machine.device import pick_device
+from scalewise.models.model import Model, SuperResolver
+from scalewise.models.patchwise import PatchPaths
 from scalewise.pipeline import Job, enlarge
-from scalewise.resize import imresize
 
 Picture = Float[Tensor, "3 h w"]
 

@@ -15,13 +15,13 @@ import numpy as np
 import pyvips
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
-from scalewise.images import containers
-from scalewise.images.atomic import FULL
 from scalewise.images.files import reason
-from scalewise.images.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
-from scalewise.images.rows import Rows
+from scalewise.images.metadata import containers
+from scalewise.images.metadata.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
+from scalewise.images.metadata.tiff import Book
 from scalewise.images.source import Depth, Source
-from scalewise.images.tiff import Book
+from scalewise.images.stream import Rows
+from scalewise.storage import FULL
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 for _suffix, _saver in ((".avif", "heifsave_target"), (".gif", "gifsave_target")):

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
-from scalewise.images.atomic import atomic_write, check_writable
 from scalewise.images.encode import (
     FORMATS,
     QUALITY,
@@ -34,8 +33,9 @@ from scalewise.images.encode import (
     pack,
     unwritten,
 )
-from scalewise.images.rows import Ahead, Rows
 from scalewise.images.source import Depth, Source, open
+from scalewise.images.stream import Ahead, Rows
+from scalewise.storage import atomic_write, check_writable
 
 CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
 _BAND_ROWS = 512
@@ -77,7 +77,7 @@ def create(
     check_writable(path, overwrite=overwrite)
     dtype, note = depth_for(format, like)
     if like.bands is not None:
-        from scalewise.images import geo_write  # stands above this file
+        from scalewise.images.geotiff import write as geo_write  # stands above this file
 
         if format == "tiff":
             finish, trial = geo_write.deliver(path, like, how, overwrite=overwrite), geo_write.trial(like)
@@ -287,7 +287,9 @@ def save(
 ) -> Path:
     """Write a picture that is in memory (numpy, PIL, torch) to a file; metadata comes from `like`, if given."""
     if like is not None and like.bands is not None and isinstance(image, np.ndarray):
-        from scalewise.images import geo_write  # in the values of the file, whatever their type and range
+        from scalewise.images.geotiff import (
+            write as geo_write,  # in the values of the file, whatever their type and range
+        )
 
         how = Encoding(quality) if encoding is None else encoding
         with create(path, (image.shape[0], image.shape[1]), like, encoding=how, overwrite=overwrite) as sink:

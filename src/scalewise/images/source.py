@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest, UnreadableImage
+from scalewise.images.alpha import REACH, bleed
 from scalewise.images.arrays import Origin, from_memory
-from scalewise.images.bleed import REACH, bleed
-from scalewise.images.metadata import Metadata
+from scalewise.images.metadata.metadata import Metadata
 
 Kind = Literal["gray", "rgb"]
 Depth = Literal["uint8", "uint16", "float32"]
@@ -45,7 +45,7 @@ class Source:
     depth: int | None = None  # bits of an AVIF or HEIC sample: 8, 10 or 12
     tiled: bool = False  # a TIFF in tiles
     big: bool = False  # a BigTIFF
-    bands: Any = None  # of a GeoTIFF: which of its bands this page is (`geo.Group`)
+    bands: Any = None  # of a GeoTIFF: which of its bands this page is (`geotiff.read.Group`)
     notes: tuple[str, ...] = ()  # what was converted on the way in, for the user
     fetch: Callable[[Box], np.ndarray] = field(repr=False, kw_only=True)  # raw pixels (h, w, c)
     restore: Callable[[np.ndarray], Any] = field(repr=False, kw_only=True)  # canvas (h, w, c) → the kind that came in
@@ -55,7 +55,7 @@ class Source:
         """Colour as float32 (3, h, w) in [0, 1], gray repeated; no box: all of it.
 
         With `wrap`, x may lie outside the image and goes round, as in a 360° image. With `bled`, fully transparent
-        pixels have the colour of the visible ones near them (bleed.py): what a network should see. Pixels of a float
+        pixels have the colour of the visible ones near them (alpha.py): what a network should see. Pixels of a float
         file that are not finite always have.
         """
         pixels = self._read(box, wrap)

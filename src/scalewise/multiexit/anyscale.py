@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
-from scalewise.grid import Query, axis_positions
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Query, axis_positions
 from scalewise.layers import repeat_edge
 from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs
 

@@ -14,11 +14,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.upsamplers.fixed import PixelShuffle
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.adaptive import estimator, halting_l1
+from scalewise.training.losses.adaptive import estimator, halting_l1
 from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
 

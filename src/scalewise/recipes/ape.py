@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.exits import capacities, last_exit_l1
+from scalewise.training.losses.exits import capacities, last_exit_l1
 from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.exits import edge_table, one_width_l1
+from scalewise.training.losses.exits import edge_table, one_width_l1
 from scalewise.training.recipe import Recipe, Stage, cosine
 from scalewise.zoo import Network
 

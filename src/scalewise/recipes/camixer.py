@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.recipes import start
-from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
+from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
 from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
 

@@ -18,7 +18,7 @@ from scalewise.data.degradations import real_world, unsharp
 from scalewise.recipes import start
 from scalewise.recipes.pairs import CIAOSR_MEAN, CIAOSR_STD, ENCODERS
 from scalewise.training.gan import Adversarial
-from scalewise.training.losses import l1
+from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Recipe, Stage, cosine
 from scalewise.zoo import Network
 

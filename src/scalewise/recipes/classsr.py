@@ -16,7 +16,7 @@ from torch import nn
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
 from scalewise.routing.estimator import CLASSSR_COSTS
-from scalewise.training.exits import ClassLoss, divided_l1
+from scalewise.training.losses.exits import ClassLoss, divided_l1
 from scalewise.training.recipe import Recipe, Stage, cosine
 from scalewise.zoo import Network
 

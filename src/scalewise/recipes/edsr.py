@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from scalewise.data import AnyScaleCrops, FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.losses import l1
+from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
 

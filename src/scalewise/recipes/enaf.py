@@ -16,7 +16,7 @@ from torch import nn
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
 from scalewise.routing.estimator import ENAF_COSTS
-from scalewise.training.exits import backbone_l1, early_exits_l1, psnr_estimate
+from scalewise.training.losses.exits import backbone_l1, early_exits_l1, psnr_estimate
 from scalewise.training.recipe import Recipe, Stage, cosine
 from scalewise.zoo import Network
 

@@ -14,7 +14,7 @@ from typing import Any
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
 from scalewise.recipes.pairs import printed
-from scalewise.training.losses import l1
+from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Recipe, Stage, cosine
 from scalewise.zoo import Network
 

@@ -119,10 +119,14 @@ def _one_scale(stage: Stage) -> Stage:
 
 
 def printed(method: str, dataset: str, sources: Mapping[str, str]) -> dict[str, float]:
-    """The dB at scales up to 4 that `tables/*.csv` have of a method; `sources`: file → which of a paper's tables."""
+    """The dB at scales up to 4 that `evaluate/tables/*.csv` have; `sources`: file → which of a paper's tables."""
     found = {}
     for paper, source in sources.items():
-        lines = (resources.files("scalewise") / "tables" / f"{paper}.csv").read_text(encoding="utf-8").splitlines()
+        lines = (
+            (resources.files("scalewise") / "evaluate" / "tables" / f"{paper}.csv")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
         for row in csv.DictReader(lines):
             same = (row["method"], row["dataset"], row["source"], row["metric"]) == (method, dataset, source, "psnr")
             if same and float(row["scale"]) <= 4:

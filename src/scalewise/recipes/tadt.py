@@ -12,7 +12,7 @@ from dataclasses import replace
 from scalewise.data import AnyScaleCrops
 from scalewise.recipes import start
 from scalewise.recipes.pairs import printed
-from scalewise.training.adaptive import RoutedL1, all_branches_l1, without_controller
+from scalewise.training.losses.adaptive import RoutedL1, all_branches_l1, without_controller
 from scalewise.training.recipe import Recipe, Stage, cosine, halved
 from scalewise.zoo import Network
 

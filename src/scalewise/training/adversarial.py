@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from scalewise.errors import TrainingError
 from scalewise.training.gan import Adversarial, UNetDiscriminator, against
-from scalewise.training.losses import rendered
-from scalewise.training.perceptual import VGG19
+from scalewise.training.losses.perceptual import VGG19
+from scalewise.training.losses.pixel import rendered
 from scalewise.training.recipe import Batch, Stage, check_losses
-from scalewise.training.way import Way
+from scalewise.training.task import Way
 
 
 class AdversarialWay(Way):

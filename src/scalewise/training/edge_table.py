@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scalewise.edges import edge_score
+from scalewise.models.patchwise import PatchPaths
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.enaf import patch_psnr
-from scalewise.patch_paths import PatchPaths
+from scalewise.routing.edges import edge_score
 from scalewise.routing.estimator import EdgeRouter
 from scalewise.training.recipe import Batch, Stage
-from scalewise.training.way import Way
+from scalewise.training.task import Way
 
 
 class EdgeTable(Way):

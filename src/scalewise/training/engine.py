@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from scalewise.data.crops import large_enough
 from scalewise.errors import InvalidRequest, TrainingError
-from scalewise.inference import Dtype, pick_dtype
+from scalewise.machine.device import Dtype, pick_dtype
 from scalewise.training import state as states
 from scalewise.training.logs import Log
 from scalewise.training.recipe import Recipe
-from scalewise.training.way import Way
+from scalewise.training.task import Way
 
 # Looks at the averaged model at a step: numbers for the log, pictures into OUT if it likes.
 Watch = Callable[[nn.Module, int], Mapping[str, float]]

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from scalewise.layers import conv3
-from scalewise.training.perceptual import WIDTHS
+from scalewise.training.losses.perceptual import WIDTHS
 from scalewise.training.recipe import Stage
 
 if TYPE_CHECKING:
-    from scalewise.training.way import Way
+    from scalewise.training.task import Way
 
 
 class UNetDiscriminator(nn.Module):

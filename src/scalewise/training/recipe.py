@@ -19,7 +19,7 @@ from scalewise.data.pack import save_tensors
 from scalewise.errors import InvalidRequest, TrainingError
 
 if TYPE_CHECKING:
-    from scalewise.training.way import Way
+    from scalewise.training.task import Way
 
 Batch = dict[str, Tensor]
 
@@ -29,7 +29,7 @@ class Moment:
     """Where in a stage a loss is asked: the step's number, how many there are, and the step's own random numbers.
 
     `generator` is on the CPU and seeded by seed, stage, step and process; torch's global one is seeded so too. Where
-    samples are made on the device (`resident.py`) it is None: numbers come from the device's own."""
+    samples are made on the device (`device_loop.py`) it is None: numbers come from the device's own."""
 
     step: int
     steps: int
