@@ -32,8 +32,9 @@ from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible
 from scalewise.machine.device import Dtype, fast_bf16, for_inference, numbers, pick_dtype
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.pipeline import Job, enlarge
 from scalewise.upsamplers.fixed import DirectShuffle
 

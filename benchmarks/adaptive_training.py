@@ -27,7 +27,7 @@ from scalewise.data import decode_folder
 from scalewise.encoders.tadt import TADT
 from scalewise.evaluate import bicubic, find_protocol, make_lr, predict, score, upscaler_of
 from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.model import SuperResolver, pad_to_grid
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 from scalewise.routing.branch import THRESHOLD
 
 WANTED = 0.3  # dB over bicubic

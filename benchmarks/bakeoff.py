@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.data.resident import Pictures
 from scalewise.recipes import start
@@ -44,8 +45,8 @@ from scalewise.recipes.tadt import TADT_LIIF
 from scalewise.training.device_loop import WARM_STEPS, Run, load_pictures
 from scalewise.training.losses.exits import ExitLoss
 from scalewise.training.losses.pixel import l1
-from scalewise.training.recipe import Buildable, Recipe, Stage, cosine
-from scalewise.zoo import Network
+from scalewise.training.recipe import Buildable, Recipe
+from scalewise.training.stage import Stage, cosine
 
 SCALES = (2.0, 2.7, 3.0, 4.0, 6.0)
 ANY = AnyScaleCrops(lr_side=48, points=48, layout="rows")
@@ -284,7 +285,7 @@ def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, floa
 
 def table(asked: argparse.Namespace) -> None:
     """Markdown, by PSNR at ×4, and the plot."""
-    from scalewise.evaluate.tables import table_text
+    from scalewise.cli.format import table_text
 
     rows = []
     for path in sorted(asked.out.glob("*.json")):

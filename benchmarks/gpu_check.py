@@ -46,9 +46,10 @@ from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Frame, Size
 from scalewise.machine.device import for_inference, numbers, pick_device
 from scalewise.models.early_exit import PatchExits
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
 from scalewise.models.multi_exit import PatchRouted
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.classsr import ClassSR

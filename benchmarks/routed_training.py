@@ -32,7 +32,8 @@ from scalewise.errors import BudgetInfeasible
 from scalewise.evaluate import bicubic, find_protocol, make_lr, predict, score, upscaler_of, wrapped
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.resize import imresize
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
+from scalewise.models.super_resolver import SuperResolver
 
 WANTED_RANK = 0.5
 SLACK = 0.005  # dB by which a larger budget may be worse: less than the second digit that is printed

@@ -36,8 +36,9 @@ from scalewise.encoders.srresnet import SRResNet
 from scalewise.export.onnx_file import export
 from scalewise.geometry.grid import Frame
 from scalewise.machine.device import fast_bf16, for_inference, numbers
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.enaf import ExitNetwork
 from scalewise.upsamplers.fixed import PixelShuffle, ResNetTail
 

@@ -31,13 +31,14 @@ import torch
 from torch import Tensor
 
 from scalewise.budget.budget import Budget
+from scalewise.cli.format import table_text
 from scalewise.data import AnyScaleCrops, FixedScaleCrops, bicubic_8bit, decode_folder, open_pictures
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.evaluate import EvalProtocol, Upscaler, bicubic, find_protocol, make_lr, predict, score, upscaler_of
-from scalewise.evaluate.tables import table_text
 from scalewise.evaluate.upscalers import wrapped
 from scalewise.geometry.grid import Frame
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES
 from scalewise.training.engine import Plan, train
 from scalewise.training.recipe import Recipe

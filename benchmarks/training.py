@@ -41,9 +41,9 @@ import literal
 from scalewise.data import AnyScaleCrops, Numbered, decode_folder
 from scalewise.encoders.edsr import EDSR
 from scalewise.machine.device import fast_bf16, pick_dtype
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.training.losses.pixel import l1, rendered
-from scalewise.training.recipe import Batch, Stage, cosine
+from scalewise.training.stage import Batch, Stage, cosine
 from scalewise.training.task import Way
 from scalewise.upsamplers.liif import LIIF
 

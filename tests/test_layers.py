@@ -30,9 +30,9 @@ MAY_IMPORT = (
     | {"encoders": NETWORK | {"routing"}, "upsamplers": NETWORK | {"routing"}}  # never each other
     | {"multiexit": NETWORK | {"routing", "encoders", "upsamplers"}}
     | {"execution": RUNNING | {"pipeline", "__init__"}}
-    | {"export": FILLERS, "checkpoints": FILLERS, "training": FILLERS | {"data", "evaluate"}}
+    | {"export": FILLERS, "checkpoints": FILLERS, "training": FILLERS | {"data"}}
     | {"compat": FILLERS | {"checkpoints"}, "zoo": FILLERS | {"checkpoints", "compat"}}  # nothing else imports compat
-    | {"recipes": FILLERS | {"data", "training", "checkpoints", "zoo"}}
+    | {"recipes": FILLERS | {"data", "training", "checkpoints"}}
     | {"pipeline": RUNNING | {"zoo", "__init__"}}
     | {"evaluate": TOP, "app": TOP, "cli": TOP | {"app", "__init__"}}
     | {"__init__": set(), "__main__": {"cli"}}

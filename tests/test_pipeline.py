@@ -22,7 +22,7 @@ from scalewise.errors import BudgetInfeasible, InvalidRequest, UnsupportedScale,
 from scalewise.execution.plan import Job, Outlook, look_ahead
 from scalewise.geometry.grid import output_box
 from scalewise.machine.memory import LiveTensors, parse_bytes, used_bytes
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.pipeline import enlarge, upscale, wanted_size
 from scalewise.upsamplers.liif import LIIF
 

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalewise import __version__, images
-from scalewise.budget.budget import Budget
+from scalewise.budget.budget import Budget, budget_words
 from scalewise.budget.cost import CostReport
-from scalewise.budget.quality import SMALL, Speed, Tried, keep_speed, kept_speed, measure_speed, speed_file
 from scalewise.budget.route import levelled, paint
+from scalewise.budget.speed import SMALL, Speed, Tried, keep_speed, kept_speed, measure_speed, speed_file
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.execution.checkpoint import Journal, digest_of_model
+from scalewise.execution.checkpoint import Journal
 from scalewise.execution.deadline import Pace, words
 from scalewise.execution.plan import Job, Outlook, in_one_tile, look_ahead
 from scalewise.execution.tiles import Canvas, Progress, Run, full_macs
@@ -36,7 +36,8 @@ from scalewise.geometry.projection import Projection
 from scalewise.geometry.resize import imresize
 from scalewise.machine.device import Dtype, for_inference, pick_device
 from scalewise.machine.memory import PeakMemory, parse_bytes
-from scalewise.models.model import Model, Plan, budget_words
+from scalewise.models.digest import digest_of_model
+from scalewise.models.model import Model, Plan
 from scalewise.zoo import LoadedModel, load
 
 Scale = float | tuple[float, float]

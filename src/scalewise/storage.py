@@ -1,16 +1,24 @@
-"""Write a file so that it is either whole or not there: a temporary neighbour, then one rename."""
+"""Files that are whole or not there: atomic writes, locks, lines of JSON, and the user's cache folder."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from scalewise.errors import UnwritableOutput
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -75,3 +83,77 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 def exists_message(path: Path) -> str:
     return f"{str(path)!r} exists; allow overwriting or choose another name"
+
+
+def stamp(path: Path) -> list[int] | None:
+    """Size and date of a file; None if it is not there."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Add a line of JSON that is on the disk when this returns. Raises UnwritableOutput."""
+    text = json.dumps(value) + "\n"
+    try:
+        with path.open("ab") as file:
+            if file.tell() and not _ends_a_line(path):
+                text = "\n" + text  # the last run was killed while it wrote
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UnwritableOutput(f"could not write {str(path)!r}: {error.strerror}") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of such a file; none if it is not there, and without lines that were cut off."""
+    found: list[dict[str, Any]] = []
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise UnwritableOutput(f"cannot read {str(path)!r}: {error.strerror}") from error
+    for line in content.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+@contextmanager
+def locked(path: Path, message: str) -> Iterator[None]:
+    """Hold `path`, which is made, against other processes. Raises UnwritableOutput with `message`."""
+    try:
+        with path.open("ab") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UnwritableOutput(message) from None
+                except OSError:  # a network disk without locks
+                    pass
+            yield
+    except PermissionError as error:
+        raise UnwritableOutput(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for scalewise."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "scalewise"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "scalewise" / "Cache"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "scalewise"

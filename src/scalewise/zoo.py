@@ -13,38 +13,23 @@ from typing import Any, cast
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
 
 from scalewise import compat
-from scalewise.budget.cost import Macs
 from scalewise.budget.quality import kept
-from scalewise.budget.route import Route
+from scalewise.checkpoints.build import BUILDERS
 from scalewise.compat import convert as convert
 from scalewise.compat import describe as describe
-from scalewise.contracts import PlainEncoder, Scale
 from scalewise.encoders.edsr import EDSR
+from scalewise.encoders.identity import Pixels
 from scalewise.errors import CheckpointError, UnknownModel
-from scalewise.geometry.grid import Size
 from scalewise.machine.device import for_inference, pick_device
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
 from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.fixed import Bicubic
 from scalewise.upsamplers.liif import LIIF
-
-
-class Pixels(PlainEncoder):
-    """No encoder: the features are the pixels. For upsamplers that need none."""
-
-    channels = 3
-    context = 0
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return lr
-
-    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
-        return Macs()
 
 
 def exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...]) -> PatchRouted:
@@ -83,7 +68,7 @@ def tiny(name: str) -> Callable[[], Any]:
                 raise CheckpointError(f"the weights of {name} are missing here: install scalewise again")
             with safe_open(path, "pt") as file:
                 about = file.metadata()
-        return compat.BUILDERS[about["builder"]](**json.loads(about["arguments"]))
+        return BUILDERS[about["builder"]](**json.loads(about["arguments"]))
 
     return build
 
@@ -191,37 +176,3 @@ def parse_overrides(text: str) -> dict[str, Any]:
         except ValueError:
             settings[key.strip()] = value
     return settings
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network as its weight file describes it: a name of `compat.build.BUILDERS` and that function's arguments."""
-
-    builder: str
-    arguments: Mapping[str, Any]
-
-    @classmethod
-    def pair(
-        cls,
-        encoder: str,
-        upsampler: str,
-        *,
-        of_encoder: Mapping[str, Any] | None = None,
-        of_upsampler: Mapping[str, Any] | None = None,
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
-    ) -> Network:
-        """An encoder and an upsampler by their names in `compat.build`, with their arguments."""
-        parts = {
-            "encoder": {"name": encoder, "arguments": dict(of_encoder or {})},
-            "upsampler": {"name": upsampler, "arguments": dict(of_upsampler or {})},
-        }
-        return cls("super_resolver", parts | {"mean": list(mean), "std": list(std)})
-
-    def build(self) -> nn.Module:
-        """A new one, with first weights."""
-        return compat.BUILDERS[self.builder](**self.arguments)
-
-    def save(self, model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-        """Write a weight file that `load` reads; `about` is its card."""
-        compat.native.write(path, model.state_dict(), self.builder, self.arguments, about, overwrite=True)

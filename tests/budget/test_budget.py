@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalewise.budget.budget import Budget, solve, spread
+from scalewise.budget.budget import Budget
+from scalewise.budget.solver import solve, spread
 from scalewise.errors import BudgetInfeasible
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from scalewise import images
-from scalewise.batch.files import MANIFEST
+from scalewise.batch.manifest import MANIFEST
 from scalewise.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from scalewise import images, zoo
 from scalewise.cli import app
-from scalewise.cli.train import Watch, parse_time
+from scalewise.cli.train import parse_time
 from scalewise.errors import DataError, InvalidRequest
 from scalewise.evaluate import bicubic, evaluate, upscaler_of
+from scalewise.evaluate.validation import Watch
 from scalewise.recipes import find
 
 

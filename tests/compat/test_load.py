@@ -16,7 +16,7 @@ from scalewise.budget.budget import Effort
 from scalewise.errors import CheckpointError, InvalidRequest, UnwritableOutput
 from scalewise.evaluate import evaluate, upscaler_of
 from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from scalewise.encoders.adaformer import AdaFormer
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Frame
 from scalewise.layers import merge, partition
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.token import Kept, below, lowest, uncertainty_loss
 from scalewise.upsamplers.fixed import DirectShuffle
 

@@ -27,7 +27,7 @@ from scalewise.encoders.tadt import TADT, MultiScaleTransformer
 from scalewise.encoders.tadt_block import Block, pooled_position_index
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.branch import (
     TaskController,
     expected,

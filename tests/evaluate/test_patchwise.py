@@ -18,17 +18,18 @@ from scalewise.budget import cost, quality
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.cli import app
+from scalewise.cli.format import reproduced_table
 from scalewise.encoders.carn import CARN
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.errors import BudgetInfeasible, DataError, InvalidRequest, ProtocolMismatch
 from scalewise.evaluate import PROTOCOLS, bicubic, evaluate, fuse, paper_cost, predict, upscaler_of
 from scalewise.evaluate.conventions import camixer_flops, classsr_flops, path_flops
-from scalewise.evaluate.tables import reproduce, reproduced_table
+from scalewise.evaluate.tables import reproduce
 from scalewise.evaluate.upscalers import Prediction, Upscaler
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.resize import imresize
-from scalewise.models.model import SuperResolver
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.pipeline import Job
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from scalewise.cli.format import reproduced_table, table_text
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.evaluate import PROTOCOLS, Prediction, Upscaler, bicubic, find_protocol
-from scalewise.evaluate.tables import MEASURED, curve, load_table, reproduce, reproduced_table, table_text, tables
+from scalewise.evaluate.curve import curve
+from scalewise.evaluate.tables import MEASURED, load_table, reproduce, tables
 
 
 def noise(path: Path, side: int = 48) -> None:

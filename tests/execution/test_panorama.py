@@ -28,8 +28,8 @@ from scalewise.geometry.grid import Frame, Query, axis_positions, output_size
 from scalewise.geometry.projection import Projection, frame_of, reach, read_beyond, units
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import plan as plan_tiles
-from scalewise.models.model import SuperResolver
 from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.pipeline import Job, upscale
 from scalewise.routing.patch import PatchRouter

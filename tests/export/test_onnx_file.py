@@ -29,8 +29,8 @@ from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest, UnsupportedScale
 from scalewise.export import onnx_file
 from scalewise.export.onnx_file import export, in_full, one_scale
-from scalewise.models.model import SuperResolver
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution, DirectShuffle, PixelShuffle, ResNetTail
 from scalewise.upsamplers.itsrn import ITSRN

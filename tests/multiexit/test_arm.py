@@ -16,8 +16,8 @@ from scalewise import compat
 from scalewise.checkpoints.build import arm
 from scalewise.errors import CheckpointError, InvalidRequest
 from scalewise.evaluate.conventions import path_flops
-from scalewise.models.model import SuperResolver
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.enaf import FSRCNNExits
 from scalewise.multiexit.paths import Backbone

@@ -14,7 +14,7 @@ from scalewise.budget.route import Route
 from scalewise.checkpoints.files import read
 from scalewise.geometry.grid import Frame
 from scalewise.layers import merge, partition
-from scalewise.models.model import pad_to_grid
+from scalewise.models.super_resolver import pad_to_grid
 
 RANGE = 255.0
 OURS = {

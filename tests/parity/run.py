@@ -28,7 +28,7 @@ from scalewise.budget.budget import Effort
 from scalewise.compat.official import meta_sr
 from scalewise.errors import ScalewiseError
 from scalewise.geometry.grid import Frame, Query, rectangle
-from scalewise.models.model import SuperResolver, pad_to_grid
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 
 Case = Mapping[str, Any]
 Outputs = dict[str, Tensor]

@@ -15,8 +15,9 @@ from training.toy import CROPS, PLAN, STAGE, TOY, waves
 from scalewise.data.degradations import real_world, unsharp
 from scalewise.errors import InvalidRequest, TrainingError
 from scalewise.recipes import find
+from scalewise.training.adversarial import Adversarial
 from scalewise.training.engine import train
-from scalewise.training.gan import Adversarial, UNetDiscriminator
+from scalewise.training.gan import UNetDiscriminator
 from scalewise.training.losses.perceptual import VGG19, WEIGHTS
 
 WIDTHS = (2, 3, 4, 4, 4)

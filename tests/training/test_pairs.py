@@ -14,7 +14,7 @@ from training.toy import PLAN, waves
 from scalewise import zoo
 from scalewise.data import AnyScaleCrops
 from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.pairs import ENCODERS, UPSAMPLERS, tiny_pair
 from scalewise.training.engine import train

@@ -10,13 +10,14 @@ import pytest
 import torch
 from training.toy import PLAN, TOY, waves
 
-from scalewise import zoo
+from scalewise.checkpoints.spec import Network
 from scalewise.errors import InvalidRequest, TrainingError
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.pairs import PAIRS
 from scalewise.training.engine import train
-from scalewise.training.recipe import Stage, Theirs, constant, cosine, halved, one_cycle
+from scalewise.training.recipe import Theirs
+from scalewise.training.stage import Stage, constant, cosine, halved, one_cycle
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -46,7 +47,7 @@ def test_every_recipe_builds_and_has_a_tiny_sibling(name: str) -> None:
     recipe = find(name)
     assert recipe.name == name and recipe.source and recipe.summary and recipe.steps > 0
     assert name.endswith("-tiny") or f"{name}-tiny" in RECIPES or recipe in PAIRS  # of pairs: test_pairs.py
-    assert isinstance(recipe.network, zoo.Network)
+    assert isinstance(recipe.network, Network)
     with torch.device("meta"):
         model = recipe.network.build()
     for stage in recipe.stages:
@@ -62,7 +63,7 @@ def test_names_steps_and_seeds_are_asked_for() -> None:
 
 EXAMPLE = """
 from scalewise.upsamplers.liif import LIIF
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.encoders.edsr import EDSR
 
 def build():

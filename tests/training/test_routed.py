@@ -18,10 +18,9 @@ from training.toy import PLAN, waves
 from scalewise import zoo
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.encoders.camixer_odi import CAMixerODI
-from scalewise.evaluate.metrics import ws_l1
 from scalewise.geometry.grid import Frame, rectangle
 from scalewise.geometry.projection import tangent_positions
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.arm import ARM_FSRCNN_TINY
 from scalewise.recipes.camixer import CAMIXER_ODI_TINY, CAMIXER_TINY
@@ -31,7 +30,9 @@ from scalewise.training.edge_table import EdgeTable
 from scalewise.training.engine import train
 from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
 from scalewise.training.losses.exits import divided_l1
-from scalewise.training.recipe import Batch, Moment, Recipe
+from scalewise.training.losses.pixel import ws_l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Batch, Moment
 
 METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")
 TINY = [name for name in RECIPES if name.split("-")[0] in METHODS and name.endswith("-tiny")]

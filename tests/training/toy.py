@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.training.engine import Plan, train
 from scalewise.training.losses.pixel import l1
-from scalewise.training.recipe import Batch, Moment, Recipe, Stage, cosine
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Batch, Moment, Stage, cosine
 from scalewise.training.task import Way
-from scalewise.zoo import Network
 
 NETWORK = Network.pair(
     "edsr", "liif", of_encoder={"channels": 4, "blocks": 1}, of_upsampler={"hidden": [8]}

@@ -11,7 +11,7 @@ from scalewise.encoders.edsr import EDSR
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.geometry.resize import imresize
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.fixed import (
     Bicubic,
     CascadeTail,

@@ -25,9 +25,9 @@ from scalewise.encoders.swinir import SwinIR
 from scalewise.encoders.tadt import TADT, MultiScaleTransformer
 from scalewise.errors import CheckpointError
 from scalewise.models.early_exit import PatchExits
-from scalewise.models.model import SuperResolver
 from scalewise.models.multi_exit import PatchRouted
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.arm import ARM

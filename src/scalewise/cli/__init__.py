@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 import scalewise
 from scalewise.cli import measure, models, serve, train, upscale
-from scalewise.cli.options import one_line
+from scalewise.cli.format import one_line
 from scalewise.errors import InvalidRequest, ScalewiseError
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended

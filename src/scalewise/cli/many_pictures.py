@@ -16,7 +16,7 @@ from scalewise.cli.paths import Piece, make_folder
 from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage
 
 if TYPE_CHECKING:
-    from scalewise.batch.files import Manifest
+    from scalewise.batch.manifest import Manifest
 
 Outcome = Result | ScalewiseError
 Work = Callable[[Sequence[Piece]], Iterator[tuple[int, Outcome]]]  # pieces → index and outcome, as they come
@@ -101,7 +101,7 @@ def finished(
 @contextmanager
 def manifest_of(pieces: Sequence[Piece], wish: Wish) -> Iterator[Manifest | None]:
     """The manifest in the folder that all results go to, or that all their folders are in; none without a piece."""
-    from scalewise.batch.files import Manifest
+    from scalewise.batch.manifest import Manifest
 
     if not pieces:
         yield None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalewise.cli.format import progress_bar, reproduced_table, table_text
 from scalewise.cli.options import (
     FILES,
     Data,
@@ -22,7 +23,6 @@ from scalewise.cli.options import (
     check_files,
     measuring,
     parse_budgets,
-    progress_bar,
     wanted_budget,
     write_json,
 )
@@ -111,7 +111,6 @@ def evaluate(
 
 def _per_picture(result: EvalResult) -> str:
     """One row per picture, and the mean."""
-    from scalewise.evaluate.tables import table_text
 
     columns = [key for key in result.mean if key not in ("macs", "macs_full")]
     rows = [[one.name, *(_figure(key, one.values.get(key, math.nan)) for key in columns)] for one in result.images]
@@ -172,7 +171,7 @@ def curve(
 ) -> None:
     """Quality against cost over budgets, for one or several models, with bicubic as the floor."""
     from scalewise.budget.budget import Budget
-    from scalewise.evaluate import tables
+    from scalewise.evaluate import curve as curves
     from scalewise.storage import atomic_write
 
     check_files([json, picture], overwrite=overwrite)
@@ -186,7 +185,7 @@ def curve(
     with progress_bar(quiet) as bar:
         steps = 1 + len(shares) * len([one for one in models if one != "bicubic"])
         done = iter(range(steps))
-        found = tables.curve(
+        found = curves.curve(
             models, data, scale, protocol, budgets=shares,
             progress=lambda model, share: bar(f"{model} {share:.0%}", next(done) / steps),
         )  # fmt: skip
@@ -210,7 +209,7 @@ def curve(
             for p in found.points
         ]
         header = ["model", "budget", "share", "GMACs", "PSNR", "SSIM", "seconds"]
-        typer.echo(tables.table_text(header, rows, "text"), nl=False)
+        typer.echo(table_text(header, rows, "text"), nl=False)
     for note in found.notes:
         typer.echo(f"scalewise: {note}", err=True)
     if any(" was skipped: " in note for note in found.notes):
@@ -241,7 +240,6 @@ def calibrate(
     """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder."""
     from scalewise import evaluate as runner
     from scalewise.budget import quality
-    from scalewise.evaluate import tables
 
     weights = None if not keep else _weight_file(name)
     check_files([json], overwrite=overwrite)
@@ -270,7 +268,7 @@ def calibrate(
             [f"{p.budget:.0%}", f"{p.share:.1%}", f"{p.psnr:.3f}", f"{found.loss_at(p.share):.3f}", f"{p.seconds:.3f}"]
             for p in found.points
         ]
-        typer.echo(tables.table_text(["budget", "share", "PSNR", "loss", "seconds"], rows, "text"), nl=False)
+        typer.echo(table_text(["budget", "share", "PSNR", "loss", "seconds"], rows, "text"), nl=False)
     for budget in sorted(set(shares) - {point.budget for point in found.points}):
         typer.echo(f"scalewise: {budget:.0%} is below the floor of this model", err=True)
     _end(results[0])
@@ -336,7 +334,7 @@ def reproduce(
             table, data, models, methods=method or (),
             progress=lambda row: bar(f"{row.method} {row.dataset} ×{row.scale:g}", 0.0),
         )  # fmt: skip
-    text = tables.reproduced_table(rows, style)
+    text = reproduced_table(rows, style)
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.options import OneScale, Overwrite, memory, one_line
+from scalewise.cli.format import memory, one_line
+from scalewise.cli.options import OneScale, Overwrite
 from scalewise.errors import ScalewiseError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def models() -> None:
     import torch
 
     from scalewise import zoo
-    from scalewise.evaluate.tables import table_text
+    from scalewise.cli.format import table_text
 
     rows = []
     for name, entry in zoo.MODELS.items():

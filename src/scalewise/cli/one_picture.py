@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scalewise.cli.options import amount, check_files, duration, memory, one_line, progress_bar
+from scalewise.cli.format import amount, duration, memory, one_line, progress_bar
+from scalewise.cli.options import check_files
 from scalewise.cli.paths import Piece, folders
 from scalewise.errors import UnwritableOutput
 
@@ -57,7 +58,7 @@ class Wish:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, and the state of a weight file: two equal ones ask for the same pictures."""
-        from scalewise.batch.files import stamp
+        from scalewise.storage import stamp
         from scalewise.zoo import file_and_settings
 
         how = dataclasses.asdict(self.how)

@@ -6,9 +6,7 @@ import functools
 import inspect
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -226,46 +224,3 @@ def check_files(paths: list[Path | None], *, overwrite: bool) -> None:
     for path in paths:
         if path is not None:
             check_writable(path, overwrite=overwrite)
-
-
-@contextmanager
-def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr with the time left: takes what is being done, and the share done. None without a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda doing, share: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=1.0)
-        yield lambda doing, share: progress.update(task, description=escape(doing), completed=share)
-
-
-def one_line(text: str) -> str:
-    """A name as it can be shown: a file's may hold line breaks, and signs that a terminal obeys."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def amount(value: float) -> str:
-    """A count with three figures: `812 G`."""
-    for unit in ("", "k", "M", "G", "T"):
-        if abs(value) < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} P"
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def memory(value: float) -> str:
-    """Bytes: `1.1 GiB`."""
-    return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"

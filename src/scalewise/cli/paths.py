@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from scalewise.cli.options import one_line
+from scalewise.cli.format import one_line
 from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage, UnwritableOutput
 
 

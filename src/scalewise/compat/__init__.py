@@ -21,7 +21,7 @@ from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, mu
 from scalewise.compat.official import OFFICIAL_BUILDERS
 from scalewise.compat.tables import Translated, few
 from scalewise.errors import CheckpointError, InvalidRequest, ScalewiseError
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 
 FORMATS = (adaformer, multipath, pcsr, liif, basicsr, elan, mmediting, bare)  # the first that accepts a file reads it
 

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.budget import cost
-from scalewise.budget.budget import Effort, spread
+from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision, Route
+from scalewise.budget.solver import spread
 from scalewise.contracts import Encoded, Grant, Scale
 from scalewise.encoders.adaformer_block import Block
 from scalewise.errors import BudgetInfeasible, InvalidRequest

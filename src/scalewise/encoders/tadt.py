@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from scalewise.budget import cost
-from scalewise.budget.budget import Effort, solve
+from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision, Route
+from scalewise.budget.solver import solve
 from scalewise.contracts import Encoded, Grant, PlainEncoder, Scale
 from scalewise.encoders.tadt_block import Block, Group, check_sizes
 from scalewise.errors import BudgetInfeasible

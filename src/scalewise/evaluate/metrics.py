@@ -72,18 +72,6 @@ def ws_ssim(sr: Image, hr: Image, *, channel: Channel = "rgb", shave: int = 0) -
     return _ssim(sr, hr, channel, shave, spherical=True)
 
 
-def ws_l1(
-    sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], top: Float[Tensor, "b"], height: int
-) -> Float[Tensor, ""]:
-    """L1 weighted by latitude, for training on crops of ERP images `height` rows high; `top` is a crop's first row.
-
-    sum(w·|e|) / sum(w) over the whole batch, as the CAMixerSR code has it.
-    """
-    rows = top[:, None] + torch.arange(sr.shape[-2], device=sr.device) + 0.5
-    weights = torch.cos((rows - height / 2) * (math.pi / height)).to(sr)[:, None, :, None]
-    return (weights * (sr - hr).abs()).mean() / weights.mean()
-
-
 def consistency(lr: Float[Tensor, "3 h w"], sr: Float[Tensor, "3 H W"]) -> float:
     """dB between the LR input and the output shrunk back by MATLAB's bicubic: does the picture keep what was given?
 

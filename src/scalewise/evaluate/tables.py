@@ -1,4 +1,4 @@
-"""What is printed: published tables beside what we measure, and quality against cost.
+"""Published tables beside what we measure.
 
 `tables/*.csv` hold the papers' numbers, one file per paper, one number per row, with its protocol, source and errata.
 """
@@ -6,33 +6,18 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
 
-from scalewise.errors import BudgetInfeasible, InvalidRequest, MissingDependency, ProtocolMismatch, ScalewiseError
-from scalewise.evaluate import (
-    DEFAULT,
-    Comparison,
-    EvalProtocol,
-    EvalResult,
-    PaperCost,
-    Upscaler,
-    bicubic,
-    evaluate,
-    find_protocol,
-    paper_cost,
-    plain,
-)
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Published tables
+from scalewise.errors import InvalidRequest, ProtocolMismatch, ScalewiseError
+from scalewise.evaluate.conventions import PaperCost, paper_cost
+from scalewise.evaluate.protocols import find_protocol
+from scalewise.evaluate.runner import EvalResult, evaluate
+from scalewise.evaluate.upscalers import Upscaler, bicubic
 
 # What `evaluate` measures, by the name of a table's metric; other metrics stay as published.
 MEASURED = {"psnr": "psnr", "ssim": "ssim", "ws_psnr": "ws_psnr", "ws_ssim": "ws_ssim"}
@@ -160,146 +145,3 @@ def _dataset_folder(dataset: str, data: Path | str | None) -> Path | None:
         return None
     candidates = (Path(data) / name for name in FOLDERS.get(dataset, (dataset,)))
     return next((folder for folder in candidates if folder.is_dir()), None)
-
-
-def reproduced_table(rows: Sequence[Reproduced], style: Literal["text", "csv", "markdown"] = "text") -> str:
-    """published | ours | difference | FLOPs published | ours | why absent. CSV also has the source and the note of
-    every number."""
-    header = ["method", "dial", "dataset", "scale", "metric", "protocol"]
-    header += ["published", "ours", "difference", "FLOPs", "our count", "why absent"]
-    if style == "csv":
-        header += ["source", "note"]
-    cells = []
-    for row in rows:
-        printed = row.published
-        digits = max(2, decimals(printed.value)) if "psnr" in printed.metric else 4
-        line = [printed.method, printed.dial, printed.dataset, f"{printed.scale:g}", printed.metric, printed.protocol]
-        line += [f"{printed.value:.{digits}f}" if printed.metric in MEASURED else f"{printed.value:g}"]
-        line += ["", ""] if math.isnan(row.ours) else [f"{row.ours:.{digits}f}", f"{row.difference:+.{digits}f}"]
-        cost = "" if row.cost is None else f"{row.cost.mean / 1e6:.1f}M ({row.cost.share:.1%})"
-        line += [printed.flops, cost, row.absent]
-        cells.append([*line, printed.source, printed.note] if style == "csv" else line)
-    return table_text(header, cells, style)
-
-
-def decimals(value: float) -> int:
-    """How many a printed number has."""
-    return len(repr(value).partition(".")[2])
-
-
-def comparison_table(rows: Sequence[Comparison], style: Literal["text", "csv", "markdown"] = "text") -> str:
-    """One set of predictions under all protocols: what `compare_protocols` found."""
-    cells = []
-    for row in rows:
-        numbers = ["", ""] if row.absent else [f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
-        cells.append([row.protocol, *numbers, row.absent])
-    return table_text(["protocol", "PSNR", "SSIM", "why absent"], cells, style)
-
-
-def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], style: Literal["text", "csv", "markdown"]) -> str:
-    """A table as aligned text, CSV or Markdown, with a newline at its end."""
-    if style == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
-        return text.getvalue()
-    cells = [[cell.replace("|", "\\|") if style == "markdown" else cell for cell in row] for row in [header, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    cells.insert(1, ["-" * width for width in widths])
-    left, between, right = ("| ", " | ", " |") if style == "markdown" else ("", "  ", "")
-    lines = [left + between.join(map(str.ljust, row, widths)) + right for row in cells]
-    return "".join(line.rstrip() + "\n" for line in lines)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Quality against cost
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One model at one budget: means over pictures."""
-
-    model: str
-    budget: float
-    psnr: float
-    ssim: float
-    macs: float
-    macs_share: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Quality against cost. `notes` name the budgets that a model cannot meet, and pictures that were skipped."""
-
-    protocol: str
-    scale: float
-    points: tuple[CurvePoint, ...]
-    notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        points = [{"model": point.model, **plain(_numbers(point))} for point in self.points]
-        return {"protocol": self.protocol, "scale": self.scale, "points": points, "notes": list(self.notes)}
-
-    def write(self, path: Path | str) -> None:
-        Path(path).write_text(json.dumps(self.as_dict(), indent=2) + "\n")
-
-    def plot(self, path: Path | str) -> None:
-        """PSNR against MACs and against seconds, one line per model, bicubic as a dashed floor."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingDependency("the picture of a curve needs matplotlib: pip install matplotlib") from None
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for panel, cost in zip(panels, ("macs", "seconds"), strict=True):
-            for model in dict.fromkeys(point.model for point in self.points):
-                points = sorted((p for p in self.points if p.model == model), key=lambda p: getattr(p, cost))
-                if model == "bicubic":
-                    label = f"bicubic, {points[0].psnr:.2f} dB"
-                    panel.axhline(points[0].psnr, linestyle="--", color="0.5", label=label)
-                    continue
-                panel.plot([getattr(p, cost) for p in points], [p.psnr for p in points], marker="o", label=model)
-            panel.set_xlabel("MACs per image" if cost == "macs" else "seconds per image")
-            panel.grid(alpha=0.3)
-        panels[0].set_ylabel("PSNR (dB)")
-        panels[0].legend()
-        figure.suptitle(f"×{self.scale:g}, protocol {self.protocol}")
-        figure.savefig(path, dpi=150)
-
-
-def _numbers(point: CurvePoint) -> dict[str, float]:
-    values = dataclasses.asdict(point)
-    del values["model"]
-    return values
-
-
-def curve(
-    models: Mapping[str, Callable[[float], Upscaler]],
-    data: Path | str,
-    scale: float,
-    protocol: EvalProtocol | str = DEFAULT,
-    *,
-    budgets: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-    progress: Callable[[str, float], object] | None = None,
-) -> Curve:
-    """Evaluate each model at each budget (a share of its own MACs); bicubic is always there, as the floor.
-
-    A budget that a model cannot meet leaves a note instead of a point.
-    """
-    protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    points, notes = [], []
-    jobs = [("bicubic", 0.0, lambda _: bicubic)]
-    jobs += [(name, budget, build) for name, build in models.items() if name != "bicubic" for budget in budgets]
-    for name, budget, build in jobs:
-        if progress is not None:
-            progress(name, budget)
-        try:
-            result = evaluate(build(budget), data, scale, protocol)
-        except BudgetInfeasible as error:
-            notes.append(f"{name} at {budget:.0%}: {error}")
-            continue
-        mean = result.mean
-        notes += [f"{name}: {picture.name} was skipped: {picture.error}" for picture in result.skipped]
-        costs = (mean.get(key, math.nan) for key in ("psnr", "ssim", "macs", "macs_share", "seconds"))
-        points.append(CurvePoint(name, budget, *costs))
-    return Curve(protocol.name, scale, tuple(points), tuple(dict.fromkeys(notes)))

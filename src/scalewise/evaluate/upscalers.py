@@ -18,8 +18,9 @@ from scalewise.errors import ProtocolMismatch
 from scalewise.geometry.grid import Frame, Size, rectangle
 from scalewise.geometry.resize import imresize
 from scalewise.machine.device import pick_device
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchPaths
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.pipeline import Job, enlarge
 
 Picture = Float[Tensor, "3 h w"]

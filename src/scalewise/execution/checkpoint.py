@@ -20,10 +20,8 @@ from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from scalewise import __version__
-from scalewise.batch.files import append_line, locked, read_lines
 from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
@@ -31,8 +29,9 @@ from scalewise.errors import UnwritableOutput
 from scalewise.execution.plan import Outlook
 from scalewise.execution.tiles import EffortMap, Run, Tally
 from scalewise.images import Sink, Source
+from scalewise.models.digest import digest_of_model
 from scalewise.models.model import Model, Plan
-from scalewise.storage import atomic_write
+from scalewise.storage import append_line, atomic_write, locked, read_lines
 
 FOLDER = ".scalewise-job"
 LONG_SECONDS = 60  # runs that will take longer keep a journal
@@ -83,16 +82,6 @@ def digest_of_file(source: Source) -> str:
     with source.path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
-
-
-def digest_of_model(model: Model) -> str:
-    """Of the kind and the weights of a model."""
-    digest = hashlib.blake2b(repr(model).encode(), digest_size=20)
-    if isinstance(model, nn.Module):
-        for name, value in sorted(model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

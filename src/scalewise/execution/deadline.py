@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from scalewise.budget.budget import Budget
-from scalewise.budget.quality import Speed
 from scalewise.budget.route import Route
+from scalewise.budget.speed import Speed
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.plan import Outlook
 from scalewise.execution.tiles import Run, full_macs

@@ -30,8 +30,9 @@ from scalewise.export.phases import BicubicPhases, KernelPhases, at_scale, shuff
 from scalewise.geometry.grid import Frame, Size, output_size
 from scalewise.layers import repeat_edge
 from scalewise.machine.device import for_inference
-from scalewise.models.model import Model, SuperResolver
+from scalewise.models.model import Model
 from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import BLOCK_MARGIN, STEM_MARGIN, AnyScaleExits
 from scalewise.storage import atomic_write, check_writable
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.budget import Budget, Effort, budget_words
 from scalewise.budget.route import Decision
 from scalewise.contracts import EarlyExits
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered, budget_words
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered
 from scalewise.models.patchwise import PatchPaths
 
 BISECTIONS = 40

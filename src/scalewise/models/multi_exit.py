@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, Envelope
+from scalewise.budget.budget import Budget, Effort, budget_words
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
+from scalewise.budget.solver import Envelope
 from scalewise.contracts import MultiExit
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size, first_output, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
 from scalewise.layers import fill_edge, repeat_edge
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Ready, Rendered, budget_words
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Ready, Rendered
 
 CHUNK = 16  # patches computed together: their features stay in the cache
 BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew

@@ -15,13 +15,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, solve
+from scalewise.budget.budget import Budget, Effort, budget_words
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
+from scalewise.budget.solver import solve
 from scalewise.contracts import MultiPath, PathRouter
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Box, Frame, Size, output_box
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered, budget_words
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered
 
 CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their features stay in the cache
 

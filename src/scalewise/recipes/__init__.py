@@ -34,8 +34,9 @@ from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PANO_TINY, PHOTO, PHOT
 from scalewise.recipes.fixed import FIXED
 from scalewise.recipes.pairs import PAIRS, TINY_PAIRS
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
-from scalewise.training.gan import Adversarial
-from scalewise.training.recipe import Recipe, Stage, Theirs
+from scalewise.training.adversarial import Adversarial
+from scalewise.training.recipe import Recipe, Theirs
+from scalewise.training.stage import Stage
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe

@@ -12,12 +12,13 @@ from dataclasses import replace
 
 from torch import nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import Photo
 from scalewise.data.resident import ErpCrops
 from scalewise.training.losses.exits import ExitLoss, router_loss
-from scalewise.training.recipe import Recipe, Stage, cosine, one_cycle
-from scalewise.zoo import Network
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, one_cycle
 
 
 def network(model: nn.Module) -> Iterable[nn.Parameter]:

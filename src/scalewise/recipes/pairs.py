@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.recipes import start
 from scalewise.recipes.edsr import EDSR_LIIF, LIIF
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
-from scalewise.zoo import Network
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, halved
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from scalewise.errors import InvalidRequest
 from scalewise.machine.device import fast_bf16
 from scalewise.models.multi_exit import PatchRouted
 from scalewise.multiexit.anyscale import AnyScaleExits, masked_block
-from scalewise.training.recipe import Moment, Recipe, Stage
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Moment, Stage
 
 WARM_STEPS = 3  # before a capture: libraries choose their algorithms, the optimizer makes its state
 AHEAD = 4  # steps that the host may be ahead of the device

@@ -12,7 +12,7 @@ from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.enaf import patch_psnr
 from scalewise.routing.edges import edge_score
 from scalewise.routing.estimator import EdgeRouter
-from scalewise.training.recipe import Batch, Stage
+from scalewise.training.stage import Batch, Stage
 from scalewise.training.task import Way
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from scalewise.data import Numbered
 from scalewise.errors import TrainingError
 from scalewise.storage import atomic_write
-from scalewise.training.recipe import Batch, Moment, Stage, check_losses
+from scalewise.training.stage import Batch, Moment, Stage, check_losses
 
 REWARM = 200  # steps over which the learning rate rises when a run goes on without its optimizer
 

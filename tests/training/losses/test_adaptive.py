@@ -15,14 +15,15 @@ from training.toy import PLAN, waves
 from scalewise import zoo
 from scalewise.data import AnyScaleCrops, FixedScaleCrops
 from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import find, start
 from scalewise.recipes.adaformer import ADAFORMER_X2_TINY
 from scalewise.recipes.tadt import TADT_LIIF_TINY
 from scalewise.routing.branch import routed_loss
 from scalewise.training.engine import train
 from scalewise.training.losses.adaptive import ALL_BRANCHES, RoutedL1, all_branches_l1, halting_l1, without_controller
-from scalewise.training.recipe import Batch, Moment, Recipe
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Batch, Moment
 
 MOMENT = Moment(0, 1, torch.Generator())
 

@@ -20,7 +20,8 @@ from scalewise.recipes.fast import EXITS, FAST, FINISH, ROUTER
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.engine import Plan, train
 from scalewise.training.losses.exits import ExitLoss, patch_drops, query_of, random_choice, router_loss
-from scalewise.training.recipe import Moment, Recipe
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Moment
 from scalewise.training.state import read_state
 
 CROPS = AnyScaleCrops(lr_side=16, points=16, layout="rows", base=True)

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from scalewise.budget.budget import Effort
 from scalewise.contracts import Sampled
 from scalewise.encoders.camixer_odi import CAMixerODI
-from scalewise.evaluate.metrics import ws_l1
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.projection import latitude_weights
-from scalewise.models.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.branch import PENALTY, TaskController, intensity_loss
 from scalewise.routing.token import uncertainty_loss
-from scalewise.training.losses.pixel import query_of, rendered
-from scalewise.training.recipe import Batch, Moment
+from scalewise.training.losses.pixel import query_of, rendered, ws_l1
+from scalewise.training.stage import Batch, Moment
 
 ALL_BRANCHES = Effort(native={"beta": 1.0})  # an untrained controller then gives every branch p = 1
 

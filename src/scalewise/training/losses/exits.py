@@ -24,7 +24,7 @@ from scalewise.multiexit.enaf import ExitNetwork, estimator_loss, exit_loss, pat
 from scalewise.multiexit.paths import bicubic
 from scalewise.routing.estimator import ClassRouter, ENAFRouter
 from scalewise.training.losses.pixel import query_of as rendered_at
-from scalewise.training.recipe import Batch, Moment, Stage
+from scalewise.training.stage import Batch, Moment, Stage
 
 if TYPE_CHECKING:
     from scalewise.training.task import Way

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +12,10 @@ from torch import Tensor, nn
 from scalewise.budget.budget import Effort
 from scalewise.contracts import Sampled
 from scalewise.geometry.grid import Frame, Query, rectangle
-from scalewise.training.recipe import Batch, Moment
+from scalewise.training.stage import Batch, Moment
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def query_of(batch: Batch, dtype: torch.dtype = torch.float32) -> Query:
@@ -38,3 +44,15 @@ def l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
 def squared(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
     """Mean squared error of RGB in [0, 1]."""
     return {"loss": F.mse_loss(rendered(model, batch).rgb, batch["hr"])}
+
+
+def ws_l1(
+    sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], top: Float[Tensor, "b"], height: int
+) -> Float[Tensor, ""]:
+    """L1 weighted by latitude, for training on crops of ERP images `height` rows high; `top` is a crop's first row.
+
+    sum(w·|e|) / sum(w) over the whole batch, as the CAMixerSR code has it.
+    """
+    rows = top[:, None] + torch.arange(sr.shape[-2], device=sr.device) + 0.5
+    weights = torch.cos((rows - height / 2) * (math.pi / height)).to(sr)[:, None, :, None]
+    return (weights * (sr - hr).abs()).mean() / weights.mean()
