@@ -31,11 +31,12 @@ from scalewise.budget.route import paint
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
 from scalewise.machine.device import Dtype, fast_bf16, for_inference, numbers, pick_dtype
 from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchPaths
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.pipeline import Job, enlarge
 from scalewise.upsamplers.fixed import DirectShuffle
 
 LR_SIZE = (339, 510)

@@ -253,7 +253,7 @@ def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, floa
     from scalewise.budget.budget import Budget
     from scalewise.errors import BudgetInfeasible
     from scalewise.evaluate import bicubic, upscaler_of
-    from scalewise.pipeline import Job
+    from scalewise.execution.plan import Job
 
     torch.set_num_threads(asked.threads)
     for name in ["bicubic", *(asked.only or ENTRANTS)]:

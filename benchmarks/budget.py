@@ -19,8 +19,9 @@ from rich.table import Table
 
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
 from scalewise.machine.device import Dtype
-from scalewise.pipeline import Job, enlarge
 
 BUDGETS = (0.25, 0.5, 0.75, 1.0)
 SCALES = (2, 4)

@@ -24,8 +24,10 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
 from scalewise.errors import BudgetInfeasible
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
+from scalewise.execution.planner import look_ahead
 from scalewise.models.model import Model
-from scalewise.pipeline import Job, enlarge, look_ahead
 
 SCALE = 4
 PROMISED = 0.15

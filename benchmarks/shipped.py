@@ -25,8 +25,9 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.data.degradations import Photo
 from scalewise.evaluate import metrics
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
 from scalewise.geometry.resize import imresize
-from scalewise.pipeline import Job, enlarge
 
 SCALES = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 6.0, 8.0)
 PHOTO = Photo(blur=(0.1, 1.0), noise=(1.0, 15.0), quality=(30, 90), without=(0.0, 0.0, 0.0))

@@ -31,10 +31,11 @@ from runtimes import edsr, peaks
 
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
 from scalewise.geometry.resize import imresize
 from scalewise.machine.device import fast_bf16, for_inference
 from scalewise.models.model import Model, RowByRow
-from scalewise.pipeline import Job, enlarge
 
 SIZE, SCALE = (678, 1020), 4
 OUT = (SIZE[0] * SCALE, SIZE[1] * SCALE)

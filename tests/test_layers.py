@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "scalewise"
 
-GROUND = {"errors", "geometry", "storage", "budget"}
+GROUND = {"errors", "version", "geometry", "storage", "budget"}
 NETWORK = GROUND | {"contracts", "layers"}
 MODEL = NETWORK | {"routing", "models", "machine"}
 FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}
@@ -29,13 +29,13 @@ MAY_IMPORT = (
     | {"routing": NETWORK, "models": NETWORK | {"routing"}, "machine": MODEL}  # contracts, not the fillers
     | {"encoders": NETWORK | {"routing"}, "upsamplers": NETWORK | {"routing"}}  # never each other
     | {"multiexit": NETWORK | {"routing", "encoders", "upsamplers"}}
-    | {"execution": RUNNING | {"pipeline", "__init__"}}
+    | {"execution": RUNNING - {"batch"}}
     | {"export": FILLERS, "checkpoints": FILLERS, "training": FILLERS | {"data"}}
     | {"compat": FILLERS | {"checkpoints"}, "zoo": FILLERS | {"checkpoints", "compat"}}  # nothing else imports compat
     | {"recipes": FILLERS | {"data", "training", "checkpoints"}}
-    | {"pipeline": RUNNING | {"zoo", "__init__"}}
+    | {"pipeline": RUNNING | {"zoo"}}
     | {"evaluate": TOP, "app": TOP, "cli": TOP | {"app", "__init__"}}
-    | {"__init__": set(), "__main__": {"cli"}}
+    | {"__init__": {"version"}, "__main__": {"cli"}}
 )
 # Import names whose distribution is called otherwise; pyiqa is used if the user has it, and is in no extra.
 DISTRIBUTION = {"PIL": "pillow"}
@@ -66,7 +66,7 @@ def imports(module: Path) -> Iterator[str]:
 
 def imported_parts(module: Path) -> Iterator[str]:
     for name in imports(module):
-        if re.match(r"scalewise(\.|$)", name) and name != "scalewise.__version__":
+        if re.match(r"scalewise(\.|$)", name):
             child = name.partition(".")[2].partition(".")[0]
             known = child in MAY_IMPORT or (PACKAGE / child).is_dir() or (PACKAGE / f"{child}.py").exists()
             yield child if child and known else "__init__"

@@ -19,11 +19,13 @@ import scalewise
 from scalewise import Budget, Cancelled, images, zoo
 from scalewise.encoders.rcan import RCAN
 from scalewise.errors import BudgetInfeasible, InvalidRequest, UnsupportedScale, UnwritableOutput
-from scalewise.execution.plan import Job, Outlook, look_ahead
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job, Outlook
+from scalewise.execution.planner import look_ahead
 from scalewise.geometry.grid import output_box
 from scalewise.machine.memory import LiveTensors, parse_bytes, used_bytes
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.pipeline import enlarge, upscale, wanted_size
+from scalewise.pipeline import upscale, wanted_size
 from scalewise.upsamplers.liif import LIIF
 
 BICUBIC = zoo.bicubic()

@@ -14,6 +14,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scalewise.version import __version__
+
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.errors import Cancelled, ScalewiseError
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
-__version__ = "0.1.0"
 __all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "upscale"]
 
 _HOMES = {

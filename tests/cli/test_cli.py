@@ -19,8 +19,7 @@ import typer.main
 from PIL import Image
 from typer.testing import CliRunner
 
-import scalewise
-from scalewise import pipeline
+from scalewise import images
 from scalewise.cli import app, options
 from scalewise.errors import InvalidRequest
 from scalewise.execution import tiles
@@ -89,7 +88,7 @@ def test_channels_and_depth_out_are_those_in(tmp_path: Path, channels: int, dtyp
 def test_the_pixels_are_those_of_matlab(photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     assert Answer("upscale", photo, "-s", 3.7, "-n", "bicubic", "-o", out).code == 0
-    lr = scalewise.pipeline.images.open(photo).read()
+    lr = images.open(photo).read()
     expected = (imresize(lr, (74, 115)).clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
     assert np.abs(read(out) - expected).max() <= 1  # a level, where rounding falls on a tie
 
@@ -213,7 +212,7 @@ def test_a_long_run_is_announced_and_a_crop_is_cut_from_it(tmp_path: Path) -> No
 def test_an_output_beyond_its_format_or_disk_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "enlarge", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("scalewise.execution.pages.enlarge", lambda *_: pytest.fail("it began"))
     wide = save(tmp_path / "wide.png", pixels(2, 7000))
     for ext, limit in (("jpg", "65500"), ("webp", "16383")):
         answer = Answer("upscale", wide, "-s", 10, "-n", "bicubic", "--ext", ext)

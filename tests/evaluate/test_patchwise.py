@@ -26,11 +26,11 @@ from scalewise.evaluate import PROTOCOLS, bicubic, evaluate, fuse, paper_cost, p
 from scalewise.evaluate.conventions import camixer_flops, classsr_flops, path_flops
 from scalewise.evaluate.tables import reproduce
 from scalewise.evaluate.upscalers import Prediction, Upscaler
+from scalewise.execution.plan import Job
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.resize import imresize
 from scalewise.models.patchwise import PatchPaths
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.pipeline import Job
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution
 
 FP32 = Job(dtype="fp32")

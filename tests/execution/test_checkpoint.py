@@ -26,8 +26,9 @@ from scalewise.cli import app
 from scalewise.errors import UnwritableOutput
 from scalewise.execution import tiles
 from scalewise.execution.checkpoint import Journal, folder_of, wish_of
-from scalewise.execution.plan import Job, look_ahead
-from scalewise.pipeline import enlarge
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
+from scalewise.execution.planner import look_ahead
 
 ROOT = Path(__file__).resolve().parents[2]
 BICUBIC = zoo.bicubic()
@@ -99,7 +100,7 @@ def test_a_run_cut_off_while_the_file_is_written_renders_nothing_again(tmp_path:
         raise Cut
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scalewise.images.sink.bind", cut)
+        patch.setattr("scalewise.images.write.bind", cut)
         assert run(photo, out)[0] == 24
     (folder_of(out) / ".0123.part").write_bytes(b"what a killed process left")
     assert not out.exists() and run(photo, out)[0] == 0
@@ -112,7 +113,7 @@ def test_what_was_decided_is_not_decided_again(tmp_path: Path, monkeypatch: pyte
     whole, out = tmp_path / "whole.png", tmp_path / "out.png"
     full = run(photo, whole, model, 0.5, 32)[2]
     run(photo, out, model, 0.5, 32, stop=7)
-    monkeypatch.setattr("scalewise.pipeline._survey", lambda *_: pytest.fail("the router looked again"))
+    monkeypatch.setattr("scalewise.execution.decide._survey", lambda *_: pytest.fail("the router looked again"))
     again, _, report = run(photo, out, model, 0.5, 32)
     assert again == 12 - 6 and out.read_bytes() == whole.read_bytes()
     assert report.macs == full.macs and torch.equal(report.effort_map, full.effort_map)

@@ -12,14 +12,16 @@ import pyvips
 import torch
 from budget.test_speed import SPEED
 
-from scalewise import images, pipeline
+from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution import deadline
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
+from scalewise.execution.planner import look_ahead
 from scalewise.geometry.grid import Frame
 from scalewise.models.multi_exit import PatchRouted
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.pipeline import Job, enlarge, look_ahead
 from scalewise.routing.patch import PatchRouter
 
 
@@ -59,8 +61,8 @@ def run_paced(
     """In tiles of 64, each of which takes `slowness` times what SPEED says of it."""
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
-    monkeypatch.setattr(pipeline, "speed_of", lambda *_: SPEED)
-    monkeypatch.setattr(pipeline, "learn_speed", lambda *_: None)
+    monkeypatch.setattr("scalewise.execution.deadline.speed_of", lambda *_: SPEED)
+    monkeypatch.setattr("scalewise.execution.enlarge.learn_speed", lambda *_: None)
     render = model.render_rows
 
     def slow(lr: Any, frame: Any, core: Any, out: Any, plan: Any, ready: Any) -> Any:

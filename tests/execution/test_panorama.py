@@ -24,6 +24,7 @@ from scalewise.encoders.swinir import SwinIR
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest
 from scalewise.evaluate import upscaler_of, wrapped
+from scalewise.execution.plan import Job
 from scalewise.geometry.grid import Frame, Query, axis_positions, output_size
 from scalewise.geometry.projection import Projection, frame_of, reach, read_beyond, units
 from scalewise.geometry.resize import bicubic_base
@@ -31,7 +32,7 @@ from scalewise.geometry.tiling import plan as plan_tiles
 from scalewise.models.multi_exit import PatchRouted
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.pipeline import Job, upscale
+from scalewise.pipeline import upscale
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.losses.exits import at_query
 from scalewise.upsamplers.fixed import PixelShuffle

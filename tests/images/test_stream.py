@@ -158,7 +158,7 @@ def test_metadata_that_cannot_be_put_in_are_one_line(tmp_path: Path, monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(sink_module, "bind", broken)
+    monkeypatch.setattr("scalewise.images.write.bind", broken)
     source = images.open(noise(3))
     with pytest.raises(UnwritableOutput, match="Input/output error"):  # noqa: SIM117
         with images.create(tmp_path / "a.png", SIZE, source) as sink:

@@ -12,11 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.evaluate import evaluate, upscaler_of
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
 from scalewise.geometry import tiling
 from scalewise.geometry.grid import Frame, output_size
 from scalewise.geometry.resize import bicubic_base
 from scalewise.models.multi_exit import PatchRouted
-from scalewise.pipeline import Job, Upscaled, enlarge, upscale
+from scalewise.pipeline import Upscaled, upscale
 
 SCALES = [(2.0, 2.0), (2.7, 2.7), (4.0, 4.0), (3.0, 1.4)]
 A_HUNDREDTH_OF_A_LEVEL = 0.01  # of 255; a flat picture has nothing to compare with

@@ -12,13 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import BudgetInfeasible
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
 from scalewise.geometry.grid import Frame, Query, axis_positions
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import plan as plan_tiles
 from scalewise.models.model import Plan
 from scalewise.models.multi_exit import PatchRouted
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.pipeline import Job, enlarge
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.losses.exits import at_query
 

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalewise import pipeline
+from scalewise import images, pipeline
 from scalewise.budget import cost
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.errors import BudgetInfeasible, InvalidRequest
+from scalewise.execution import decide
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.tiling import plan as plan_tiles
 from scalewise.models.model import Plan
@@ -144,11 +145,11 @@ def test_tiles_equal_the_whole_image(model: PatchPaths, size: Size, side: int) -
 @torch.no_grad()
 def test_the_survey_does_not_depend_on_how_the_image_is_cut(model: PatchPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     for size in ((90, 31), (88, 200), (117, 145), (33, 57)):
-        source = pipeline.images.open(noise(size)[0])
+        source = images.open(noise(size)[0])
         surveys = []
         for side in (2048, 28, 60):
-            monkeypatch.setattr(pipeline, "SURVEY_SIDE", side)
-            surveys.append(pipeline._survey(source, model, (size[0] * 2, size[1] * 2), torch.device("cpu")))
+            monkeypatch.setattr(decide, "SURVEY_SIDE", side)
+            surveys.append(decide._survey(source, model, (size[0] * 2, size[1] * 2), torch.device("cpu")))
         assert surveys[0] is not None and surveys[0].shape == (3, *(len(model.starts(n)) for n in size))
         assert all(torch.equal(surveys[0], other) for other in surveys[1:])
 

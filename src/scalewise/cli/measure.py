@@ -31,7 +31,7 @@ from scalewise.errors import DataError, InvalidRequest
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.evaluate import EvalResult, Upscaler
-    from scalewise.pipeline import Job
+    from scalewise.execution.plan import Job
 
 Model = Annotated[
     str, typer.Option("--model", "-n", metavar="MODEL|FILE", help="A name of `scalewise models`, or a weight file.")

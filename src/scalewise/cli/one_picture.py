@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.budget.cost import CostReport
     from scalewise.execution.checkpoint import Journal
+    from scalewise.execution.plan import Job, Outlook
     from scalewise.geometry.grid import Size
     from scalewise.images import Encoding, Source
-    from scalewise.pipeline import Job, Outlook
 
 SHORT_SECONDS = 10  # several pictures that take less are not announced one by one
 MUCH_CONTEXT = 0.3  # of the pixels read: worth a warning
@@ -96,7 +96,8 @@ class Run:
     def __call__(self, piece: Piece) -> Result:
         from scalewise import images
         from scalewise.execution.pages import enlarge_pages
-        from scalewise.pipeline import cropped, effort_picture, look_ahead, provenance
+        from scalewise.execution.planner import look_ahead
+        from scalewise.pipeline import cropped, effort_picture, provenance
 
         wish, how, model = self.wish, self.wish.how, self.loaded.model
         source = images.open(piece.source)

@@ -16,8 +16,8 @@ from scalewise.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
+    from scalewise.execution.plan import Job
     from scalewise.geometry.grid import Box, Size
-    from scalewise.pipeline import Job
 
 Format = Literal["text", "csv", "markdown"]
 

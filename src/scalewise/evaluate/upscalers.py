@@ -15,13 +15,14 @@ from torch import Tensor
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import ProtocolMismatch
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import Job
 from scalewise.geometry.grid import Frame, Size, rectangle
 from scalewise.geometry.resize import imresize
 from scalewise.machine.device import pick_device
 from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchPaths
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.pipeline import Job, enlarge
 
 Picture = Float[Tensor, "3 h w"]
 

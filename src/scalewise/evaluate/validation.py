@@ -17,7 +17,7 @@ from scalewise.evaluate.pairs import make_lr
 from scalewise.evaluate.protocols import EvalProtocol, find_protocol
 from scalewise.evaluate.runner import predict, score
 from scalewise.evaluate.upscalers import Picture, bicubic, upscaler_of
-from scalewise.pipeline import Job
+from scalewise.execution.plan import Job
 from scalewise.training.recipe import Recipe
 
 SHOWN = 3  # crops in a sample picture

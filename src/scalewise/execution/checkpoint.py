@@ -21,7 +21,6 @@ from typing import Any, cast
 
 import torch
 
-from scalewise import __version__
 from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
@@ -32,6 +31,7 @@ from scalewise.images import Sink, Source
 from scalewise.models.digest import digest_of_model
 from scalewise.models.model import Model, Plan
 from scalewise.storage import append_line, atomic_write, locked, read_lines
+from scalewise.version import __version__
 
 FOLDER = ".scalewise-job"
 LONG_SECONDS = 60  # runs that will take longer keep a journal

@@ -6,14 +6,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
+from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.budget.route import Route
 from scalewise.budget.speed import Speed
 from scalewise.errors import BudgetInfeasible
-from scalewise.execution.plan import Outlook
-from scalewise.execution.tiles import Run, full_macs
+from scalewise.execution.decide import decider
+from scalewise.execution.plan import Job, Outlook, full_macs
+from scalewise.execution.probe import speed_of
+from scalewise.execution.tiles import Canvas, Run
+from scalewise.geometry.grid import Size
+from scalewise.geometry.resize import imresize
 from scalewise.geometry.tiling import Tile
-from scalewise.models.model import Plan
+from scalewise.models.model import Model, Plan
 
 DIGITS = 4  # of a share: few enough to be written down, and what is written down is what is run
 SLACK = 1.2  # a forecast that is over by less is tried
@@ -180,3 +188,50 @@ def kept(before: Route, now: Route, done: list[Tile]) -> Route:
 def words(budget: Budget) -> str:
     """What to write for the same run: `0.4317,0.4002@3`."""
     return ",".join([f"{budget.value:.{DIGITS}g}", *(f"{share:.{DIGITS}g}@{tile}" for tile, share in budget.later)])
+
+
+def repeats(pace: Pace) -> str:
+    side = f" --tile {pace.ahead.side}" if len(pace.ahead.plan) > 1 else ""
+    return f"the time became an effort that --budget {words(pace.budget)}{side} repeats"
+
+
+def paced(ahead: Outlook, budget: Budget, model: Model, job: Job, sink: Canvas) -> tuple[Plan, Pace | None]:
+    """What the budget buys, and who changes it on the way: where seconds were asked for, and where such a run is
+    repeated. Raises BudgetInfeasible."""
+    if budget.kind != "seconds":
+        decide = decider(ahead)
+        return decide(replace(budget, later=())), Pace(ahead, decide, budget) if budget.later else None
+    began = time.perf_counter()
+    speed = speed_of(model, ahead)
+    spent = time.perf_counter() - began  # measuring, at first use, is not the picture's
+    tail, beside = _encoding(ahead, sink) if isinstance(sink, images.Sink) else (0.0, 0.0)
+    began = time.perf_counter()  # the survey is part of what was measured
+    times = {"began": began, "tail": tail, "beside": beside, "excused": spent}
+    pace, plan = Pace.to_deadline(ahead, decider(ahead), speed, budget.value, **times)
+    return plan, pace
+
+
+def _encoding(ahead: Outlook, sink: images.Sink) -> tuple[float, float]:
+    """Seconds that encoding adds: of the last row of tiles behind the last tile; and of the others on the way, where it
+    takes a thread from the model."""
+    encoding = sink.encoding_seconds(sample_of(ahead.source, ahead.out))
+    if not sink.streams:
+        return encoding, 0.0
+    top, _, bottom, _ = ahead.window
+    behind = encoding * (bottom - max(tile.target[0] for tile in ahead.tiles)) / (bottom - top)
+    return behind, (encoding - behind) / torch.get_num_threads()
+
+
+def sample_of(source: images.Source, out: Size) -> Tensor:
+    """Some pixels like those of the output, by which to see how long encoding takes: (3, H, W)."""
+    height, width = source.size
+    side, parts = min(24, height, width), 6  # many small ones: pictures are smooth here and rough there
+    rows = []
+    for i in range(parts):
+        y, row = (height - side) * (2 * i + 1) // (2 * parts), []
+        for j in range(parts):
+            x = (width - side) * (2 * j + 1) // (2 * parts)
+            lr = source.read((y, x, y + side, x + side), bled=True)
+            row.append(imresize(lr, (max(1, side * out[0] // height), max(1, side * out[1] // width))))
+        rows.append(torch.cat(row, -1))
+    return torch.cat(rows, -2)

@@ -9,11 +9,12 @@ from pathlib import Path
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
 from scalewise.execution.checkpoint import Journal
+from scalewise.execution.deadline import sample_of
+from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import Job, Outlook
 from scalewise.execution.tiles import Progress
 from scalewise.images import Album
 from scalewise.models.model import Model
-from scalewise.pipeline import enlarge, sample_of
 
 
 def enlarge_pages(

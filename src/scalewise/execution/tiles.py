@@ -16,7 +16,7 @@ from torch import Tensor
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import effort_map, map_unit
 from scalewise.errors import Cancelled, ScalewiseError
-from scalewise.execution.plan import Outlook
+from scalewise.execution.plan import Outlook, full_macs
 from scalewise.geometry import tiling
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import reach, read_beyond
@@ -24,7 +24,7 @@ from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import Tile
 from scalewise.machine.device import numbers, work_alone
 from scalewise.machine.memory import is_out_of_memory
-from scalewise.models.model import Model, Plan, Ready, Rendered, RowByRow
+from scalewise.models.model import Plan, Ready, Rendered, RowByRow
 
 Progress = Callable[[float], bool | None]
 
@@ -301,12 +301,6 @@ class _Sending:
         if rows > self.rows:
             self.send(rgb, self.rows, rows)
             self.rows = rows
-
-
-def full_macs(model: Model, tile: Tile, ahead: Outlook) -> int:
-    """MACs of a tile with everything on."""
-    y0, x0, y1, x1 = tile.source
-    return model.full_macs(replace(ahead.frame, origin=(y0, x0)), (y1 - y0, x1 - x0), tile.core, ahead.out)
 
 
 def kept_map(effort: EffortMap) -> EffortMap:

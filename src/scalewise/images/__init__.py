@@ -16,10 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scalewise.images.encode import QUALITY, WRITABLE, Encoding
     from scalewise.images.metadata.metadata import Metadata
-    from scalewise.images.pages import Album, create_pages
-    from scalewise.images.sink import QUALITY, WRITABLE, Encoding, Sink, create, save
-    from scalewise.images.source import MAX_PIXELS, READABLE, Box, Source, open
+    from scalewise.images.pages import Album
+    from scalewise.images.read import open
+    from scalewise.images.sink import Sink
+    from scalewise.images.source import MAX_PIXELS, READABLE, Box, Source
+    from scalewise.images.write import create, create_pages, save
 
 __all__ = [
     "MAX_PIXELS",
@@ -38,8 +41,9 @@ __all__ = [
     "save",
 ]
 
-_HOMES = {"Metadata": "metadata.metadata", "Album": "pages", "create_pages": "pages"}
-_HOMES |= dict.fromkeys(["QUALITY", "WRITABLE", "Encoding", "Sink", "create", "save"], "sink")
+_HOMES = {"Metadata": "metadata.metadata", "Album": "pages", "Sink": "sink", "open": "read"}
+_HOMES |= dict.fromkeys(["QUALITY", "WRITABLE", "Encoding"], "encode")
+_HOMES |= dict.fromkeys(["create", "create_pages", "save"], "write")
 
 
 def __getattr__(name: str) -> Any:

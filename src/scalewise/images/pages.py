@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import struct
 import tempfile
@@ -16,59 +15,17 @@ import numpy as np
 from torch import Tensor
 
 from scalewise.errors import UnwritableOutput
-from scalewise.images.encode import Encoding, Packed, bind, check_format, depth_for, pack, unwritten
+from scalewise.images.encode import Encoding, Packed, bind, depth_for, pack, unwritten
 from scalewise.images.metadata.tiff import Book
-from scalewise.images.sink import (
-    Sink,
-    canvas_for,
-    canvas_of,
-    channels_of,
-    create,
-    encoding_seconds,
-    packer,
-    same_file,
-)
+from scalewise.images.sink import Sink, canvas_for, canvas_of, channels_of, encoding_seconds, packer
 from scalewise.images.source import Depth, Source
-from scalewise.storage import atomic_write, check_writable
+from scalewise.storage import atomic_write
 
 Size = tuple[int, int]
 
-_ANIMATIONS = ("gif", "webp")  # frames of one size and kind, shown one after the other
+ANIMATIONS = ("gif", "webp")  # frames of one size and kind, shown one after the other
 _USUAL_DELAY = 100  # milliseconds, of frames that name none
 _SAFE_TIFF_BYTES = 2**30  # pages that may differ in size are counted as the first, so with room to spare
-
-
-def create_pages(
-    path: str | os.PathLike[str],
-    source: Source,
-    size_of: Callable[[Size], Size],
-    *,
-    encoding: Encoding | None = None,
-    overwrite: bool = False,
-    scratch: Path | None = None,
-) -> Album:
-    """An `Album` for all pages of `source` as far as the format of `path` holds several, else for its one page.
-
-    `size_of` gives the output size (H, W) of a page from its own. TIFF takes pages of any size and kind; GIF and WebP
-    take frames that are alike, for as long each as they were shown. `scratch`: as in `create`, for a single page.
-    Raises UnwritableOutput for what the format cannot hold.
-    """
-    path, how = Path(os.fsdecode(path)), encoding or Encoding()
-    format = check_format(path, size_of(source.size), source, how)
-    if source.bands is not None and source.pages > 1 and format == "tiff":
-        from scalewise.images.geotiff.write import GeoAlbum  # derives from Album
-
-        return GeoAlbum(path, source, size_of, how, overwrite)
-    several = source.pages > 1 and (format == "tiff" or (format in _ANIMATIONS and _alike(source)))
-    if not several:
-        sink = create(path, size_of(source.size), source, encoding=how, overwrite=overwrite, scratch=scratch)
-        return Album(path, source, sink)
-    if source.path is not None and same_file(path, source.path):
-        raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
-    check_writable(path, overwrite=overwrite)
-    if format == "tiff":
-        return _Book(path, source, size_of, how, overwrite)
-    return _Roll(path, format, source, size_of, how, overwrite)
 
 
 class Album:
@@ -129,7 +86,7 @@ class Album:
         self.abort()
 
 
-class _Book(Album):
+class TiffPages(Album):
     """A TIFF: each page is encoded when it is finished, into a file without a name."""
 
     def __init__(
@@ -178,7 +135,7 @@ class _Book(Album):
         self._file.close()
 
 
-class _Roll(Album):
+class Animation(Album):
     """An animation: all frames on one canvas, one below the other, encoded at the end."""
 
     def __init__(
@@ -231,14 +188,3 @@ class _Roll(Album):
     def abort(self) -> None:
         super().abort()
         self._canvas = None
-
-
-def _alike(source: Source) -> bool:
-    """True if all pages are pictures of one size, kind and depth; frames of an animation always are."""
-    if source.format in _ANIMATIONS:
-        return True
-
-    def look(page: Source) -> tuple[object, ...]:
-        return page.size, page.kind, page.alpha, page.dtype
-
-    return all(look(source.at(number)) == look(source) for number in range(source.pages))

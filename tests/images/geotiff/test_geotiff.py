@@ -13,10 +13,11 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.errors import MissingDependency, UnreadableImage, UnwritableOutput
 from scalewise.execution.pages import enlarge_pages
+from scalewise.execution.plan import Job
 from scalewise.images.encode import Encoding
 from scalewise.images.geotiff import read as geo
 from scalewise.images.geotiff import write as geo_write
-from scalewise.pipeline import Job, upscale
+from scalewise.pipeline import upscale
 
 rasterio: Any = pytest.importorskip("rasterio")
 from rasterio.control import GroundControlPoint  # noqa: E402

@@ -38,7 +38,8 @@ from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
 from scalewise.errors import InvalidRequest
 from scalewise.execution.pages import enlarge_pages
-from scalewise.pipeline import Job, ready, upscale
+from scalewise.execution.plan import Job
+from scalewise.pipeline import ready, upscale
 
 BICUBIC = zoo.bicubic()
 KINDS = {1: "gray", 2: "graya", 3: "rgb", 4: "rgba"}
