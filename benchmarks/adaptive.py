@@ -140,8 +140,8 @@ def patch_sides(model: PatchPaths, picture: torch.Tensor, dtypes: list[Dtype]) -
     contiguous fp32, a transposed convolution)."""
     lr = picture.unsqueeze(0).float() / 255
     size = (lr.shape[-2], lr.shape[-1])
-    rows, columns = model.starts(size[0]), model.starts(size[1])
-    places, side = [(y, x) for y in rows for x in columns], model.side(size)
+    rows, columns = model.layout.starts(size[0]), model.layout.starts(size[1])
+    places, side = [(y, x) for y in rows for x in columns], model.layout.side(size)
 
     def choose() -> torch.Tensor:
         return model.router.native(model.router.evidence(lr, rows, columns, side), 0.5).flatten()

@@ -46,13 +46,13 @@ def part(module: Path) -> str:
     return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(module: Path) -> Iterator[str]:
-    """Absolute names that a module imports, in functions too; what only a type checker reads is left out."""
+def imports(module: Path, *, types: bool = False) -> Iterator[str]:
+    """Absolute names that a module imports, in functions too; with `types` also what only a type checker reads."""
     package = ("scalewise", *module.relative_to(PACKAGE).parent.parts)
     pending: list[ast.AST] = [ast.parse(module.read_text())]
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        if not types and isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             pending.extend(node.orelse)
             continue
         pending.extend(ast.iter_child_nodes(node))
@@ -81,6 +81,25 @@ def test_imports_point_downwards(module: Path) -> None:
     assert own in MAY_IMPORT, f"{own} has no line in the table: say what it may import"
     upward = {other for other in imported_parts(module) if other != own and other not in MAY_IMPORT[own]}
     assert not upward, f"{module.relative_to(ROOT)} may not import {', '.join(sorted(upward))}"
+
+
+def home(name: str) -> Path | None:
+    """The file that an absolute name of ours is in: its own module, or the one that it is taken from."""
+    package, *parts = name.split(".")
+    for count in range(len(parts), -1, -1) if package == "scalewise" else ():
+        place = PACKAGE.joinpath(*parts[:count])
+        if (file := place.with_suffix(".py")).is_file() or (file := place / "__init__.py").is_file():
+            return file
+    return None
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    needs = {module: {home(name) for name in imports(module, types=True)} - {None, module} for module in MODULES}
+    while done := {module for module, others in needs.items() if not others & needs.keys()}:
+        needs = {module: others for module, others in needs.items() if module not in done}
+    while outside := needs.keys() - {other for others in needs.values() for other in others}:  # they are in none
+        needs = {module: others for module, others in needs.items() if module not in outside}
+    assert not needs, f"in circles: {', '.join(sorted(str(module.relative_to(PACKAGE)) for module in needs))}"
 
 
 def test_every_foreign_import_is_declared() -> None:

@@ -97,18 +97,18 @@ def rendered(model: PatchPaths, lr: Tensor, plan: Plan) -> Tensor:
 
 @pytest.mark.parametrize("length", [1, 5, 28, 31, 32, 33, 36, 59, 60, 61, 63, 64, 88, 89, 200])
 def test_patches_cover_an_axis_and_their_weights_add_up_to_one(model: PatchPaths, length: int) -> None:
-    starts, side = model.starts(length), min(32, length)
+    starts, side = model.layout.starts(length), min(32, length)
     assert starts[0] == 0 and starts[-1] + side == length
     assert all(start % 28 == 0 for start in starts[:-1])
     total = torch.zeros(length * SCALE)
-    for start, fade in zip(starts, model.fades(length), strict=True):
+    for start, fade in zip(starts, model.layout.fades(length), strict=True):
         assert bool((fade > 0).all())
         total[start * SCALE : (start + side) * SCALE] += fade
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
 def test_a_patch_fades_in_over_the_overlap(model: PatchPaths) -> None:
-    first, second, *_ = model.fades(200)
+    first, second, *_ = model.layout.fades(200)
     assert bool((first[: 28 * SCALE] == 1).all())  # no fade at the border of the image
     both = first[28 * SCALE :], second[: 4 * SCALE]
     torch.testing.assert_close(both[0].flip(0), both[1])
@@ -150,7 +150,7 @@ def test_the_survey_does_not_depend_on_how_the_image_is_cut(model: PatchPaths, m
         for side in (2048, 28, 60):
             monkeypatch.setattr(decide, "SURVEY_SIDE", side)
             surveys.append(decide._survey(source, model, (size[0] * 2, size[1] * 2), torch.device("cpu")))
-        assert surveys[0] is not None and surveys[0].shape == (3, *(len(model.starts(n)) for n in size))
+        assert surveys[0] is not None and surveys[0].shape == (3, *(len(model.layout.starts(n)) for n in size))
         assert all(torch.equal(surveys[0], other) for other in surveys[1:])
 
 

@@ -19,7 +19,7 @@ from scalewise.checkpoints.files import Content, sha256
 from scalewise.checkpoints.files import read as read_file
 from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, multipath, pcsr
 from scalewise.compat.official import OFFICIAL_BUILDERS
-from scalewise.compat.tables import Translated, few
+from scalewise.compat.translate import Translated, few
 from scalewise.errors import CheckpointError, InvalidRequest, ScalewiseError
 from scalewise.models.super_resolver import SuperResolver
 

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from scalewise.checkpoints.files import Content
-from scalewise.compat.tables import BARE_NETWORKS, BASICSR_NETWORKS, Choices, Translated, translate
+from scalewise.compat.networks import BARE_NETWORKS, BASICSR_NETWORKS
+from scalewise.compat.translate import Choices, Translated, translate
 
 TITLE = "bare state dict"
 

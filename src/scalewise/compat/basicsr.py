@@ -7,7 +7,8 @@ from typing import Any
 
 from scalewise.checkpoints.files import Content
 from scalewise.compat import camixer
-from scalewise.compat.tables import BASICSR_NETWORKS, Choices, Translated, translate
+from scalewise.compat.networks import BASICSR_NETWORKS
+from scalewise.compat.translate import Choices, Translated, translate
 
 TITLE = "BasicSR"
 KEYS = ("params_ema", "params")

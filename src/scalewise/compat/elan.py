@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from scalewise.checkpoints.files import Content
-from scalewise.compat.tables import (
-    DIRECT_ELAN,
-    ELAN_KEYS,
-    Choices,
-    Network,
-    Translated,
-    from_mean_shift,
-    translate,
-)
+from scalewise.compat.networks import from_mean_shift
+from scalewise.compat.tables import DIRECT_ELAN, ELAN_KEYS
+from scalewise.compat.translate import Choices, Network, Translated, translate
 
 TITLE = "ELAN"
 NETWORKS = (Network("ELAN", ELAN_KEYS, DIRECT_ELAN, from_mean_shift),)

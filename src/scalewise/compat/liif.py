@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from scalewise.checkpoints.files import Content
-from scalewise.compat.tables import LIIF_NETWORKS, Choices, Translated, translate
+from scalewise.compat.networks import LIIF_NETWORKS
+from scalewise.compat.translate import Choices, Translated, translate
 
 TITLE = "LIIF wrapper"
 NAMES = ("liif", "metasr", "lte", "lte-fast", "ITNSR", "edsr-baseline", "edsr", "rdn", "rcan", "swinir")

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from scalewise.checkpoints.files import Content
 from scalewise.checkpoints.files import read as read_file
-from scalewise.compat.tables import BARE_NETWORKS, BASICSR_NETWORKS, Choices, Translated, count, translate
+from scalewise.compat.networks import BARE_NETWORKS, BASICSR_NETWORKS
+from scalewise.compat.translate import Choices, Translated, count, translate
 from scalewise.errors import CheckpointError
 from scalewise.geometry.grid import Size
 from scalewise.routing.estimator import CLASSSR_COSTS, ENAF_COSTS, PatchEstimator

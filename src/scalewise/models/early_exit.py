@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from scalewise.budget.budget import Budget, Effort, budget_words
 from scalewise.budget.route import Decision
-from scalewise.contracts import EarlyExits
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered
+from scalewise.models.patch_contracts import EarlyExits
+from scalewise.models.patch_layout import PatchLayout, prices_of
 from scalewise.models.patchwise import PatchPaths
 
 BISECTIONS = 40
@@ -39,6 +40,10 @@ class PatchExits(nn.Module):
         super().__init__()
         self.network = network
         self.patch, self.step = patch, step
+
+    @property
+    def layout(self) -> PatchLayout:
+        return PatchLayout(self.patch, self.step, self.network.scale)
 
     @property
     def scales(self) -> tuple[float, ...] | None:
@@ -68,9 +73,9 @@ class PatchExits(nn.Module):
         """The share that goes on at every exit, or the threshold, at which the MACs are an upper bound: no one leaves.
 
         Raises BudgetInfeasible below the floor, where all patches take the first exit."""
-        places = self._patches(())
-        patches = len(places.starts(size[0])) * len(places.starts(size[1]))
-        prices = places.prices(places.side(size))
+        layout = self.layout
+        patches = len(layout.starts(size[0])) * len(layout.starts(size[1]))
+        prices = prices_of(self.network, layout.side(size))
         full = patches * prices[-1].total
         native, allowed = budget.dial_of("threshold"), budget.allowed(full)
         if native is not None:
@@ -105,15 +110,15 @@ class PatchExits(nn.Module):
     @torch.no_grad()
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
-        places = self._patches(())
-        (height, width), (rows, columns) = places.side(frame.size), (places.starts(n) for n in frame.size)
-        touching = places._touching(frame.size, core)
+        layout = self.layout
+        (height, width), (rows, columns) = layout.side(frame.size), (layout.starts(n) for n in frame.size)
+        touching = layout.touching(frame.size, core)
         corners = [(rows[i] - frame.origin[0], columns[j] - frame.origin[1]) for i, j in touching]
         batch = torch.stack([lr[0, :, y : y + height, x : x + width] for y, x in corners])
         pixels, exits = self.network.run_while(batch, self._rule(plan.effort, len(batch)))
         choice = torch.zeros(len(rows), len(columns), dtype=torch.int64)
         choice[tuple(torch.tensor(touching).T)] = exits
-        prices = torch.tensor([price.total for price in places.prices((height, width))], dtype=torch.float64)
+        prices = torch.tensor([price.total for price in prices_of(self.network, (height, width))], dtype=torch.float64)
         left = Decision("patch", self.step, choice.unsqueeze(0), prices)
         rendered = self._patches(pixels).render(lr, frame, core, out, dataclasses.replace(plan, route=(left,)))
         return dataclasses.replace(rendered, route=(self._of_tile(left, frame, (lr.shape[-2], lr.shape[-1])),))
@@ -126,9 +131,9 @@ class PatchExits(nn.Module):
         """MACs that `render` will run on a tile by budget; None by threshold."""
         if plan.effort.native:
             return None
-        places = self._patches(())
-        prices = places.prices(places.side(frame.size))
-        count = len(places._touching(frame.size, core))
+        layout = self.layout
+        prices = prices_of(self.network, layout.side(frame.size))
+        count = len(layout.touching(frame.size, core))
         return sum(prices[path].total for path in self.planned(count, plan.effort.keep))
 
     def _rule(self, effort: Effort, patches: int):

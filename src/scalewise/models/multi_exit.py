@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,125 +12,17 @@ from scalewise.budget.budget import Budget, Effort, budget_words
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.budget.solver import Envelope
-from scalewise.contracts import MultiExit
 from scalewise.errors import BudgetInfeasible
-from scalewise.geometry.grid import Box, Frame, Size, first_output, output_box
+from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
-from scalewise.layers import fill_edge, repeat_edge
+from scalewise.layers import repeat_edge
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Ready, Rendered
+from scalewise.models.patch_buffers import Padded, Slope, grouped, shape_of
+from scalewise.models.patch_cells import Cells, cut
+from scalewise.models.patch_contracts import MultiExit
 
-CHUNK = 16  # patches computed together: their features stay in the cache
 BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The patches of a tile, n of them in rows of (row, column) pairs.
-
-    `patch` says which one of the plan a cell is: beyond the borders of a 360° image, of which it is a copy. Cell k is
-    pixels start..stop-1 of the whole image and renders output pixels first..last-1; in the tile it is `boxes[k]`.
-    """
-
-    tile: Size
-    origin: Size
-    patch: Tensor
-    start: Tensor
-    stop: Tensor
-    first: Tensor
-    last: Tensor
-
-    @cached_property
-    def boxes(self) -> list[Box]:
-        origin = torch.tensor(self.origin)
-        return [tuple(box) for box in torch.cat((self.start - origin, self.stop - origin), 1).tolist()]  # type: ignore[misc]
-
-    @property
-    def lengths(self) -> Tensor:
-        return (self.stop - self.start).double()
-
-    @property
-    def outputs(self) -> Tensor:
-        return (self.last - self.first).double()
-
-    @cached_property
-    def kinds(self) -> tuple[Tensor, Tensor]:
-        """Cells of one kind have the same sides: (kinds, 4) float64, rows and columns in LR pixels, then in output
-        pixels; and the kind of each cell. There are few, so costs are computed for those."""
-        sides = torch.cat((self.stop - self.start, self.last - self.first), 1)
-        base = int(sides.max()) + 1
-        codes = ((sides[:, 0] * base + sides[:, 1]) * base + sides[:, 2]) * base + sides[:, 3]
-        codes, kind = codes.unique(return_inverse=True)
-        columns = [codes // base**power % base for power in (3, 2, 1, 0)]
-        return torch.stack(columns, 1).double(), kind
-
-    def inside(self, core: Box) -> Tensor:
-        """(n,) bool: cells that belong to the core of the tile."""
-        y, x = self.start.unbind(1)
-        return (core[0] <= y) & (y < core[2]) & (core[1] <= x) & (x < core[3])
-
-    def positions(self, mask: Tensor) -> int:
-        """Rows and columns of output pixels that the cells of `mask` have, each counted once."""
-        total = 0
-        for lengths, line in self._lines:
-            seen = torch.zeros(len(lengths), dtype=torch.bool)
-            seen[line[mask]] = True
-            total += int(lengths[seen].sum())
-        return total
-
-    @cached_property
-    def _lines(self) -> list[tuple[Tensor, Tensor]]:
-        """For each axis: the lengths of the rows (columns) of cells in output pixels, and in which one each cell is."""
-        found = []
-        for axis in (0, 1):
-            starts, line = self.first[:, axis].unique(return_inverse=True)
-            lengths = torch.zeros_like(starts).index_copy_(0, line, self.last[:, axis] - self.first[:, axis])
-            found.append((lengths, line))
-        return found
-
-
-def cut(frame: Frame, tile: Size, patch: int, out: Size) -> Cells:
-    """Cut a tile that lies at `frame` where the whole image is cut: at multiples of `patch`. Copies of pixels, beyond
-    the borders of a 360° image, are cut as the originals are."""
-    (height, width), (oy, ox), half = frame.size, frame.origin, frame.size[1] // 2
-
-    def line(axis: int, spans: Iterable[tuple[int, int, int]]) -> Tensor:
-        """(patch, start, stop, first, last) of each span of an axis."""
-        n, target = frame.size[axis], out[axis]
-        rows = [(k, a, b, first_output(a, n, target), first_output(b, n, target)) for k, a, b in spans]
-        return torch.tensor(rows, dtype=torch.int64).view(-1, 5)
-
-    here = line(1, _spans(ox, ox + tile[1], patch, width))
-    turned = ((j, a - half, b - half) for j, a, b in _spans(ox + half, ox + tile[1] + half, patch, width))
-    rows = line(0, _spans(oy, oy + tile[0], patch, height, poles=True))
-    over = rows[:, 1].div(height, rounding_mode="floor") % 2 == 1
-    if bool(over.any()):
-        beyond = line(1, turned)
-        cells = torch.cat([_crossed(row[None], beyond if pole else here) for row, pole in zip(rows, over, strict=True)])
-    else:
-        cells = _crossed(rows, here)
-    index, start, stop, first, last = cells.unbind(1)
-    return Cells(tile, (oy, ox), index, start, stop, first, last)
-
-
-def _crossed(rows: Tensor, columns: Tensor) -> Tensor:
-    """(r, 5) and (c, 5) → (r·c, 5, 2): every row with every column."""
-    grid = torch.stack((rows[:, None].expand(-1, len(columns), -1), columns.expand(len(rows), -1, -1)), -1)
-    return grid.reshape(-1, 5, 2)
-
-
-def _spans(start: int, stop: int, patch: int, n: int, poles: bool = False) -> Iterator[tuple[int, int, int]]:
-    """Pixels start..stop-1 of an axis with n LR pixels, cut: (patch, first pixel, last + 1). Beyond its ends the axis
-    is repeated, or with `poles` run backwards every other time."""
-    for turn in range(start // n, -(-stop // n)):
-        patches = range(-(-n // patch))
-        for index in reversed(patches) if poles and turn % 2 else patches:
-            first, last = index * patch, min((index + 1) * patch, n)
-            if poles and turn % 2:
-                first, last = n - last, n - first
-            first, last = max(start, turn * n + first), min(stop, turn * n + last)
-            if first < last:
-                yield index, first, last
 
 
 class PatchRouted(nn.Module):
@@ -260,7 +148,7 @@ class PatchRouted(nn.Module):
     def _blocks(self, features: Tensor, choice: Tensor, inside: Tensor, picture: _Picture) -> None:
         """Block after block on the patches that go on, whose exits lie behind it."""
         network, cells = self.network, picture.cells
-        field = _Padded(features, network.block_margin)
+        field = Padded(features, network.block_margin)
         for index in range(1, network.depth + 1):
             level = network.level(index)
             active = choice >= level
@@ -269,7 +157,7 @@ class PatchRouted(nn.Module):
             if bool(active.all()):
                 groups = [[box] for box in self._bands(cells.tile)]
             else:
-                groups = _groups([cells.boxes[k] for k in active.nonzero().flatten().tolist()], _shape)
+                groups = grouped([cells.boxes[k] for k in active.nonzero().flatten().tolist()], shape_of)
             fresh = [network.block(index, field.gather(group)) for group in groups]
             for group, features in zip(groups, fresh, strict=True):
                 field.scatter(group, features)
@@ -282,7 +170,7 @@ class PatchRouted(nn.Module):
         """Every patch through every block: band after band, each as far as blocks can see, so that upper rows of the
         picture are finished while lower ones are still to be computed."""
         network, cells, canvas = self.network, picture.cells, picture.canvas
-        slope = _Slope(features, network.block_margin, network.depth)
+        slope = Slope(features, network.block_margin, network.depth)
         todo = inside.nonzero().flatten()
         stop = cells.stop[:, 0] - cells.origin[0]  # of each cell, in the tile
         first = cells.first[:, 0] - picture.target[0]
@@ -299,7 +187,7 @@ class PatchRouted(nn.Module):
         band = max(BAND, self.network.block_margin * self.network.depth + 1)
         return [(y, 0, min(y + band, tile[0]), tile[1]) for y in range(0, tile[0], band)]
 
-    def _render_exit(self, level: int, leaving: list[int], field: _Padded, picture: _Picture) -> None:
+    def _render_exit(self, level: int, leaving: list[int], field: Padded, picture: _Picture) -> None:
         """Add the residual of exit `level` to the output pixels of the cells that leave there."""
         network, cells, frame = self.network, picture.cells, picture.frame
         out, target, canvas, tables = picture.out, picture.target, picture.canvas, picture.tables
@@ -316,7 +204,7 @@ class PatchRouted(nn.Module):
             (cells.boxes[k], table(0, *rows), table(1, *columns), rows[2] - target[0], columns[2] - target[1])
             for k, (rows, columns) in zip(leaving, spans, strict=True)
         ]
-        for group in _groups(parts, lambda part: (_shape(part[0]), len(part[1]), len(part[2]))):
+        for group in grouped(parts, lambda part: (shape_of(part[0]), len(part[1]), len(part[2]))):
             boxes, rows, columns, ys, xs = zip(*group, strict=True)
             coefficients = network.coefficients(level, field.gather(boxes))
             residual = network.render(level, coefficients, torch.stack(rows), torch.stack(columns))
@@ -395,111 +283,6 @@ class _Picture:
     target: Box
     canvas: Tensor
     tables: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
-
-
-class _Padded:
-    """Features of a tile (1, c, h, w) kept with their edge repeated `margin` times on every side."""
-
-    def __init__(self, features: Tensor, margin: int) -> None:
-        m = self.margin = margin
-        b, c, h, w = features.shape
-        self.buffer = torch.empty(
-            (b, c, h + 2 * m, w + 2 * m),
-            dtype=features.dtype,
-            device=features.device,
-            memory_format=torch.channels_last,
-        )
-        self.buffer[..., m:-m, m:-m] = features
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Repeat the edge into the margin again."""
-        fill_edge(self.buffer, self.margin)
-
-    def gather(self, boxes: Sequence[Box]) -> Tensor:
-        """Boxes of one shape with their margin: (boxes, c, h + 2m, w + 2m); of a single one a view."""
-        m, (h, w) = 2 * self.margin, _shape(boxes[0])
-        if len(boxes) == 1:
-            y0, x0, y1, x1 = boxes[0]
-            return self.buffer[..., y0 : y1 + m, x0 : x1 + m]
-        width = self.buffer.shape[-1]
-        corner = torch.tensor([y0 * width + x0 for y0, x0, _, _ in boxes]).view(-1, 1, 1)
-        index = corner + torch.arange(h + m).view(-1, 1) * width + torch.arange(w + m)
-        pixels = self.buffer[0].permute(1, 2, 0).flatten(0, 1)  # one row each, all channels
-        picked = pixels.index_select(0, index.flatten().to(pixels.device))
-        return picked.view(len(boxes), h + m, w + m, -1).permute(0, 3, 1, 2)
-
-    def scatter(self, boxes: Sequence[Box], features: Tensor) -> None:
-        m = self.margin
-        for (y0, x0, y1, x1), piece in zip(boxes, features, strict=True):
-            self.buffer[0, :, y0 + m : y1 + m, x0 + m : x1 + m] = piece
-
-
-class _Slope:
-    """Features of a tile (1, c, h, w) on their way through `depth` blocks, each of which sees `margin` pixels further.
-
-    A block can go as far down as the one before it, less the margin. Each stores its rows `margin` higher than that
-    one: over rows of it that no one will ask for any more, so one buffer holds them all, and behind the last block it
-    is what `_Padded` holds.
-    """
-
-    def __init__(self, features: Tensor, margin: int, depth: int) -> None:
-        self.margin, self.depth = margin, depth
-        b, c, h, w = features.shape
-        self.height = h
-        shape = (b, c, h + margin * (depth + 2), w + 2 * margin)
-        like = {"dtype": features.dtype, "device": features.device, "memory_format": torch.channels_last}
-        self.buffer = torch.empty(shape, **like)
-        self._done = [0] * (depth + 1)  # rows behind each block; 0: those of the stem
-        self.put(0, features)
-
-    @property
-    def done(self) -> int:
-        """Rows behind the last block."""
-        return self._done[-1]
-
-    @property
-    def field(self) -> _Padded:
-        """What is behind the last block."""
-        field = object.__new__(_Padded)
-        field.margin, field.buffer = self.margin, self.buffer[..., : self.height + 2 * self.margin, :]
-        return field
-
-    def above(self, block: int, end: int) -> Tensor:
-        """What `block` (1-based) sees for its next rows, in the band of the stem's rows that stops at `end`."""
-        start, stop = self._done[block], end if end == self.height else end - self.margin * block
-        at = self._row(block, start)
-        return self.buffer[..., at : at + stop - start + 2 * self.margin, :]
-
-    def put(self, block: int, rows: Tensor) -> None:
-        """The next rows behind `block`, and their edges."""
-        m, start = self.margin, self._done[block]
-        stop = self._done[block] = start + rows.shape[-2]
-        first, last = self._row(block, start), self._row(block, stop)
-        here = self.buffer[..., first:last, :]
-        here[..., m:-m] = rows
-        here[..., :m], here[..., -m:] = here[..., m : m + 1], here[..., -m - 1 : -m]
-        if start == 0:
-            self.buffer[..., first - m : first, :] = here[..., :1, :]
-        if stop == self.height:
-            self.buffer[..., last : last + m, :] = here[..., -1:, :]
-
-    def _row(self, block: int, row: int) -> int:
-        """Where in the buffer `row` behind `block` lies, and above it the margin: where the margin of what that block
-        sees for it begins."""
-        return row + self.margin * (self.depth - block + 1)
-
-
-def _groups(patches: list[Any], kind: Any) -> list[list[Any]]:
-    """Patches of one kind together, at most CHUNK at a time."""
-    by_kind: dict[Any, list[Any]] = defaultdict(list)
-    for patch in patches:
-        by_kind[kind(patch)].append(patch)
-    return [group[k : k + CHUNK] for group in by_kind.values() for k in range(0, len(group), CHUNK)]
-
-
-def _shape(box: Box) -> Size:
-    return box[2] - box[0], box[3] - box[1]
 
 
 def _sum(macs: Macs, counts: Tensor) -> Macs:

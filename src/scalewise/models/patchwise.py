@@ -10,7 +10,6 @@ a step. A patch sees nothing beyond itself, so tiles equal the whole image.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,11 @@ from scalewise.budget.budget import Budget, Effort, budget_words
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.budget.solver import solve
-from scalewise.contracts import MultiPath, PathRouter
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered
+from scalewise.models.patch_contracts import MultiPath, PathRouter
+from scalewise.models.patch_layout import PatchLayout, prices_of
 
 CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their features stay in the cache
 
@@ -38,6 +38,10 @@ class PatchPaths(nn.Module):
         self.router = router
         self.network = network
         self.patch, self.step = patch, step
+
+    @property
+    def layout(self) -> PatchLayout:
+        return PatchLayout(self.patch, self.step, self.network.scale)
 
     @property
     def scales(self) -> tuple[float, ...] | None:
@@ -74,11 +78,12 @@ class PatchPaths(nn.Module):
     def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
         """The router's word on a piece that starts where a patch does: (paths, ny, nx), in the router's own unit."""
         height, width = lr.shape[-2:]
-        return self.router.evidence(lr, self.starts(height), self.starts(width), self.side((height, width)))
+        layout = self.layout
+        return self.router.evidence(lr, layout.starts(height), layout.starts(width), layout.side((height, width)))
 
     def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
         assert evidence is not None
-        return self.choose(evidence, self.side(size), self.router.macs(size), budget)
+        return self.choose(evidence, self.layout.side(size), self.router.macs(size), budget)
 
     def choose(self, evidence: Tensor, side: Size, fixed: Macs, budget: Budget) -> Plan:
         """A path for each patch of `side` from the evidence (paths, ny, nx): the greatest sum within the budget, or the
@@ -89,7 +94,7 @@ class PatchPaths(nn.Module):
         """
         evidence = evidence.detach().double().cpu()
         paths, *shape = evidence.shape
-        price_list = torch.tensor([price.total for price in self.prices(side)], dtype=torch.float64)
+        price_list = torch.tensor([price.total for price in prices_of(self.network, side)], dtype=torch.float64)
         units = evidence[0].numel()
         full = fixed.total + units * int(price_list[-1])
         native, price = budget.dial_of("path", *self.router.dials), None
@@ -130,13 +135,13 @@ class PatchPaths(nn.Module):
     @torch.no_grad()
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
-        s, (ph, pw) = self.network.scale, self.side(frame.size)
-        (rows, columns), (oy, ox) = (self.starts(n) for n in frame.size), frame.origin
-        row_fades, column_fades = (self.fades(n).to(lr.device) for n in frame.size)
+        s, (ph, pw) = self.network.scale, self.layout.side(frame.size)
+        (rows, columns), (oy, ox) = (self.layout.starts(n) for n in frame.size), frame.origin
+        row_fades, column_fades = (self.layout.fades(n).to(lr.device) for n in frame.size)
         top, left, bottom, right = output_box(core, frame.size, out)
         canvas = torch.zeros(3, bottom - top, right - left, device=lr.device)
         choice = plan.route[0].choice[0]
-        patches = self._touching(frame.size, core)
+        patches = self.layout.touching(frame.size, core)
         places = [(rows[i] - oy, columns[j] - ox) for i, j in patches]
         runs = self.run(lr, places, (ph, pw), torch.tensor([int(choice[p]) for p in patches]))
         for index, sr in runs:
@@ -147,7 +152,7 @@ class PatchPaths(nn.Module):
             weight = torch.outer(row_fades[i, y - y0 : y1 - y0], column_fades[j, x - x0 : x1 - x0])
             part = sr[:, y - y0 : y1 - y0, x - x0 : x1 - x0].float()
             canvas[:, y - top : y1 - top, x - left : x1 - left].addcmul_(part, weight)
-        prices = self.prices((ph, pw))
+        prices = prices_of(self.network, (ph, pw))
         own = [p for p in patches if core[0] <= rows[p[0]] < core[2] and core[1] <= columns[p[1]] < core[3]]
         ran = sum((prices[int(choice[p])] for p in patches), Macs())
         once = frame.size[0] * frame.size[1] / (len(rows) * len(columns) * ph * pw)
@@ -164,60 +169,17 @@ class PatchPaths(nn.Module):
             )
             yield from zip(few, self.network.run(batch, choice[some]), strict=True)
 
-    # --- where patches lie --------------------------------------------------------------------------------------------
-
-    def side(self, size: Size) -> Size:
-        """Patches are square, but for images that are smaller."""
-        return min(self.patch, size[0]), min(self.patch, size[1])
-
-    def starts(self, length: int) -> list[int]:
-        """Where patches start on an axis: multiples of the step, and one that ends at the border."""
-        last = max(0, length - self.patch)
-        return [*range(0, last, self.step), last]
-
-    def fades(self, length: int) -> Tensor:
-        """(patches, side times scale): how much each patch counts for its output pixels on an axis."""
-        return _fades(tuple(self.starts(length)), min(self.patch, length), length, self.network.scale, self.step)
-
-    def _touching(self, size: Size, core: Box) -> list[tuple[int, int]]:
-        """The patches that cover a pixel of the core."""
-        rows, columns = (
-            [k for k, start in enumerate(self.starts(n)) if start < stop and start + self.patch > first]
-            for n, first, stop in zip(size, core[:2], core[2:], strict=True)
-        )
-        return [(i, j) for i in rows for j in columns]
-
     # --- what it costs ------------------------------------------------------------------------------------------------
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         """MACs of one tile with every patch on the last path, the router left out."""
-        return len(self._touching(frame.size, core)) * self.prices(self.side(frame.size))[-1].total
+        touched = self.layout.touching(frame.size, core)
+        return len(touched) * prices_of(self.network, self.layout.side(frame.size))[-1].total
 
     def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int:
         """MACs that `render` will run on a tile: patches that two tiles touch run in both."""
-        prices, choice = self.prices(self.side(frame.size)), plan.route[0].choice[0]
-        return sum(prices[int(choice[p])].total for p in self._touching(frame.size, core))
-
-    def prices(self, side: Size) -> list[Macs]:
-        """The cost of each path on a patch."""
-        return [self.network.path_macs(path, side) for path in range(self.network.paths)]
-
-
-@lru_cache(maxsize=64)
-def _fades(starts: tuple[int, ...], side: int, length: int, scale: int, step: int) -> Tensor:
-    """Linear over an overlap of side - step, none at the borders of the image, and the sum over patches is 1."""
-    up = ((torch.arange(side * scale, dtype=torch.float64) + 0.5) / max(1, (side - step) * scale)).clamp(max=1)
-    weights = torch.ones(len(starts), side * scale, dtype=torch.float64)
-    total = torch.zeros(length * scale, dtype=torch.float64)
-    for k, start in enumerate(starts):
-        if start > 0:
-            weights[k] *= up
-        if start + side < length:
-            weights[k] *= up.flip(0)
-        total[start * scale : (start + side) * scale] += weights[k]
-    for k, start in enumerate(starts):
-        weights[k] /= total[start * scale : (start + side) * scale]
-    return weights.float()
+        prices, choice = prices_of(self.network, self.layout.side(frame.size)), plan.route[0].choice[0]
+        return sum(prices[int(choice[p])].total for p in self.layout.touching(frame.size, core))
 
 
 def _tilt(gain: Tensor, cost: Tensor) -> float:
