@@ -6,21 +6,29 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from scalewise.app import Limits
 
 
 @contextlib.contextmanager
-def running(limits: Limits | None = None) -> Iterator[tuple[str, object]]:
+def running(limits: Limits | None = None) -> Iterator[tuple[str, Any]]:
     """(address, worker) while the server runs."""
-    import uvicorn
-
     from scalewise.app.http import build
+
+    application = build(limits or Limits())
+    with serving(application) as address:
+        yield address, application.state.worker
+
+
+@contextlib.contextmanager
+def serving(application: Any) -> Iterator[str]:
+    """The address of an application while it runs."""
+    import uvicorn
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    application = build(limits or Limits())
     server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="error", timeout_graceful_shutdown=2))
     ready = threading.Event()
     started = server.startup
@@ -34,7 +42,7 @@ def running(limits: Limits | None = None) -> Iterator[tuple[str, object]]:
     thread.start()
     assert ready.wait(60), "the server did not start"
     try:
-        yield f"http://127.0.0.1:{port}", application.state.worker
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(20)

@@ -121,6 +121,12 @@ def test_limits_are_said_before_the_work(worker: Worker, photo: Path) -> None:
         small.close()
 
 
+def test_an_upload_that_is_gone_is_one_sentence(worker: Worker, photo: Path) -> None:
+    photo.unlink()
+    with pytest.raises(InvalidRequest, match="send the picture again"):
+        worker.upscale(Request(photo))
+
+
 def test_visitors_cannot_name_files_as_models(worker: Worker, photo: Path) -> None:
     task = worker.upscale(Request(photo, model="/etc/passwd"))
     assert task.wait(30)

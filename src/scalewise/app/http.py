@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import tempfile
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from scalewise.errors import Cancelled, InvalidRequest, ScalewiseError
 
 try:
     import fastapi
-    import gradio
+    import gradio.processing_utils
     import uvicorn
 except ImportError as missing:
     raise InvalidRequest(f"the web page needs {missing.name}: install it with pip install 'scalewise[app]'") from None
@@ -35,12 +36,17 @@ POLICY = (
 )
 
 
-def build(limits: Limits) -> fastapi.FastAPI:
-    """The whole server: page, results and interface, with a worker of its own."""
+def build(limits: Limits, host: str = "127.0.0.1", allowed_hosts: Sequence[str] = ()) -> fastapi.FastAPI:
+    """The whole server: page, results and interface, with a worker of its own. It answers to the local names, to
+    `host` and to `allowed_hosts`."""
+    from scalewise.app.gate import Gate, host_names
+
+    names = host_names(allowed_hosts)
     pyvips.cache_set_max(0)  # the pictures of those who left would stay in memory
     worker = Worker(limits)
     # Gradio keeps uploads where this points, and removes them; must be set before the page is made.
-    os.environ["GRADIO_TEMP_DIR"] = str(worker.root / "uploads")
+    uploads = worker.root / "uploads"
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from scalewise.app.page import page, theme
     from scalewise.app.viewer import PASTE, STYLE
@@ -52,14 +58,20 @@ def build(limits: Limits) -> fastapi.FastAPI:
 
     server = fastapi.FastAPI(title="scalewise", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
     server.state.worker = worker
+    server.add_middleware(Gate, uploads=uploads, host=host, allowed_hosts=names)
     _routes(server, worker)
+    # The folders of uploads and results are named by a hash of content and seed, and Gradio's seed outlives the server.
+    gradio.processing_utils.hash_seed = secrets.token_bytes(32)
+    blocks = page(worker)
+    blocks.has_launched = True  # Gradio checks no path before its own launch, and mounting does not count as one
     return gradio.mount_gradio_app(
         server,
-        page(worker),
+        blocks,
         path="/",
         max_file_size=limits.max_bytes,
         show_error=True,
         enable_monitoring=False,
+        run_history=False,
         theme=theme(),
         css=STYLE,
         js=PASTE,
@@ -67,9 +79,12 @@ def build(limits: Limits) -> fastapi.FastAPI:
     )
 
 
-def serve(host: str = "127.0.0.1", port: int = 7860, limits: Limits | None = None) -> None:
+def serve(
+    host: str = "127.0.0.1", port: int = 7860, limits: Limits | None = None, allowed_hosts: Sequence[str] = ()
+) -> None:
     """Run the server until it is interrupted."""
-    uvicorn.run(build(limits or Limits()), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    server = build(limits or Limits(), host, allowed_hosts)
+    uvicorn.run(server, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 
 def _routes(server: fastapi.FastAPI, worker: Worker) -> None:

@@ -113,7 +113,7 @@ class Worker:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.root = Path(tempfile.mkdtemp(prefix="scalewise-app-"))
+        self.root = Path(tempfile.mkdtemp(prefix="scalewise-app-")).resolve()
         self.tasks: dict[str, Task] = {}
         self.waiting: queue.Queue[Task | None] = queue.Queue()
         self.lock = threading.Lock()
@@ -217,7 +217,9 @@ def follow(task: Task, limits: Limits, part: tuple[float, float] = (0.0, 1.0)) -
 
 
 def check_upload(path: Path, limits: Limits) -> None:
-    """Raises InvalidRequest for a file that is too large."""
+    """Raises InvalidRequest for a file that is too large, or gone."""
+    if not path.is_file():
+        raise InvalidRequest("the upload is no longer here: send the picture again")
     size = path.stat().st_size
     if size > limits.max_bytes:
         raise InvalidRequest(f"the file has {size >> 20} MiB, and this server takes {limits.max_bytes >> 20} MiB")
