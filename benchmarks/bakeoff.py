@@ -253,7 +253,7 @@ def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, floa
     from scalewise.budget.budget import Budget
     from scalewise.errors import BudgetInfeasible
     from scalewise.evaluate import bicubic, upscaler_of
-    from scalewise.execution.plan import Job
+    from scalewise.execution.plan import RunOptions
 
     torch.set_num_threads(asked.threads)
     for name in ["bicubic", *(asked.only or ENTRANTS)]:
@@ -270,8 +270,8 @@ def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, floa
             found |= {"steps": loaded.card["steps"], "training": loaded.card["seconds"]}
             found["parameters"] = sum(p.numel() for p in loaded.model.parameters())  # type: ignore[attr-defined]
             shares = ROUTED if ENTRANTS[name].routed else ROUTED[:1]
-            job = Job(dtype="auto")
-            upscalers = {f"{one:.0%}": upscaler_of(loaded.model, Budget.fraction(one), job) for one in shares}
+            options = RunOptions(dtype="auto")
+            upscalers = {f"{one:.0%}": upscaler_of(loaded.model, Budget.fraction(one), options) for one in shares}
         for budget, upscaler in upscalers.items():
             try:
                 values = {f"{scale:g}": measured(upscaler, scale) for scale in SCALES}

@@ -43,7 +43,7 @@ def routes(model: Model, lr: Tensor, scale: float, budget: Budget) -> Route:
     """All decisions of one picture, run as a whole."""
     size = (lr.shape[-2], lr.shape[-1])
     out = (round(size[0] * scale), round(size[1] * scale))
-    plan = model.decide(model.survey(lr[None], (scale, scale)), size, out, budget)
+    plan = model.plan(model.score(lr[None], (scale, scale)), size, out, budget)
     return plan.route + model.render(lr[None], Frame(size), (0, 0, *size), out, plan).route
 
 

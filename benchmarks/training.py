@@ -44,7 +44,7 @@ from scalewise.machine.device import fast_bf16, pick_dtype
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.training.losses.pixel import l1, rendered
 from scalewise.training.stage import Batch, Stage, cosine
-from scalewise.training.task import Way
+from scalewise.training.task import StageTask
 from scalewise.upsamplers.liif import LIIF
 
 PROMISE = 4.0  # times faster, where bf16 is fast
@@ -80,7 +80,7 @@ def literal_step(model: SuperResolver, rate: float, steps: int) -> Step:
 def engine_step(model: SuperResolver, rate: float, steps: int, dtype: torch.dtype) -> Step:
     """The engine's step, without the Trainer around it (which takes about a millisecond)."""
     stage = Stage("l1", steps, AnyScaleCrops(), l1, learning_rate=rate, schedule=cosine)
-    way = Way(model.to(memory_format=torch.channels_last), stage, seed=(0,), out=Path(tempfile.gettempdir()))  # pyright: ignore[reportCallIssue]
+    way = StageTask(model.to(memory_format=torch.channels_last), stage, seed=(0,), out=Path(tempfile.gettempdir()))  # pyright: ignore[reportCallIssue]
     optimizer = way.configure_optimizers()
 
     def step(batch: Batch) -> float:

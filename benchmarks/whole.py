@@ -32,7 +32,7 @@ from runtimes import edsr, peaks
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.geometry.resize import imresize
 from scalewise.machine.device import fast_bf16, for_inference
 from scalewise.models.model import Model, RowByRow
@@ -74,8 +74,8 @@ def enlarged(lr: Path, sr: Path | None, model: Model, dtype: str, budget: Budget
     began = time.perf_counter()
     source = images.open(lr)
     sink = images.create(sr, OUT, source, overwrite=True)
-    job = Job(dtype=dtype)  # type: ignore[arg-type]
-    report = enlarge(source, sink, watched, budget, job)[1]  # type: ignore[arg-type]
+    options = RunOptions(dtype=dtype)  # type: ignore[arg-type]
+    report = enlarge(source, sink, watched, budget, options)[1]  # type: ignore[arg-type]
     return {"wall": time.perf_counter() - began, "network": watched.seconds, "macs": float(report.macs)}
 
 

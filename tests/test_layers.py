@@ -38,7 +38,7 @@ MAY_IMPORT = (
     | {"__init__": {"version"}, "__main__": {"cli"}}
 )
 # Import names whose distribution is called otherwise; pyiqa is used if the user has it, and is in no extra.
-DISTRIBUTION = {"PIL": "pillow"}
+DISTRIBUTION = {"starlette": "fastapi", "PIL": "pillow"}
 OPTIONAL = {"pyiqa"}
 
 

@@ -53,7 +53,7 @@ class Encoder(Protocol):
     @property
     def context(self) -> int | None: ...
 
-    def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
+    def route(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
         """Decisions that are known before the trunk runs, on the whole image; scale (b, 2) rows, columns."""
         ...
 
@@ -67,7 +67,7 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Grant:
+class Allocation:
     """What a routed encoder makes of a limit: its `effort`, decisions known before, and the MACs that they will take.
 
     With a native dial whose decisions fall layer by layer, `macs` is an upper bound."""
@@ -83,11 +83,13 @@ class RoutedEncoder(Encoder, Protocol):
 
     dials: tuple[str, ...]  # the paper's own, as in budget.DIALS
 
-    def survey(self, lr: Tensor, scale: Scale) -> Tensor | None:
+    def score(self, lr: Tensor, scale: Scale) -> Tensor | None:
         """Evidence (·, gy, gx) of a piece lr (1, 3, h, w); None where decisions fall layer by layer."""
         ...
 
-    def grant(self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None) -> Grant:
+    def allocate(
+        self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None
+    ) -> Allocation:
         """The greatest effort within `limit` MACs on an image of `size` (a multiple of `grid`), or the paper's rule at
         `native`. Where even the least effort is above the limit, that least."""
         ...
@@ -120,7 +122,7 @@ class PlainEncoder(nn.Module):
     grid: int = 1
     context: int | None
 
-    def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
+    def route(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
         return ()
 
     def encode(self, lr: Tensor, frame: Frame, scale: Tensor, effort: Effort, plan: Route) -> Encoded:

@@ -1,6 +1,6 @@
 """The whole way of an image, top to bottom. Start here.
 
-open → output size → survey by the router → decide with the budget → render tile after tile → save.
+open → output size → score by the router → plan with the budget → render tile after tile → save.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from scalewise.budget.cost import CostReport
 from scalewise.budget.route import paint
 from scalewise.errors import InvalidRequest
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import Job
-from scalewise.execution.planner import look_ahead
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.execution.tiles import Progress
 from scalewise.geometry.grid import Box, Size, check_output, output_size
 from scalewise.geometry.projection import Projection
@@ -90,13 +90,13 @@ def upscale(
     source = images.open(image)
     out = wanted_size(source.size, scale, size, long_edge)
     most = None if max_memory is None else parse_bytes(max_memory)
-    job = Job(tile, device, dtype, exact_scale, projection, most, crop)
-    wish, loaded = Budget.parse(budget), ready(model, device)
-    ahead = look_ahead(source, out, loaded, wish, job)
-    sink = images.create(None, ahead.canvas, cropped(source, crop))
-    picture, report = enlarge(source, sink, loaded, wish, job, progress, ahead=ahead)
+    options = RunOptions(tile, device, dtype, exact_scale, projection, most, crop)
+    request, loaded = Budget.parse(budget), ready(model, device)
+    run_plan = plan_run(source, out, loaded, request, options)
+    sink = images.create(None, run_plan.canvas, cropped(source, crop))
+    picture, report = enlarge(source, sink, loaded, request, options, progress, run_plan=run_plan)
     name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
-    return Upscaled(picture, report, source, provenance(str(name), source.size, out, wish), crop)
+    return Upscaled(picture, report, source, provenance(str(name), source.size, out, request), crop)
 
 
 def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None) -> Size:

@@ -24,7 +24,7 @@ from scalewise.encoders.identity import Pixels
 from scalewise.errors import CheckpointError, UnknownModel
 from scalewise.machine.device import for_inference, pick_device
 from scalewise.models.model import Model
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
@@ -32,18 +32,18 @@ from scalewise.upsamplers.fixed import Bicubic
 from scalewise.upsamplers.liif import LIIF
 
 
-def exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...]) -> PatchRouted:
+def exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...]) -> MultiExitModel:
     """Our multi-exit any-scale network (`multiexit/anyscale.py`) with a router of patches of 32 LR pixels."""
     network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels)
-    return PatchRouted(PatchRouter(network.exits, patch=32), network, patch=32)
+    return MultiExitModel(PatchRouter(network.exits, patch=32), network, patch=32)
 
 
-def fast() -> PatchRouted:
+def fast() -> MultiExitModel:
     """64 channels, exits after 1, 3, 6 and 10 blocks; 0.89 M parameters with the router."""
     return exits(64, (1, 3, 6, 10), (4, 4, 4, 5))
 
 
-def quality() -> PatchRouted:
+def quality() -> MultiExitModel:
     """96 channels, exits after 2, 5, 10 and 16 blocks; 2.92 M parameters. `photo` and `pano` are the same network."""
     return exits(96, (2, 5, 10, 16), (4, 4, 5, 6))
 

@@ -46,9 +46,11 @@ def test_results_do_not_leave_the_output_folder_by_a_link(folder: Path, tmp_path
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     with pytest.raises(UnwritableOutput, match="is a link"):
-        files.plan([folder], tmp_path / "out", "", recursive=True)
+        files.plan_outputs([folder], tmp_path / "out", "", recursive=True)
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert len(files.plan([folder], tmp_path / "link", "", recursive=True)) == 4, "the folder itself may be a link"
+    assert len(files.plan_outputs([folder], tmp_path / "link", "", recursive=True)) == 4, (
+        "the folder itself may be a link"
+    )
 
 
 @pytest.mark.parametrize("name", ["missing", "new\nline", "nul\0", "empty"])
@@ -74,33 +76,33 @@ def test_out_is_a_folder_if_it_is_one_or_ends_like_one(tmp_path: Path) -> None:
 
 
 def test_a_plan_keeps_sub_folders(folder: Path) -> None:
-    pairs = files.plan([folder], "out/", "_x2", recursive=True)
+    pairs = files.plan_outputs([folder], "out/", "_x2", recursive=True)
     assert [output.as_posix() for _, output in pairs] == [
         "out/a_x2.jpg",
         "out/b_x2.PNG",
         "out/sub/c_x2.webp",
         "out/sub/deeper/d_x2.tif",
     ]
-    assert files.plan([folder / "a.jpg"], "big.png", "_x2") == [(folder / "a.jpg", Path("big.png"))]
-    assert files.plan([folder / "a.jpg"], None, "_x2") == [(folder / "a.jpg", folder / "a_x2.jpg")]
+    assert files.plan_outputs([folder / "a.jpg"], "big.png", "_x2") == [(folder / "a.jpg", Path("big.png"))]
+    assert files.plan_outputs([folder / "a.jpg"], None, "_x2") == [(folder / "a.jpg", folder / "a_x2.jpg")]
 
 
 def test_results_that_would_meet_are_refused(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"2 inputs cannot all go to 'big\.png'"):
-        files.plan([folder], "big.png", "_x2")
+        files.plan_outputs([folder], "big.png", "_x2")
     (folder / "a.png").touch()
     with pytest.raises(InvalidRequest, match="would both go to") as caught:
-        files.plan([folder], None, "_x2", ".png")
+        files.plan_outputs([folder], None, "_x2", ".png")
     assert "\n" not in str(caught.value)
     (folder / "sub" / "a.jpg").touch()
     with pytest.raises(InvalidRequest, match="would both go to"):
-        files.plan([folder / "a.jpg", folder / "sub" / "a.jpg"], "out/", "_x2")
+        files.plan_outputs([folder / "a.jpg", folder / "sub" / "a.jpg"], "out/", "_x2")
 
 
 def test_an_input_is_nobody_s_output(folder: Path) -> None:
     (folder / "a_x2.jpg").touch()  # from an earlier run
     with pytest.raises(InvalidRequest, match="an input too"):
-        files.plan([folder], None, "_x2")
+        files.plan_outputs([folder], None, "_x2")
     with pytest.raises(InvalidRequest, match="an input too"):
-        files.plan([folder], None, "")
-    assert len(files.plan([folder], "out/", "_x2")) == 3
+        files.plan_outputs([folder], None, "")
+    assert len(files.plan_outputs([folder], "out/", "_x2")) == 3

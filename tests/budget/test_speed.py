@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scalewise.budget.budget import Budget
-from scalewise.budget.speed import FRESH, Level, Speed, Tried, keep_speed, kept_speed, measure_speed, speed_file
+from scalewise.budget.speed import FRESH, Level, Speed, Tried, measure_speed, read_speed, speed_file, write_speed
 from scalewise.errors import BudgetInfeasible
 
 SPEED = Speed((Level(0.02, 10, 1000), Level(0.5, 20, 6000), Level(1.0, 5, 10000)))
@@ -28,26 +28,26 @@ def test_a_speed_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = speed_file(("a model", "bf16", 2))
     assert tmp_path in file.parents and file != speed_file(("a model", "bf16", 4))
-    assert kept_speed(file) is None
-    keep_speed(file, SPEED, ("a model", "bf16", 2))
-    assert kept_speed(file) == SPEED
+    assert read_speed(file) is None
+    write_speed(file, SPEED, ("a model", "bf16", 2))
+    assert read_speed(file) == SPEED
     slower = SPEED.learned(0.5, 1.44)
-    keep_speed(file, slower, ())
-    assert kept_speed(file) == slower
+    write_speed(file, slower, ())
+    assert read_speed(file) == slower
     file.write_text("{}")
-    assert kept_speed(file) is None
+    assert read_speed(file) is None
 
 
 def test_what_is_old_or_makes_no_sense_is_measured_again(tmp_path: Path) -> None:
     file, now = tmp_path / "speed.json", time.time()
-    keep_speed(file, SPEED, (), measured=now - 2 * FRESH)
-    assert kept_speed(file) is None
-    keep_speed(file, SPEED, ())  # what is learned does not make it younger
-    assert kept_speed(file) is None
-    keep_speed(file, SPEED, (), measured=now)
-    assert kept_speed(file) == SPEED
-    keep_speed(file, Speed((Level(0.5, 1, 1, factor=1e9),)), (), measured=now)
-    assert kept_speed(file) is None
+    write_speed(file, SPEED, (), measured=now - 2 * FRESH)
+    assert read_speed(file) is None
+    write_speed(file, SPEED, ())  # what is learned does not make it younger
+    assert read_speed(file) is None
+    write_speed(file, SPEED, (), measured=now)
+    assert read_speed(file) == SPEED
+    write_speed(file, Speed((Level(0.5, 1, 1, factor=1e9),)), (), measured=now)
+    assert read_speed(file) is None
 
 
 def test_a_run_teaches_most_about_what_it_ran() -> None:

@@ -16,7 +16,7 @@ from scalewise.cli import app
 from scalewise.cli.train import parse_time
 from scalewise.errors import DataError, InvalidRequest
 from scalewise.evaluate import bicubic, evaluate, upscaler_of
-from scalewise.evaluate.validation import Watch
+from scalewise.evaluate.validation import Validation
 from scalewise.recipes import find
 
 
@@ -100,7 +100,7 @@ def test_times_are_parsed() -> None:
 
 def test_the_watch_measures_what_evaluate_measures(tmp_path: Path, photos: Path) -> None:
     """On whole pictures, and against bicubic."""
-    watch = Watch.of(photos, find("edsr-liif-tiny"), "default", 0, tmp_path)
+    watch = Validation.of(photos, find("edsr-liif-tiny"), "default", 0, tmp_path)
     model = zoo.bicubic()
     model.register_parameter("any", torch.nn.Parameter(torch.zeros(())))
     found = watch(model, 1)
@@ -113,4 +113,4 @@ def test_the_watch_measures_what_evaluate_measures(tmp_path: Path, photos: Path)
     small.mkdir()
     images.save(small / "a.png", np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(DataError, match="too small"):
-        Watch.of(small, find("edsr-liif-tiny"), "default", 0, tmp_path)
+        Validation.of(small, find("edsr-liif-tiny"), "default", 0, tmp_path)

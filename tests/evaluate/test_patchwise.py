@@ -26,14 +26,14 @@ from scalewise.evaluate import PROTOCOLS, bicubic, evaluate, fuse, paper_cost, p
 from scalewise.evaluate.conventions import camixer_flops, classsr_flops, path_flops
 from scalewise.evaluate.tables import reproduce
 from scalewise.evaluate.upscalers import Prediction, Upscaler
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.resize import imresize
-from scalewise.models.patchwise import PatchPaths
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution
 
-FP32 = Job(dtype="fp32")
+FP32 = RunOptions(dtype="fp32")
 FRAME = Frame((32, 32))
 
 
@@ -78,9 +78,9 @@ class Router(nn.Module):
 
 
 @pytest.fixture
-def model() -> PatchPaths:
+def model() -> PatchwiseModel:
     torch.manual_seed(0)
-    return PatchPaths(Router(), Paths()).eval()
+    return PatchwiseModel(Router(), Paths()).eval()
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -96,7 +96,7 @@ def save(image: Tensor, path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["enaf", "classsr"])
 @pytest.mark.parametrize("dial", ["eta=0.6", "path=1"])
-def test_patches_in_batches_equal_patches_one_by_one(model: PatchPaths, name: str, dial: str) -> None:
+def test_patches_in_batches_equal_patches_one_by_one(model: PatchwiseModel, name: str, dial: str) -> None:
     lr, upscaler = picture(91, 70), upscaler_of(model, Budget.parse(dial), FP32)
 
     def alone(lr: Tensor, size: tuple[int, int], scale: float) -> Prediction:
@@ -112,7 +112,7 @@ def test_patches_in_batches_equal_patches_one_by_one(model: PatchPaths, name: st
         assert together.paths == (0, 6, 0)
 
 
-def test_a_budget_holds_for_the_picture_and_moves_between_its_patches(model: PatchPaths) -> None:
+def test_a_budget_holds_for_the_picture_and_moves_between_its_patches(model: PatchwiseModel) -> None:
     part = predict(upscaler_of(model, Budget.fraction(0.5), FP32), picture(200, 150), (800, 600), 4, PROTOCOLS["enaf"])
     assert 0.48 <= part.macs / part.macs_full <= 0.5
     assert len([count for count in part.paths if count]) > 1
@@ -136,14 +136,14 @@ def test_the_counts_of_the_papers() -> None:
         (CARN(), CascadeTail, 1_154_875_392),
     ):
         network = SuperResolver(encoder, tail(encoder.channels), scales=(4,))
-        plan = network.decide(None, (32, 32), (128, 128), Budget.full())
+        plan = network.plan(None, (32, 32), (128, 128), Budget.full())
         whole = (0, 0, 32, 32)
         assert classsr_flops(lambda: network.render(patch, FRAME, whole, (128, 128), plan).rgb) == expected  # noqa: B023
     found = [camixer_flops(36, (4, 4, 6, 6), 4, gamma) for gamma in (1, 0.5, 0.25, 0)]
     assert [round(flops / 1e6, 1) for flops in found] == [895.3, 653.5, 532.5, 411.6]
 
 
-def test_the_cost_is_the_mean_over_patches(model: PatchPaths, tmp_path: Path) -> None:
+def test_the_cost_is_the_mean_over_patches(model: PatchwiseModel, tmp_path: Path) -> None:
     save(picture(256, 256), tmp_path / "a.png")  # 2 × 2 patches
     save(picture(500, 380, 1), tmp_path / "b.png")  # 4 × 3
     upscaler = upscaler_of(model, Budget.native("eta", 0.6), FP32)
@@ -165,7 +165,7 @@ def test_the_cost_is_the_mean_over_patches(model: PatchPaths, tmp_path: Path) ->
         paper_cost(upscaler, whole, "classsr")
 
 
-def test_published_rows_are_measured_at_their_dials(model: PatchPaths, tmp_path: Path) -> None:
+def test_published_rows_are_measured_at_their_dials(model: PatchwiseModel, tmp_path: Path) -> None:
     save(picture(256, 256), tmp_path / "B100/a.png")
 
     def models(method: str, dial: str) -> Upscaler | None:

@@ -25,10 +25,10 @@ from scalewise.budget.budget import Budget
 from scalewise.cli import app
 from scalewise.errors import UnwritableOutput
 from scalewise.execution import tiles
-from scalewise.execution.checkpoint import Journal, folder_of, wish_of
+from scalewise.execution.checkpoint import RunCheckpoint, folder_of, request_of
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import Job
-from scalewise.execution.planner import look_ahead
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 
 ROOT = Path(__file__).resolve().parents[2]
 BICUBIC = zoo.bicubic()
@@ -50,8 +50,8 @@ def run(
     """One run with a journal, cut off before tile `stop`: how many tiles it rendered, what it said, its report."""
     source, rendered = images.open(photo), 0
     size = (source.size[0] * 2, source.size[1] * 2)
-    wish = Budget.fraction(budget)
-    ahead = look_ahead(source, size, model, wish, Job(tile=tile, dtype="fp32"))
+    request = Budget.fraction(budget)
+    run_plan = plan_run(source, size, model, request, RunOptions(tile=tile, dtype="fp32"))
 
     real = tiles.render_tile
 
@@ -62,15 +62,20 @@ def run(
         rendered += 1
         return real(*arguments)
 
-    with pytest.MonkeyPatch.context() as patch, Journal.of(out, wish_of(ahead, model, wish, out)) as journal:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        RunCheckpoint.of(out, request_of(run_plan, model, request, out)) as checkpoint,
+    ):
         patch.setattr(tiles, "render_tile", counted)
-        ahead = journal.ahead(ahead)
-        sink = images.create(out, size, source, scratch=journal.pixels)
+        run_plan = checkpoint.run_plan(run_plan)
+        sink = images.create(out, size, source, scratch=checkpoint.pixels)
         try:
-            _, report = enlarge(source, sink, model, wish, ahead.job, ahead=ahead, journal=journal)
+            _, report = enlarge(
+                source, sink, model, request, run_plan.options, run_plan=run_plan, checkpoint=checkpoint
+            )
         except Cut:
             report = None
-    return rendered, journal.said, report
+    return rendered, checkpoint.said, report
 
 
 def leftovers(folder: Path) -> set[str]:
@@ -129,9 +134,9 @@ def test_another_wish_or_input_starts_anew(tmp_path: Path, change: str) -> None:
     elif change == "tile":
         more["tile"] = 32
     elif change == "budget":
-        job = json.loads((folder / "job.json").read_text())
-        job["wish"]["budget"]["value"] = 0.5
-        (folder / "job.json").write_text(json.dumps(job))
+        options = json.loads((folder / "job.json").read_text())
+        options["wish"]["budget"]["value"] = 0.5
+        (folder / "job.json").write_text(json.dumps(options))
     elif change == "pixels":
         (folder / "pixels").write_bytes(b"cut")
     else:
@@ -155,7 +160,7 @@ def test_a_half_written_line_counts_for_nothing(tmp_path: Path) -> None:
 
 def test_two_runs_do_not_make_one_output(tmp_path: Path) -> None:
     out = tmp_path / "out.png"
-    with Journal.of(out, {}), pytest.raises(UnwritableOutput, match="another run"), Journal.of(out, {}):
+    with RunCheckpoint.of(out, {}), pytest.raises(UnwritableOutput, match="another run"), RunCheckpoint.of(out, {}):
         pass
 
 
@@ -163,12 +168,12 @@ def test_smaller_tiles_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.
     """Finished tiles stay, and the picture is the same."""
     photo, real, seen = picture(tmp_path / "photo.png"), tiles.render_tile, []
 
-    def small_memory(ahead: Any, plan: Any, tile: Any, lr: Any, ready: Any) -> Any:
+    def small_memory(run_plan: Any, plan: Any, tile: Any, lr: Any, ready: Any) -> Any:
         y0, x0, y1, x1 = tile.core
         if len(seen) > 2 and max(y1 - y0, x1 - x0) > 8:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         seen.append(tile.core)
-        return real(ahead, plan, tile, lr, ready)
+        return real(run_plan, plan, tile, lr, ready)
 
     monkeypatch.setattr(tiles, "render_tile", small_memory)
     source = images.open(photo)
@@ -176,7 +181,7 @@ def test_smaller_tiles_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.
     for tile in (96, 32):
         seen.clear()
         sink = images.create(None, (192, 120), source)
-        result, report = enlarge(source, sink, BICUBIC, Budget.full(), Job(tile=tile, dtype="fp32"))
+        result, report = enlarge(source, sink, BICUBIC, Budget.full(), RunOptions(tile=tile, dtype="fp32"))
         results.append(result)
         assert tile == 96 or any("memory ran out with tiles of" in note for note in report.notes)
         assert len(set(seen)) == len(seen), "no tile was done twice"
@@ -242,16 +247,16 @@ def killed_when(process: subprocess.Popen[bytes], due: Callable[[], bool], signa
 def test_a_killed_process_goes_on(tmp_path: Path, signal_number: int) -> None:
     photo = picture(tmp_path / "photo.png", 400, 300)
     whole, out = tmp_path / "whole.png", tmp_path / "out.png"
-    wish = ["-s", "3", "-n", "bicubic", "--tile", "20", "--fp32"]
-    process = start(photo, out, *wish)
+    request = ["-s", "3", "-n", "bicubic", "--tile", "20", "--fp32"]
+    process = start(photo, out, *request)
     assert killed_when(process, lambda: bands(out) >= 3, signal_number)
     if signal_number == signal.SIGINT:
         assert process.returncode == 130
     finished = bands(out)
     assert 3 <= finished <= 20 and not out.exists()
-    again = CliRunner().invoke(app, ["upscale", str(photo), "-o", str(out), *wish])
+    again = CliRunner().invoke(app, ["upscale", str(photo), "-o", str(out), *request])
     assert again.exit_code == 0 and f"going on after {finished} finished" in again.stderr
-    assert CliRunner().invoke(app, ["upscale", str(photo), "-o", str(whole), *wish]).exit_code == 0
+    assert CliRunner().invoke(app, ["upscale", str(photo), "-o", str(whole), *request]).exit_code == 0
     assert out.read_bytes() == whole.read_bytes()
     assert leftovers(tmp_path) == {"photo.png", "whole.png", "out.png"}
 
@@ -261,8 +266,8 @@ def test_ten_kills_at_random_moments_lose_at_most_one_band_each(tmp_path: Path) 
     """Each process ends at a random moment of its work: what it finished, the next one does not do again."""
     photo = picture(tmp_path / "photo.png", 3840, 160)
     whole, out = tmp_path / "whole.tif", tmp_path / "out.tif"
-    wish = ["-s", "3", "--budget", "50%", "--tile", "64", "--fp32"]  # 60 rows of three tiles
-    process = start(photo, whole, *wish)
+    request = ["-s", "3", "--budget", "50%", "--tile", "64", "--fp32"]  # 60 rows of three tiles
+    process = start(photo, whole, *request)
     assert process.communicate() and process.returncode == 0
     chance, lives = random.Random(0), []
     for _ in range(10):
@@ -275,7 +280,7 @@ def test_ten_kills_at_random_moments_lose_at_most_one_band_each(tmp_path: Path) 
                 reached.append(time.monotonic())
             return bool(reached) and time.monotonic() - reached[0] >= late
 
-        process = start(photo, out, *wish)
+        process = start(photo, out, *request)
         killed = killed_when(process, moment, signal.SIGKILL)
         assert process.stderr is not None
         said = process.stderr.read().decode()
@@ -283,7 +288,7 @@ def test_ten_kills_at_random_moments_lose_at_most_one_band_each(tmp_path: Path) 
         assert ("going on" in said) == (before > 0) and (not before or f"after {before} finished" in said)
         lives.append(bands(out))
     assert lives == sorted(set(lives)) and lives[-1] < 60
-    process = start(photo, out, *wish)
+    process = start(photo, out, *request)
     said = process.communicate()[1].decode()
     assert process.returncode == 0 and f"going on after {lives[-1]} finished" in said
     assert out.read_bytes() == whole.read_bytes()

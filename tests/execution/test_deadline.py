@@ -17,19 +17,19 @@ from scalewise.budget.budget import Budget
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution import deadline
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import Job
-from scalewise.execution.planner import look_ahead
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Frame
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
 
 
 @pytest.fixture
-def model() -> PatchRouted:
+def model() -> MultiExitModel:
     torch.manual_seed(0)
     network = AnyScaleExits(8, exit_after=(1, 2), kernels=(3, 3))
-    return PatchRouted(PatchRouter(2, patch=16, channels=4), network, patch=16).eval()
+    return MultiExitModel(PatchRouter(2, patch=16, channels=4), network, patch=16).eval()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ class Clock:
 
 
 def run_paced(
-    model: PatchRouted, picture: np.ndarray, budget: Budget, monkeypatch: pytest.MonkeyPatch, slowness: float = 1.0
+    model: MultiExitModel, picture: np.ndarray, budget: Budget, monkeypatch: pytest.MonkeyPatch, slowness: float = 1.0
 ) -> tuple[Any, Any]:
     """In tiles of 64, each of which takes `slowness` times what SPEED says of it."""
     clock = Clock()
@@ -73,17 +73,17 @@ def run_paced(
         return render(lr, frame, core, out, plan, ready)
 
     source = images.open(picture)
-    out, job = (256, 384), Job(tile=64, dtype="fp32")
-    ahead = look_ahead(source, out, model, budget, job)
+    out, options = (256, 384), RunOptions(tile=64, dtype="fp32")
+    run_plan = plan_run(source, out, model, budget, options)
     monkeypatch.setattr(model, "render_rows", slow)
-    result, report = enlarge(source, images.create(None, out, source), model, budget, job, ahead=ahead)
+    result, report = enlarge(source, images.create(None, out, source), model, budget, options, run_plan=run_plan)
     monkeypatch.undo()
     return result, report
 
 
 @pytest.mark.parametrize("slowness", [0.7, 1.0, 1.4])
 def test_tiles_that_take_longer_get_less(
-    model: PatchRouted, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, slowness: float
+    model: MultiExitModel, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, slowness: float
 ) -> None:
     whole = (128, 192)
     work = 1.3 * model.full_macs(Frame(whole), whole, (0, 0, *whole), (256, 384))  # with context, about
@@ -97,24 +97,26 @@ def test_tiles_that_take_longer_get_less(
 
 
 def test_too_little_time_says_how_much_it_takes(
-    model: PatchRouted, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    model: MultiExitModel, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BudgetInfeasible, match=r"budget 0\.001 s is below .* about [0-9.]+ s"):
         run_paced(model, picture, Budget.seconds(0.001), monkeypatch)
 
 
 def test_more_time_than_needed_is_everything(
-    model: PatchRouted, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    model: MultiExitModel, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, report = run_paced(model, picture, Budget.seconds(1000), monkeypatch)
     assert report.share == 1.0 and report.effort.budget == "1"
 
 
-def test_other_tiles_than_were_foreseen_teach_nothing(model: PatchRouted, picture: np.ndarray) -> None:
+def test_other_tiles_than_were_foreseen_teach_nothing(model: MultiExitModel, picture: np.ndarray) -> None:
     """As when memory ran out on the way."""
-    ahead = look_ahead(images.open(picture), (256, 384), model, Budget.full(), Job(tile=64, dtype="fp32"))
-    works = (1,) * len(ahead.tiles)
-    unfinished = deadline.Pace(ahead, lambda budget: pytest.fail(), Budget.full(), SPEED, works, done=len(works) - 1)
+    run_plan = plan_run(images.open(picture), (256, 384), model, Budget.full(), RunOptions(tile=64, dtype="fp32"))
+    works = (1,) * len(run_plan.tiles)
+    unfinished = deadline.DeadlineController(
+        run_plan, lambda budget: pytest.fail(), Budget.full(), SPEED, works, done=len(works) - 1
+    )
     assert unfinished.took() is None
 
 

@@ -24,12 +24,12 @@ from scalewise.encoders.swinir import SwinIR
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest
 from scalewise.evaluate import upscaler_of, wrapped
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Frame, Query, axis_positions, output_size
 from scalewise.geometry.projection import Projection, frame_of, reach, read_beyond, units
 from scalewise.geometry.resize import bicubic_base
-from scalewise.geometry.tiling import plan as plan_tiles
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.geometry.tiling import plan_tiles
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.pipeline import upscale
@@ -50,7 +50,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def routed() -> PatchRouted:
+def routed() -> MultiExitModel:
     """Toy exits, far from the identity, so that every rim matters."""
     torch.manual_seed(0)
     network = AnyScaleExits(8, exit_after=(1, 2, 3), kernels=(3, 3, 4))
@@ -58,7 +58,7 @@ def routed() -> PatchRouted:
         block.conv2.weight.data *= 10
     for head in network.heads:
         head.coefficients.weight.data *= 10
-    model = PatchRouted(PatchRouter(3, patch=PATCH, channels=4), network, patch=PATCH)
+    model = MultiExitModel(PatchRouter(3, patch=PATCH, channels=4), network, patch=PATCH)
     return model.to(memory_format=torch.channels_last).eval()
 
 
@@ -255,7 +255,7 @@ def test_routed_equals_dense_then_select_on_the_plane(size: tuple[int, int], bud
     frame, context = Frame(size, wrap=True, poles=(True, True)), model.context
     assert context is not None
     gains = torch.rand(3, *(-(-n // PATCH) for n in size), generator=torch.Generator().manual_seed(2))
-    plan = model.decide(gains, size, out, Budget.fraction(budget))
+    plan = model.plan(gains, size, out, Budget.fraction(budget))
     choice = plan.route[0].choice.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)[:, : size[0], : size[1]]
 
     margin = context + 1
@@ -364,7 +364,7 @@ def test_a_file_says_itself_that_it_is_a_panorama(tmp_path: Path) -> None:
 
 def test_a_panorama_is_measured_as_it_is_enlarged() -> None:
     lr, model = noise(16, 32), liif()
-    measured = wrapped(upscaler_of(model, None, Job(dtype="fp32")))(lr, (32, 64), 2)
+    measured = wrapped(upscaler_of(model, None, RunOptions(dtype="fp32")))(lr, (32, 64), 2)
     torch.testing.assert_close(measured.sr.clamp(0, 1), enlarged(model, lr), atol=1e-6, rtol=0)
 
 

@@ -29,7 +29,7 @@ from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest, UnsupportedScale
 from scalewise.export import onnx_file
 from scalewise.export.onnx_file import export, in_full, one_scale
-from scalewise.models.patchwise import PatchPaths
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution, DirectShuffle, PixelShuffle, ResNetTail
@@ -150,7 +150,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         one_scale(pair(NLSA(8, 1), shuffle), 4)
     with pytest.raises(InvalidRequest, match="AdaFormer decides where"):
         one_scale(pair(AdaFormer(8, blocks=2), shuffle), 4)
-    with pytest.raises(InvalidRequest, match="PatchPaths cuts the picture"):
-        one_scale(PatchPaths(nn.Identity(), nn.Identity()), 4)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="PatchwiseModel cuts the picture"):
+        one_scale(PatchwiseModel(nn.Identity(), nn.Identity()), 4)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match=r"allowed is \.onnx"):
         export(edsr, 4, tmp_path / "network.pt")

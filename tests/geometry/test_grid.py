@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import axis_positions, first_output, output_box, output_size
-from scalewise.geometry.tiling import plan
+from scalewise.geometry.tiling import plan_tiles as plan
 
 sides = st.integers(1, 400)
 factors = st.floats(1, 8)

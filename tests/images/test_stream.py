@@ -19,7 +19,7 @@ from scalewise import images
 from scalewise.errors import UnwritableOutput
 from scalewise.images import sink as sink_module
 from scalewise.images.metadata.metadata import set_blob
-from scalewise.images.stream import Rows
+from scalewise.images.stream import StreamedCanvas
 
 SIZE, TILE = (70, 51), (16, 20)  # rows and columns of the picture, and of a tile
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -52,7 +52,7 @@ def write_tiles(sink: images.Sink, source: images.Source, order: random.Random |
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_the_canvas_is_read_as_it_is(channels: int, dtype: str) -> None:
     canvas = noise(channels, dtype)
-    rows = Rows(canvas)
+    rows = StreamedCanvas(canvas)
     rows.ready(len(canvas))
     read = rows.image()
     assert np.array_equal(np.ndarray(canvas.shape, dtype, read.write_to_memory()), canvas)

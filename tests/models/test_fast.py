@@ -13,11 +13,11 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.evaluate import evaluate, upscaler_of
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.geometry import tiling
 from scalewise.geometry.grid import Frame, output_size
 from scalewise.geometry.resize import bicubic_base
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.pipeline import Upscaled, upscale
 
 SCALES = [(2.0, 2.0), (2.7, 2.7), (4.0, 4.0), (3.0, 1.4)]
@@ -26,7 +26,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "photo.jpg"
 
 
 @pytest.fixture(scope="module")
-def model() -> PatchRouted:
+def model() -> MultiExitModel:
     return zoo.load("fast", device="cpu").model  # type: ignore[return-value]
 
 
@@ -48,15 +48,15 @@ def test_the_weight_file_is_small_and_has_a_card() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("side", [64, 96])
 def test_tiles_equal_the_whole_image(
-    model: PatchRouted, photo: torch.Tensor, scale: tuple[float, float], side: int
+    model: MultiExitModel, photo: torch.Tensor, scale: tuple[float, float], side: int
 ) -> None:
     """With one plan for both: what a tile sees of its context is enough."""
     size = (photo.shape[-2], photo.shape[-1])
     out = output_size(size, scale)
-    plan = model.decide(model.survey(photo, scale), size, out, Budget.fraction(0.5))
+    plan = model.plan(model.score(photo, scale), size, out, Budget.fraction(0.5))
     whole = model.render(photo, Frame(size), (0, 0, *size), out, plan).rgb
     assert model.context is not None
-    for tile in tiling.plan(size, out, side=side, grid=model.grid, context=model.context):
+    for tile in tiling.plan_tiles(size, out, side=side, grid=model.grid, context=model.context):
         (top, left, bottom, right), (y0, x0, y1, x1) = tile.source, tile.target
         lr, frame = photo[..., top:bottom, left:right], Frame(size, (top, left))
         part = model.render(lr, frame, tile.core, out, plan)
@@ -80,13 +80,13 @@ def test_a_budget_holds_in_tiles(photo: torch.Tensor, side: int) -> None:
 @pytest.mark.parametrize("budget", [1.0, 0.75, 0.5, 0.25])
 @pytest.mark.parametrize("scale", [(2.0, 2.0), (3.0, 1.4)])
 def test_counted_macs_equal_the_flop_counter(
-    model: PatchRouted, photo: torch.Tensor, scale: tuple[float, float], budget: float
+    model: MultiExitModel, photo: torch.Tensor, scale: tuple[float, float], budget: float
 ) -> None:
     size = (photo.shape[-2], photo.shape[-1])
     out = output_size(size, scale)
     with FlopCounterMode(display=False) as counter:
-        evidence = model.survey(photo, (out[0] / size[0], out[1] / size[1]))
-        plan = model.decide(evidence, size, out, Budget.fraction(budget))
+        evidence = model.score(photo, (out[0] / size[0], out[1] / size[1]))
+        plan = model.plan(evidence, size, out, Budget.fraction(budget))
         rendered = model.render(photo, Frame(size), (0, 0, *size), out, plan)
     assert (rendered.macs + plan.overhead).total == counter.get_total_flops() // 2 == plan.macs
     assert plan.macs <= budget * plan.macs_full
@@ -166,13 +166,13 @@ def test_half_of_the_budget_is_half_of_the_work_and_repeats_exactly(tmp_path: Pa
     results = []
     for _ in range(2):
         sink = images.create(None, output_size(source.size, 1.5), source)
-        picture, report = enlarge(source, sink, zoo.load("fast").model, Budget.fraction(0.5), Job(dtype="fp32"))
+        picture, report = enlarge(source, sink, zoo.load("fast").model, Budget.fraction(0.5), RunOptions(dtype="fp32"))
         results.append(Upscaled(picture, report, source))
     assert 0.48 <= results[0].report.share <= 0.5
     assert np.array_equal(results[0].image, results[1].image)
     assert results[0].effort_picture().shape == (437, 656, 3)
 
 
-def test_set5_at_4_is_above_what_is_claimed(shared: Path, model: PatchRouted) -> None:
+def test_set5_at_4_is_above_what_is_claimed(shared: Path, model: MultiExitModel) -> None:
     result = evaluate(upscaler_of(model), shared / "data" / "bench" / "Set5", 4)
     assert result.mean["psnr"] >= 28.43 + 1.6

@@ -1,4 +1,4 @@
-"""PatchRouted: routed = dense, tiled = whole, the budget holds, what is counted is what ran."""
+"""MultiExitModel: routed = dense, tiled = whole, the budget holds, what is counted is what ran."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Frame, Query, axis_positions
 from scalewise.geometry.resize import bicubic_base
-from scalewise.geometry.tiling import plan as plan_tiles
-from scalewise.models.model import Plan
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.geometry.tiling import plan_tiles
+from scalewise.models.model import RoutePlan
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.losses.exits import at_query
@@ -28,14 +28,14 @@ OUTPUTS = [(150, 202), (203, 273), (225, 141), (75, 101)]  # ×2, ×2.7, 3 × 1.
 
 
 @pytest.fixture(scope="module")
-def model() -> PatchRouted:
+def model() -> MultiExitModel:
     torch.manual_seed(0)
     network = AnyScaleExits(8, exit_after=(1, 2, 4), kernels=(3, 3, 4))
     for block in network.blocks:  # far from the identity, so that every rim matters
         block.conv2.weight.data *= 10
     for head in network.heads:
         head.coefficients.weight.data *= 10
-    routed = PatchRouted(PatchRouter(3, patch=16, channels=4), network, patch=16)
+    routed = MultiExitModel(PatchRouter(3, patch=16, channels=4), network, patch=16)
     return routed.to(memory_format=torch.channels_last).eval()
 
 
@@ -44,10 +44,10 @@ def lr() -> torch.Tensor:
     return torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def decide(model: PatchRouted, lr: torch.Tensor, out: tuple[int, int], budget: float) -> Plan:
+def plan(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: float) -> RoutePlan:
     """A plan with random gains, so that routes are scattered."""
-    gains = model.survey(lr, (out[0] / SIZE[0], out[1] / SIZE[1]))
-    return model.decide(
+    gains = model.score(lr, (out[0] / SIZE[0], out[1] / SIZE[1]))
+    return model.plan(
         torch.rand(gains.shape, generator=torch.Generator().manual_seed(2)), SIZE, out, Budget.fraction(budget)
     )
 
@@ -56,7 +56,7 @@ def decide(model: PatchRouted, lr: torch.Tensor, out: tuple[int, int], budget: f
 @pytest.mark.parametrize("out", OUTPUTS)
 @pytest.mark.parametrize("budget", [1.0, 0.6, 0.3])
 def test_routed_equals_dense_then_select(
-    model: PatchRouted, lr: torch.Tensor, out: tuple[int, int], budget: float
+    model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: float
 ) -> None:
     plan = decide(model, lr, out, budget)
     choice = plan.route[0].choice.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, None, : SIZE[0], : SIZE[1]]
@@ -78,7 +78,7 @@ def test_routed_equals_dense_then_select(
 @torch.no_grad()
 @pytest.mark.parametrize("band", [1, 13, 64])
 def test_rows_that_are_ready_stay_as_they_are(
-    model: PatchRouted, lr: torch.Tensor, band: int, monkeypatch: pytest.MonkeyPatch
+    model: MultiExitModel, lr: torch.Tensor, band: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In bands of any height; patches of 16 rows, four blocks that see two rows further."""
     out = OUTPUTS[1]
@@ -95,14 +95,14 @@ def test_rows_that_are_ready_stay_as_they_are(
 
 
 def test_rows_that_are_not_finite_are_redone_and_those_above_stay(
-    model: PatchRouted, monkeypatch: pytest.MonkeyPatch
+    model: MultiExitModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each row is handed over once, from above."""
-    picture, wish = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(1)), Budget.full()
+    picture, request = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(1)), Budget.full()
     source, sent = images.open((picture * 255).round().to(torch.uint8)), []
     out, real = (150, 202), model.render_rows
 
-    def spoilt(lr: torch.Tensor, frame: Frame, core: Any, out: Any, plan: Plan, ready: Any) -> Any:
+    def spoilt(lr: torch.Tensor, frame: Frame, core: Any, out: Any, plan: RoutePlan, ready: Any) -> Any:
         def second(rgb: torch.Tensor, rows: int) -> None:
             if rows == out[0] and torch.is_autocast_enabled("cpu"):
                 rgb[:, -1] = float("nan")
@@ -118,7 +118,7 @@ def test_rows_that_are_not_finite_are_redone_and_those_above_stay(
         write(sink, y, x, rgb, alpha)
 
     monkeypatch.setattr(images.Sink, "write", noted)
-    result, report = enlarge(source, images.create(None, out, source), model, wish, Job(dtype="bf16"))
+    result, report = enlarge(source, images.create(None, out, source), model, request, RunOptions(dtype="bf16"))
     assert result.shape[-2:] == out and any("redone in fp32 below row" in note for note in report.notes)
     assert [y for y, _ in sent] == [0, *np.cumsum([rows for _, rows in sent])[:-1].tolist()]
 
@@ -126,7 +126,7 @@ def test_rows_that_are_not_finite_are_redone_and_those_above_stay(
 @torch.no_grad()
 @pytest.mark.parametrize("out", OUTPUTS)
 @pytest.mark.parametrize("side", [16, 32, 48])
-def test_tiles_equal_the_whole_image(model: PatchRouted, lr: torch.Tensor, out: tuple[int, int], side: int) -> None:
+def test_tiles_equal_the_whole_image(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], side: int) -> None:
     plan = decide(model, lr, out, 0.5)
     whole = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan).rgb
     joined = torch.full_like(whole, float("nan"))
@@ -141,11 +141,11 @@ def test_tiles_equal_the_whole_image(model: PatchRouted, lr: torch.Tensor, out: 
 @pytest.mark.parametrize("out", OUTPUTS)
 @pytest.mark.parametrize("budget", [1.0, 0.75, 0.5, 0.25])
 def test_counted_macs_are_those_that_ran(
-    model: PatchRouted, lr: torch.Tensor, out: tuple[int, int], budget: float
+    model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: float
 ) -> None:
     plan = decide(model, lr, out, budget)
     with FlopCounterMode(display=False) as counter:
-        model.survey(lr, (out[0] / SIZE[0], out[1] / SIZE[1]))
+        model.score(lr, (out[0] / SIZE[0], out[1] / SIZE[1]))
         rendered = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
     assert (rendered.macs + plan.overhead).total == counter.get_total_flops() // 2
     assert plan.macs == counter.get_total_flops() // 2
@@ -154,7 +154,7 @@ def test_counted_macs_are_those_that_ran(
 
 @pytest.mark.parametrize("out", OUTPUTS)
 def test_the_budget_holds_and_more_budget_never_costs_less(
-    model: PatchRouted, lr: torch.Tensor, out: tuple[int, int]
+    model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int]
 ) -> None:
     spent = []
     for budget in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
@@ -165,19 +165,19 @@ def test_the_budget_holds_and_more_budget_never_costs_less(
     assert spent[-1] == plan.macs_full
 
 
-def test_the_full_budget_takes_every_patch_to_the_last_exit(model: PatchRouted, lr: torch.Tensor) -> None:
+def test_the_full_budget_takes_every_patch_to_the_last_exit(model: MultiExitModel, lr: torch.Tensor) -> None:
     plan = decide(model, lr, (150, 202), 1.0)
     assert bool((plan.route[0].choice == 3).all())
 
 
-def test_a_budget_below_the_floor_names_the_floor(model: PatchRouted, lr: torch.Tensor) -> None:
+def test_a_budget_below_the_floor_names_the_floor(model: MultiExitModel, lr: torch.Tensor) -> None:
     with pytest.raises(BudgetInfeasible, match="floor") as caught:
         decide(model, lr, (150, 202), 1e-4)
     assert caught.value.floor is not None and 0 < caught.value.floor < 0.3
 
 
 @pytest.mark.parametrize("out", OUTPUTS)
-def test_a_budget_of_exactly_the_floor_works(model: PatchRouted, lr: torch.Tensor, out: tuple[int, int]) -> None:
+def test_a_budget_of_exactly_the_floor_works(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int]) -> None:
     with pytest.raises(BudgetInfeasible) as caught:
         decide(model, lr, out, 1e-6)
     assert caught.value.floor is not None
@@ -186,14 +186,14 @@ def test_a_budget_of_exactly_the_floor_works(model: PatchRouted, lr: torch.Tenso
 
 
 @torch.no_grad()
-def test_the_router_sees_a_patch_alone(model: PatchRouted, lr: torch.Tensor) -> None:
-    whole = model.survey(lr, (2.0, 2.0))
-    part = model.survey(lr[..., 16:48, 32:64], (2.0, 2.0))
+def test_the_router_sees_a_patch_alone(model: MultiExitModel, lr: torch.Tensor) -> None:
+    whole = model.score(lr, (2.0, 2.0))
+    part = model.score(lr[..., 16:48, 32:64], (2.0, 2.0))
     assert torch.allclose(whole[:, 1:3, 2:4], part, atol=1e-6)
 
 
 @torch.no_grad()
-def test_a_decision_does_not_depend_on_batch_mates(model: PatchRouted, lr: torch.Tensor) -> None:
+def test_a_decision_does_not_depend_on_batch_mates(model: MultiExitModel, lr: torch.Tensor) -> None:
     pair = torch.cat((lr, torch.rand_like(lr)))
     scale = torch.tensor([[2.0, 2.0], [3.0, 1.5]])
     together = model.router(pair, scale)
@@ -202,7 +202,7 @@ def test_a_decision_does_not_depend_on_batch_mates(model: PatchRouted, lr: torch
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["flat", "ramp", "checkerboard", "noise"])
-def test_patch_and_tile_borders_do_not_show(model: PatchRouted, kind: str) -> None:
+def test_patch_and_tile_borders_do_not_show(model: MultiExitModel, kind: str) -> None:
     size, out = (96, 96), (288, 288)
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     pictures = {
@@ -212,7 +212,7 @@ def test_patch_and_tile_borders_do_not_show(model: PatchRouted, kind: str) -> No
         "noise": torch.rand(96, 96, generator=torch.Generator().manual_seed(3)),
     }
     picture = pictures[kind].float().expand(1, 3, -1, -1).contiguous()
-    plan = model.decide(model.survey(picture, (3.0, 3.0)), size, out, Budget.full())
+    plan = model.plan(model.score(picture, (3.0, 3.0)), size, out, Budget.full())
     rgb = model.render(picture, Frame(size), (0, 0, *size), out, plan).rgb
     bend = rgb.diff(n=2, dim=-1).abs()[..., 30:-30]  # inside: the image's own border is another matter
     position = torch.arange(out[1] - 2)[30:-30]

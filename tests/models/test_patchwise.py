@@ -1,4 +1,4 @@
-"""PatchPaths: patches cover the image and fade into each other, tiled = whole, the budget holds, the papers' rule."""
+"""PatchwiseModel: patches cover the image and fade into each other; tiled = whole; budgets; the papers' rules."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from scalewise.budget.cost import Macs
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.execution import decide
 from scalewise.geometry.grid import Frame, Size
-from scalewise.geometry.tiling import plan as plan_tiles
-from scalewise.models.model import Plan
-from scalewise.models.patchwise import PatchPaths
+from scalewise.geometry.tiling import plan_tiles
+from scalewise.models.model import RoutePlan
+from scalewise.models.patchwise import PatchwiseModel
 
 SCALE = 2
 
@@ -72,9 +72,9 @@ class Router(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def model() -> PatchPaths:
+def model() -> PatchwiseModel:
     torch.manual_seed(0)
-    return PatchPaths(Router(), Paths()).eval()
+    return PatchwiseModel(Router(), Paths()).eval()
 
 
 def noise(size: Size, seed: int = 0) -> Tensor:
@@ -84,19 +84,19 @@ def noise(size: Size, seed: int = 0) -> Tensor:
     return 0.5 + strength * (torch.rand(1, 3, *size, generator=generator) - 0.5)
 
 
-def decided(model: PatchPaths, lr: Tensor, budget: str | float | Budget | None) -> Plan:
+def decided(model: PatchwiseModel, lr: Tensor, budget: str | float | Budget | None) -> RoutePlan:
     size = (lr.shape[-2], lr.shape[-1])
     out = (size[0] * SCALE, size[1] * SCALE)
-    return model.decide(model.survey(lr, (SCALE, SCALE)), size, out, Budget.parse(budget))
+    return model.plan(model.score(lr, (SCALE, SCALE)), size, out, Budget.parse(budget))
 
 
-def rendered(model: PatchPaths, lr: Tensor, plan: Plan) -> Tensor:
+def rendered(model: PatchwiseModel, lr: Tensor, plan: RoutePlan) -> Tensor:
     size = (lr.shape[-2], lr.shape[-1])
     return model.render(lr, Frame(size), (0, 0, *size), (size[0] * SCALE, size[1] * SCALE), plan).rgb
 
 
 @pytest.mark.parametrize("length", [1, 5, 28, 31, 32, 33, 36, 59, 60, 61, 63, 64, 88, 89, 200])
-def test_patches_cover_an_axis_and_their_weights_add_up_to_one(model: PatchPaths, length: int) -> None:
+def test_patches_cover_an_axis_and_their_weights_add_up_to_one(model: PatchwiseModel, length: int) -> None:
     starts, side = model.layout.starts(length), min(32, length)
     assert starts[0] == 0 and starts[-1] + side == length
     assert all(start % 28 == 0 for start in starts[:-1])
@@ -107,7 +107,7 @@ def test_patches_cover_an_axis_and_their_weights_add_up_to_one(model: PatchPaths
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
-def test_a_patch_fades_in_over_the_overlap(model: PatchPaths) -> None:
+def test_a_patch_fades_in_over_the_overlap(model: PatchwiseModel) -> None:
     first, second, *_ = model.layout.fades(200)
     assert bool((first[: 28 * SCALE] == 1).all())  # no fade at the border of the image
     both = first[28 * SCALE :], second[: 4 * SCALE]
@@ -118,7 +118,7 @@ def test_a_patch_fades_in_over_the_overlap(model: PatchPaths) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(75, 101), (20, 90), (13, 17), (61, 33)])
-def test_a_constant_stays_one(model: PatchPaths, size: Size) -> None:
+def test_a_constant_stays_one(model: PatchwiseModel, size: Size) -> None:
     plan = decided(model, noise(size), "path=0")
     result = rendered(model, torch.ones(1, 3, *size), plan)
     torch.testing.assert_close(result, torch.ones_like(result), atol=3e-7, rtol=0)
@@ -127,7 +127,7 @@ def test_a_constant_stays_one(model: PatchPaths, size: Size) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(75, 101), (20, 90), (57, 33)])
 @pytest.mark.parametrize("side", [28, 56, 84])
-def test_tiles_equal_the_whole_image(model: PatchPaths, size: Size, side: int) -> None:
+def test_tiles_equal_the_whole_image(model: PatchwiseModel, size: Size, side: int) -> None:
     lr, out = noise(size), (size[0] * SCALE, size[1] * SCALE)
     plan = decided(model, lr, 0.5)
     whole, joined = rendered(model, lr, plan), torch.full((3, *out), float("nan"))
@@ -143,19 +143,21 @@ def test_tiles_equal_the_whole_image(model: PatchPaths, size: Size, side: int) -
 
 
 @torch.no_grad()
-def test_the_survey_does_not_depend_on_how_the_image_is_cut(model: PatchPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_survey_does_not_depend_on_how_the_image_is_cut(
+    model: PatchwiseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for size in ((90, 31), (88, 200), (117, 145), (33, 57)):
         source = images.open(noise(size)[0])
         surveys = []
         for side in (2048, 28, 60):
-            monkeypatch.setattr(decide, "SURVEY_SIDE", side)
-            surveys.append(decide._survey(source, model, (size[0] * 2, size[1] * 2), torch.device("cpu")))
+            monkeypatch.setattr(decide, "SCORE_SIDE", side)
+            surveys.append(decide._score(source, model, (size[0] * 2, size[1] * 2), torch.device("cpu")))
         assert surveys[0] is not None and surveys[0].shape == (3, *(len(model.layout.starts(n)) for n in size))
         assert all(torch.equal(surveys[0], other) for other in surveys[1:])
 
 
 @torch.no_grad()
-def test_counted_macs_are_those_that_ran(model: PatchPaths) -> None:
+def test_counted_macs_are_those_that_ran(model: PatchwiseModel) -> None:
     lr = noise((75, 101))
     for budget in (1.0, 0.7, 0.3):
         plan = decided(model, lr, budget)
@@ -166,7 +168,7 @@ def test_counted_macs_are_those_that_ran(model: PatchPaths) -> None:
     assert result.lean == round(result.macs.total * covered)
 
 
-def test_the_budget_is_spent_and_never_exceeded_and_less_never_costs_more(model: PatchPaths) -> None:
+def test_the_budget_is_spent_and_never_exceeded_and_less_never_costs_more(model: PatchwiseModel) -> None:
     lr = noise((300, 340))
     unit = cost.conv2d(3, 3, 3, 32, 32).total
     spent = []
@@ -179,22 +181,22 @@ def test_the_budget_is_spent_and_never_exceeded_and_less_never_costs_more(model:
     assert bool((plan.route[0].choice == 2).all())
 
 
-def test_more_budget_lowers_no_patch(model: PatchPaths) -> None:
+def test_more_budget_lowers_no_patch(model: PatchwiseModel) -> None:
     """Where the Lagrangian rule decides alone, without the remainder that is filled up."""
     lr = noise((200, 250))
-    evidence = model.survey(lr, (SCALE, SCALE))
+    evidence = model.score(lr, (SCALE, SCALE))
     choices = [model.router.native(evidence, price) for price in (0.3, 0.1, 0.03, 0.01, 0.003, 0.0)]
     assert all(bool((later >= earlier).all()) for earlier, later in itertools.pairwise(choices))
 
 
-def test_all_of_a_budget_is_spent_where_the_router_sees_no_gain(model: PatchPaths) -> None:
+def test_all_of_a_budget_is_spent_where_the_router_sees_no_gain(model: PatchwiseModel) -> None:
     evidence = torch.rand(3, 10, 11, generator=torch.Generator().manual_seed(0))  # dearer paths often look worse
     for share in (0.3, 0.6, 0.9):
         plan = model.choose(evidence, (32, 32), Macs(), Budget.fraction(share))
         assert share - 0.02 <= plan.macs / plan.macs_full <= share
 
 
-def test_a_native_dial_is_the_lagrangian_at_its_price(model: PatchPaths) -> None:
+def test_a_native_dial_is_the_lagrangian_at_its_price(model: PatchwiseModel) -> None:
     lr = noise((300, 340))
     for eta in (0.3, 0.05, 0.01):
         native = decided(model, lr, f"eta={eta}")
@@ -205,7 +207,7 @@ def test_a_native_dial_is_the_lagrangian_at_its_price(model: PatchPaths) -> None
         assert solved.effort.price * 2 * cost.conv2d(3, 3, 3, 32, 32).total <= eta + 1e-9
 
 
-def test_one_path_can_be_forced(model: PatchPaths) -> None:
+def test_one_path_can_be_forced(model: PatchwiseModel) -> None:
     for path in range(3):
         assert bool((decided(model, noise((75, 101)), f"path={path}").route[0].choice == path).all())
     for wrong in ("path=3", "path=0.5", "path=-1"):
@@ -215,7 +217,7 @@ def test_one_path_can_be_forced(model: PatchPaths) -> None:
         decided(model, noise((75, 101)), "k=2")
 
 
-def test_a_budget_below_the_floor_names_the_floor(model: PatchPaths) -> None:
+def test_a_budget_below_the_floor_names_the_floor(model: PatchwiseModel) -> None:
     lr = noise((75, 101))
     with pytest.raises(BudgetInfeasible, match="floor") as caught:
         decided(model, lr, 1e-6)
@@ -227,7 +229,7 @@ def test_a_budget_below_the_floor_names_the_floor(model: PatchPaths) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["ramp", "checkerboard", "noise"])
-def test_patch_borders_do_not_show(model: PatchPaths, kind: str) -> None:
+def test_patch_borders_do_not_show(model: PatchwiseModel, kind: str) -> None:
     """Where neighbours take different paths, what changes from pixel to pixel is no more at borders than inside."""
     size = (116, 116)
     y, x = torch.meshgrid(torch.arange(116), torch.arange(116), indexing="ij")
@@ -243,7 +245,7 @@ def test_patch_borders_do_not_show(model: PatchPaths, kind: str) -> None:
 
 
 @torch.no_grad()
-def test_the_pipeline_runs_it_at_its_own_scale_and_others(model: PatchPaths) -> None:
+def test_the_pipeline_runs_it_at_its_own_scale_and_others(model: PatchwiseModel) -> None:
     image = noise((70, 90))[0]
     result = pipeline.upscale(image, SCALE, model=model, budget=0.5, tile=28, dtype="fp32")
     untiled = pipeline.upscale(image, SCALE, model=model, budget=0.5, dtype="fp32")
@@ -256,7 +258,7 @@ def test_the_pipeline_runs_it_at_its_own_scale_and_others(model: PatchPaths) -> 
 
 
 @torch.no_grad()
-def test_a_picture_is_decided_alone(model: PatchPaths) -> None:
+def test_a_picture_is_decided_alone(model: PatchwiseModel) -> None:
     """Patches of two pictures in one batch come out as they do alone."""
     pictures = [noise((60, 60), seed) for seed in (1, 2)]
     together = torch.cat(pictures, -1)

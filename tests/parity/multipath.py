@@ -12,7 +12,7 @@ from torch import Tensor
 from scalewise import compat
 from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.patchwise import fuse
-from scalewise.models.patchwise import PatchPaths
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.classsr import average_loss, class_loss
 from scalewise.multiexit.enaf import estimator_loss, exit_loss, patch_psnr
@@ -46,7 +46,7 @@ def load(folder: Path, meta: Mapping[str, Any], inputs: Mapping[str, Tensor]) ->
     if "hmap_x" in inputs:
         router.centres.copy_(inputs["hmap_x"])
         router.expected.copy_(inputs["hmap_y_mean"])
-    return PatchPaths(router, network).eval()
+    return PatchwiseModel(router, network).eval()
 
 
 def outputs(model: Any, case: Case, inputs: Mapping[str, Tensor]) -> Outputs:

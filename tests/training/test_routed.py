@@ -32,14 +32,14 @@ from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ra
 from scalewise.training.losses.exits import divided_l1
 from scalewise.training.losses.pixel import ws_l1
 from scalewise.training.recipe import Recipe
-from scalewise.training.stage import Batch, Moment
+from scalewise.training.stage import Batch, StepContext
 
 METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")
 TINY = [name for name in RECIPES if name.split("-")[0] in METHODS and name.endswith("-tiny")]
 
 
-def moment() -> Moment:
-    return Moment(0, 1, torch.Generator().manual_seed(3))
+def moment() -> StepContext:
+    return StepContext(0, 1, torch.Generator().manual_seed(3))
 
 
 def built(recipe: Recipe) -> nn.Module:

@@ -265,7 +265,7 @@ def upscale_into(task: Task, request: Request, limits: Limits) -> Result:
     picture = task.folder / f"{safe_stem(request.path)}_{out[1]}x{out[0]}{suffix}"
     sink = images.create(picture, out, source)
     _, report = pipeline.enlarge(
-        source, sink, model, Budget.parse(request.budget), pipeline.Job(), follow(task, limits)
+        source, sink, model, Budget.parse(request.budget), pipeline.RunOptions(), follow(task, limits)
     )
     before, after, effort = (task.folder / f"{name}.png" for name in ("before", "after", "effort"))
     shown = preview_size(out)

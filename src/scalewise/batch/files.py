@@ -37,7 +37,7 @@ def output_path(input: StrPath, out: StrPath | None, suffix: str, ext: str | Non
     return Path(out) / name if _is_folder(out) else Path(out)
 
 
-def plan(
+def plan_outputs(
     inputs: Iterable[StrPath], out: StrPath | None, suffix: str, ext: str | None = None, *, recursive: bool = False
 ) -> list[tuple[Path, Path]]:
     """(input, output) for all pictures; sub-folders of an input folder are kept below `out`. Makes no folder itself."""

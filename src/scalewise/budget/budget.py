@@ -135,7 +135,7 @@ class Effort:
         return plain
 
 
-def budget_words(budget: Budget) -> str:
+def format_budget(budget: Budget) -> str:
     if budget.kind == "seconds":
         return f"{budget.value:g} s"
     if budget.kind == "native":

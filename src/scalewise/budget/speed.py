@@ -185,7 +185,7 @@ def speed_file(key: Sequence[object]) -> Path:
     return cache_folder() / "speed" / f"{name}.json"
 
 
-def kept_speed(path: Path) -> Speed | None:
+def read_speed(path: Path) -> Speed | None:
     """The speed that an earlier run kept; None if there is none, it is not fresh, or it cannot be read: then it is
     measured again."""
     try:
@@ -196,7 +196,7 @@ def kept_speed(path: Path) -> Speed | None:
         return None
 
 
-def keep_speed(path: Path, speed: Speed, key: Sequence[object], *, measured: float | None = None) -> None:
+def write_speed(path: Path, speed: Speed, key: Sequence[object], *, measured: float | None = None) -> None:
     """Write it down, whole or not at all; where that cannot be, it is measured again next time. `measured`: when, in
     seconds since 1970; None: what was learned since leaves that as it is, and now if nothing is there."""
     if measured is None:

@@ -24,9 +24,9 @@ from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
 from scalewise.encoders.tadt import TADT, MultiScaleTransformer
 from scalewise.errors import CheckpointError
-from scalewise.models.early_exit import PatchExits
-from scalewise.models.multi_exit import PatchRouted
-from scalewise.models.patchwise import PatchPaths
+from scalewise.models.early_exit import EarlyExitModel
+from scalewise.models.multi_exit import MultiExitModel
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE
@@ -142,10 +142,10 @@ def super_resolver(
 
 def patch_routed(
     channels: int, exit_after: list[int], kernels: list[int], patch: int, router_channels: int
-) -> PatchRouted:
+) -> MultiExitModel:
     """Our multi-exit any-scale network with its router."""
     network = AnyScaleExits(channels, exit_after=tuple(exit_after), kernels=tuple(kernels))
-    return PatchRouted(PatchRouter(network.exits, patch=patch, channels=router_channels), network, patch=patch)
+    return MultiExitModel(PatchRouter(network.exits, patch=patch, channels=router_channels), network, patch=patch)
 
 
 def enaf(
@@ -156,16 +156,16 @@ def enaf(
     blank: float,
     *,
     estimator: type[PatchEstimator] = PatchEstimator,
-) -> PatchPaths:
+) -> PatchwiseModel:
     """ENAF on FSRCNN, CARN-M or SRResNet; `sizes` are the constructor's."""
     network = _construct(EXITS, {"name": backbone, "arguments": sizes})
-    return PatchPaths(ENAFRouter(tuple(costs), bonus=bonus, blank=blank, estimator=estimator), network)  # type: ignore[arg-type]
+    return PatchwiseModel(ENAFRouter(tuple(costs), bonus=bonus, blank=blank, estimator=estimator), network)  # type: ignore[arg-type]
 
 
-def arm(backbone: Mapping[str, Any], widths: tuple[int, ...], bins: int, costs: tuple[float, ...]) -> PatchPaths:
+def arm(backbone: Mapping[str, Any], widths: tuple[int, ...], bins: int, costs: tuple[float, ...]) -> PatchwiseModel:
     """ARM: a super-network and the table that chooses its width."""
     network = ARM(_backbone(backbone), tuple(widths))
-    return PatchPaths(EdgeRouter(network.paths, bins, costs=tuple(costs)), network)
+    return PatchwiseModel(EdgeRouter(network.paths, bins, costs=tuple(costs)), network)
 
 
 def classsr(
@@ -174,16 +174,16 @@ def classsr(
     costs: tuple[float, ...],
     *,
     estimator: type[PatchEstimator] = PatchEstimator,
-) -> PatchPaths:
+) -> PatchwiseModel:
     """ClassSR: networks of rising width, and the classifier."""
-    return PatchPaths(ClassRouter(tuple(costs), estimator=estimator), ClassSR(_backbone(backbone), tuple(channels)))
+    return PatchwiseModel(ClassRouter(tuple(costs), estimator=estimator), ClassSR(_backbone(backbone), tuple(channels)))
 
 
-def classsr_camixer(channels: tuple[int, ...], keep: tuple[float, ...], scale: int, predictor: str) -> PatchPaths:
+def classsr_camixer(channels: tuple[int, ...], keep: tuple[float, ...], scale: int, predictor: str) -> PatchwiseModel:
     """ClassSR with CAMixerSR networks; costs are ours, as none were published for its own dial."""
     network = CAMixerPaths(tuple(channels), tuple(keep), scale=scale, predictor=predictor)
     costs = tuple(float(network.path_macs(path, (32, 32)).total) for path in range(network.paths))
-    return PatchPaths(ClassRouter(costs), network)
+    return PatchwiseModel(ClassRouter(costs), network)
 
 
 def _backbone(given: Mapping[str, Any]) -> Backbone:
@@ -192,9 +192,9 @@ def _backbone(given: Mapping[str, Any]) -> Backbone:
 
 def patch_exits(
     channels: int, blocks: int, interval: int, scale: int, res_scale: float, patch: int = 48, step: int = 46
-) -> PatchExits:
+) -> EarlyExitModel:
     """APE on its patches."""
-    return PatchExits(
+    return EarlyExitModel(
         APE(channels, blocks, interval=interval, scale=scale, res_scale=res_scale), patch=patch, step=step
     )
 

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 import scalewise
 from scalewise.cli import measure, models, serve, train, upscale
-from scalewise.cli.format import one_line
+from scalewise.cli.format import format_line
 from scalewise.errors import InvalidRequest, ScalewiseError
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
@@ -33,7 +33,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ScalewiseError as error:
-            typer.echo(f"scalewise: {one_line(str(error))}", err=True)
+            typer.echo(f"scalewise: {format_line(str(error))}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
         except KeyboardInterrupt:
             typer.echo("scalewise: interrupted", err=True)

@@ -81,7 +81,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
         yield lambda doing, share: progress.update(task, description=escape(doing), completed=share)
 
 
-def one_line(text: str) -> str:
+def format_line(text: str) -> str:
     """A name as it can be shown: a file's may hold line breaks, and signs that a terminal obeys."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalewise.cli.one_picture import Result, Run, Wish, echo
-from scalewise.cli.paths import Piece, make_folder
+from scalewise.cli.one_picture import Result, Run, UpscaleRequest, echo
+from scalewise.cli.paths import PictureTask, make_folder
 from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage
 
 if TYPE_CHECKING:
     from scalewise.batch.manifest import Manifest
 
 Outcome = Result | ScalewiseError
-Work = Callable[[Sequence[Piece]], Iterator[tuple[int, Outcome]]]  # pieces → index and outcome, as they come
+Work = Callable[[Sequence[PictureTask]], Iterator[tuple[int, Outcome]]]  # pieces → index and outcome, as they come
 
 
-def one_by_one(run: Run, pieces: Sequence[Piece]) -> Iterator[tuple[int, Outcome]]:
+def one_by_one(run: Run, pieces: Sequence[PictureTask]) -> Iterator[tuple[int, Outcome]]:
     """In this process, in order."""
     for index, piece in enumerate(pieces):
         try:
@@ -37,7 +37,7 @@ def one_by_one(run: Run, pieces: Sequence[Piece]) -> Iterator[tuple[int, Outcome
 
 
 def spread_out(
-    make: Callable[[], Run], pieces: Sequence[Piece], *, address: str | None, workers: int | None
+    make: Callable[[], Run], pieces: Sequence[PictureTask], *, address: str | None, workers: int | None
 ) -> Iterator[tuple[int, Outcome]]:
     """By the actors of a Ray cluster, in any order. Relative names are made absolute: workers live elsewhere."""
     from scalewise.batch.ray_pool import spread
@@ -54,7 +54,7 @@ class _Careful:
     def __init__(self, make: Callable[[], Run]) -> None:
         self.run = make()
 
-    def __call__(self, piece: Piece) -> Outcome:
+    def __call__(self, piece: PictureTask) -> Outcome:
         try:
             return self.run(piece)
         except ScalewiseError as error:
@@ -62,14 +62,14 @@ class _Careful:
 
 
 def finished(
-    pieces: Sequence[Piece], work: Work, manifest: Manifest | None, overwrite: bool
-) -> Iterator[tuple[Piece, Outcome]]:
+    pieces: Sequence[PictureTask], work: Work, manifest: Manifest | None, overwrite: bool
+) -> Iterator[tuple[PictureTask, Outcome]]:
     """Every piece with its result, or why there is none. Without `overwrite`, what the manifest knows stays."""
     if manifest is None:
         for index, outcome in work(pieces):
             yield pieces[index], outcome
         return
-    left: list[Piece] = []
+    left: list[PictureTask] = []
     before = 0
     for piece in pieces:
         line = None if overwrite else manifest.known(piece.source, piece.output)
@@ -99,7 +99,7 @@ def finished(
 
 
 @contextmanager
-def manifest_of(pieces: Sequence[Piece], wish: Wish) -> Iterator[Manifest | None]:
+def manifest_of(pieces: Sequence[PictureTask], request: UpscaleRequest) -> Iterator[Manifest | None]:
     """The manifest in the folder that all results go to, or that all their folders are in; none without a piece."""
     from scalewise.batch.manifest import Manifest
 
@@ -110,7 +110,7 @@ def manifest_of(pieces: Sequence[Piece], wish: Wish) -> Iterator[Manifest | None
     folder = top or Path(os.path.commonpath([os.path.abspath(piece.output.parent) for piece in pieces]))
     made = make_folder(folder, folder) if top is not None and not folder.is_dir() else []
     try:
-        with Manifest.of(folder, wish.as_dict()) as manifest:
+        with Manifest.of(folder, request.as_dict()) as manifest:
             yield manifest
     finally:
         for path in reversed(made):
@@ -118,7 +118,7 @@ def manifest_of(pieces: Sequence[Piece], wish: Wish) -> Iterator[Manifest | None
                 path.rmdir()
 
 
-def _absolute(piece: Piece) -> Piece:
+def _absolute(piece: PictureTask) -> PictureTask:
     names = ("source", "output", "top", "effort", "effort_top")
     there = {name: Path(os.path.abspath(path)) for name in names if (path := getattr(piece, name)) is not None}
     return replace(piece, **there)

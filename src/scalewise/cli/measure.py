@@ -31,7 +31,7 @@ from scalewise.errors import DataError, InvalidRequest
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.evaluate import EvalResult, Upscaler
-    from scalewise.execution.plan import Job
+    from scalewise.execution.plan import RunOptions
 
 Model = Annotated[
     str, typer.Option("--model", "-n", metavar="MODEL|FILE", help="A name of `scalewise models`, or a weight file.")
@@ -71,7 +71,7 @@ def evaluate(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """Measure a model on a folder: PSNR, SSIM and consistency per picture, share of MACs, seconds.
 
@@ -137,7 +137,7 @@ def _end(result: EvalResult) -> None:
         raise typer.Exit(1)
 
 
-def _models(how: Job) -> Callable[[str, Budget], Upscaler]:
+def _models(how: RunOptions) -> Callable[[str, Budget], Upscaler]:
     """(name or file, budget) → what is measured. `bicubic` by name is MATLAB's own, whose taps cost no MACs."""
     from scalewise import evaluate as runner
     from scalewise import zoo
@@ -167,7 +167,7 @@ def curve(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """Quality against cost over budgets, for one or several models, with bicubic as the floor."""
     from scalewise.budget.budget import Budget
@@ -235,7 +235,7 @@ def calibrate(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder."""
     from scalewise import evaluate as runner
@@ -306,7 +306,7 @@ def reproduce(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """A published table beside what we measure: published, ours, difference, and why a number is absent."""
     from scalewise.budget.budget import Budget

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.format import memory, one_line
+from scalewise.cli.format import format_line, memory
 from scalewise.cli.options import OneScale, Overwrite
 from scalewise.errors import ScalewiseError
 
@@ -104,7 +104,7 @@ def export(
     done = write(zoo.load(name, device="cpu").model, scale, output, overwrite=overwrite)
     shapes = ", ".join(f"{width}x{height}" for height, width in done.shapes)
     typer.echo(
-        f"{one_line(str(output))}: ×{scale:g}, pictures of {done.least} pixels a side or more; at most "
+        f"{format_line(str(output))}: ×{scale:g}, pictures of {done.least} pixels a side or more; at most "
         f"{done.difference:.1e} from torch on {shapes}; operators {', '.join(done.operators)}"
     )
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scalewise.cli.format import amount, duration, memory, one_line, progress_bar
+from scalewise.cli.format import amount, duration, format_line, memory, progress_bar
 from scalewise.cli.options import check_files
-from scalewise.cli.paths import Piece, folders
+from scalewise.cli.paths import PictureTask, folders
 from scalewise.errors import UnwritableOutput
 
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.budget.cost import CostReport
-    from scalewise.execution.checkpoint import Journal
-    from scalewise.execution.plan import Job, Outlook
+    from scalewise.execution.checkpoint import RunCheckpoint
+    from scalewise.execution.plan import RunOptions, RunPlan
     from scalewise.geometry.grid import Size
     from scalewise.images import Encoding, Source
 
@@ -38,12 +38,12 @@ ENCODED = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class UpscaleRequest:
     """What was asked for, of any picture; it can be sent to another machine."""
 
     model: str
     budget: Budget
-    how: Job
+    how: RunOptions
     encoding: Encoding
     scale: float | tuple[float, float] | None = None
     size: Size | None = None
@@ -81,7 +81,7 @@ class Result:
 class Run:
     """A model with a wish, loaded once and called for each picture. `say` is told what a run will take."""
 
-    wish: Wish
+    request: UpscaleRequest
     say: Callable[[str], None] | None = None
     bar: bool = False
     alone: bool = False  # one picture, not several
@@ -91,44 +91,46 @@ class Run:
     def __post_init__(self) -> None:
         from scalewise import zoo
 
-        object.__setattr__(self, "loaded", zoo.load(self.wish.model, device=self.wish.how.device))
+        object.__setattr__(self, "loaded", zoo.load(self.request.model, device=self.request.how.device))
 
-    def __call__(self, piece: Piece) -> Result:
+    def __call__(self, piece: PictureTask) -> Result:
         from scalewise import images
         from scalewise.execution.pages import enlarge_pages
-        from scalewise.execution.planner import look_ahead
+        from scalewise.execution.planner import plan_run
         from scalewise.pipeline import cropped, effort_picture, provenance
 
-        wish, how, model = self.wish, self.wish.how, self.loaded.model
+        request, how, model = self.request, self.request.how, self.loaded.model
         source = images.open(piece.source)
-        size = wish.size_of(source.size)
+        size = request.size_of(source.size)
         with ExitStack() as stack:
             stack.enter_context(folders(piece))
             bar = stack.enter_context(progress_bar(not self.bar))
             check_files([piece.effort], overwrite=piece.overwrite)
             like = source if how.crop is None else replace(cropped(source, how.crop), pages=1)
-            encoding = replace(wish.encoding, note=provenance(self.loaded.name, source.size, size, wish.budget))
+            encoding = replace(request.encoding, note=provenance(self.loaded.name, source.size, size, request.budget))
             check_output(piece, like, _canvas(source, size, how), encoding)
-            ahead = look_ahead(source, size, model, wish.budget, how)
-            journal = self._journal(stack, piece, ahead, like)
-            ahead = ahead if journal is None else journal.ahead(ahead)
-            check_disk(piece.output, ahead, journal is not None)
-            long = (ahead.seconds or 0) > SHORT_SECONDS or (self.alone and len(ahead.tiles) > 1)
+            run_plan = plan_run(source, size, model, request.budget, how)
+            checkpoint = self._journal(stack, piece, run_plan, like)
+            run_plan = run_plan if checkpoint is None else checkpoint.run_plan(run_plan)
+            check_disk(piece.output, run_plan, checkpoint is not None)
+            long = (run_plan.seconds or 0) > SHORT_SECONDS or (self.alone and len(run_plan.tiles) > 1)
             if long and self.say is not None:
-                self.say(announcement(ahead, piece.output, journal is not None))
+                self.say(announcement(run_plan, piece.output, checkpoint is not None))
             album = images.create_pages(
                 piece.output,
                 like,
-                wish.size_of if how.crop is None else lambda _: ahead.canvas,
+                request.size_of if how.crop is None else lambda _: run_plan.canvas,
                 encoding=encoding,
                 overwrite=piece.overwrite,
-                scratch=None if journal is None else journal.pixels,
+                scratch=None if checkpoint is None else checkpoint.pixels,
             )
 
             def progress(share: float) -> None:
                 bar(piece.source.name, share)
 
-            _, report = enlarge_pages(album, model, wish.budget, how, progress, ahead=ahead, journal=journal)
+            _, report = enlarge_pages(
+                album, model, request.budget, how, progress, run_plan=run_plan, checkpoint=checkpoint
+            )
             if piece.effort is not None:
                 images.save(piece.effort, effort_picture(source, report).numpy(), overwrite=piece.overwrite)
         report = replace(report, notes=(*report.notes, *_notes(source, size)))
@@ -136,34 +138,34 @@ class Run:
         line = summary(self.loaded.name, report, self.shown(piece.output))
         return Result(named | report.as_dict(), line)
 
-    def _journal(self, stack: ExitStack, piece: Piece, ahead: Outlook, like: Source) -> Journal | None:
+    def _journal(self, stack: ExitStack, piece: PictureTask, run_plan: RunPlan, like: Source) -> RunCheckpoint | None:
         """The journal beside the output, if the run is long, or one is there: for a single page."""
-        from scalewise.execution.checkpoint import LONG_SECONDS, Journal, folder_of, forget, wish_of
+        from scalewise.execution.checkpoint import LONG_SECONDS, RunCheckpoint, folder_of, forget, request_of
 
         kept = folder_of(piece.output).is_dir()
-        if self.wish.resume is False and kept:
+        if self.request.resume is False and kept:
             forget(piece.output)
-        long = kept or (ahead.seconds or 0) > LONG_SECONDS
-        wanted = long if self.wish.resume is None else self.wish.resume
-        if self.wish.budget.kind == "seconds" or self.wish.budget.later:
+        long = kept or (run_plan.seconds or 0) > LONG_SECONDS
+        wanted = long if self.request.resume is None else self.request.resume
+        if self.request.budget.kind == "seconds" or self.request.budget.later:
             return None  # what was decided on the way is not kept
         if not wanted or like.pages > 1 or like.path is None:
             return None
-        wish = wish_of(ahead, self.loaded.model, self.wish.budget, piece.output)
-        journal = stack.enter_context(Journal.of(piece.output, wish))
-        if journal.said and self.say is not None:
-            self.say(f"{piece.output}: {journal.said}")
-        return journal
+        request = request_of(run_plan, self.loaded.model, self.request.budget, piece.output)
+        checkpoint = stack.enter_context(RunCheckpoint.of(piece.output, request))
+        if checkpoint.said and self.say is not None:
+            self.say(f"{piece.output}: {checkpoint.said}")
+        return checkpoint
 
 
-def _canvas(source: Source, out: Size, how: Job) -> Size:
+def _canvas(source: Source, out: Size, how: RunOptions) -> Size:
     from scalewise.execution.plan import window_of
 
     y0, x0, y1, x1 = window_of(source.size, out, how.crop)
     return y1 - y0, x1 - x0
 
 
-def check_output(piece: Piece, like: Source, canvas: Size, encoding: Encoding) -> None:
+def check_output(piece: PictureTask, like: Source, canvas: Size, encoding: Encoding) -> None:
     """What the format or the disk cannot take is refused before anything is computed. Raises UnwritableOutput."""
     from scalewise.images.encode import check_format
     from scalewise.storage import check_writable
@@ -172,9 +174,9 @@ def check_output(piece: Piece, like: Source, canvas: Size, encoding: Encoding) -
     check_writable(piece.output, overwrite=piece.overwrite)
 
 
-def check_disk(output: Path, ahead: Outlook, kept: bool) -> None:
+def check_disk(output: Path, run_plan: RunPlan, kept: bool) -> None:
     """Raises UnwritableOutput if a folder has less room than the run will take there."""
-    for folder, needed in _disk(output, ahead, kept).items():
+    for folder, needed in _disk(output, run_plan, kept).items():
         with suppress(OSError):
             free = shutil.disk_usage(folder).free
             if needed > free:
@@ -184,13 +186,13 @@ def check_disk(output: Path, ahead: Outlook, kept: bool) -> None:
                 )
 
 
-def _disk(output: Path, ahead: Outlook, kept: bool) -> dict[Path, int]:
+def _disk(output: Path, run_plan: RunPlan, kept: bool) -> dict[Path, int]:
     """Bytes for each folder: the canvas if it is a file, the encoded picture twice; a large input, decoded."""
     from scalewise.execution.plan import DECODED_BYTES, raw_bytes
     from scalewise.images.sink import CANVAS_BYTES
 
-    source = ahead.source
-    canvas, decoded = raw_bytes(source, ahead.canvas), raw_bytes(source, source.size)
+    source = run_plan.source
+    canvas, decoded = raw_bytes(source, run_plan.canvas), raw_bytes(source, source.size)
     file = round(canvas * ENCODED.get(output.suffix.lower(), 1.0))
     found = {output.parent: (canvas if kept or canvas > CANVAS_BYTES else 0) + 2 * file}
     if decoded > DECODED_BYTES:
@@ -199,20 +201,20 @@ def _disk(output: Path, ahead: Outlook, kept: bool) -> dict[Path, int]:
     return found
 
 
-def announcement(ahead: Outlook, output: Path, kept: bool) -> str:
+def announcement(run_plan: RunPlan, output: Path, kept: bool) -> str:
     """What a run will take, in one line."""
-    height, width = ahead.canvas
-    tiles, disk = len(ahead.tiles), sum(_disk(output, ahead, kept).values())
+    height, width = run_plan.canvas
+    tiles, disk = len(run_plan.tiles), sum(_disk(output, run_plan, kept).values())
     parts = [
         f"{output.name}: {width}x{height} in {tiles} tile{'s' * (tiles > 1)}",
-        f"about {duration(ahead.seconds or 0)}",
-        f"{memory(ahead.memory)} of memory",
+        f"about {duration(run_plan.seconds or 0)}",
+        f"{memory(run_plan.memory)} of memory",
         f"up to {memory(disk)} of disk",
-        f"{ahead.recomputed:.0%} of the pixels read are context, computed more than once",
+        f"{run_plan.recomputed:.0%} of the pixels read are context, computed more than once",
     ]
-    if ahead.recomputed > MUCH_CONTEXT:
+    if run_plan.recomputed > MUCH_CONTEXT:
         parts.append("warning: larger tiles (--max-memory, --tile) would be faster")
-    return one_line(", ".join(parts))
+    return format_line(", ".join(parts))
 
 
 def summary(model: str, report: CostReport, output: str) -> str:
@@ -224,7 +226,7 @@ def summary(model: str, report: CostReport, output: str) -> str:
         f"{amount(report.macs)}MACs" + (f" ({report.share:.1%} of full)" if report.macs_full else ""),
         f"{report.seconds:.2f} s",
         f"peak {memory(report.peak_bytes)}",
-        one_line(output),
+        format_line(output),
     ]
     return "  ".join(parts) + "".join(f"; {note}" for note in report.notes)
 

@@ -16,7 +16,7 @@ from scalewise.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
-    from scalewise.execution.plan import Job
+    from scalewise.execution.plan import RunOptions
     from scalewise.geometry.grid import Box, Size
 
 Format = Literal["text", "csv", "markdown"]
@@ -92,7 +92,7 @@ Native = Annotated[
 Style = Annotated[Format, typer.Option("--format", metavar="text|csv|markdown", help="How the table is printed.")]
 
 
-def job(
+def run_options(
     tile: int = 0,
     device: str | None = None,
     dtype: str = "auto",
@@ -101,9 +101,9 @@ def job(
     projection: str = "auto",
     max_memory: str | None = None,
     crop: str | None = None,
-) -> Job:
+) -> RunOptions:
     """How to run, from the options. Raises InvalidRequest."""
-    from scalewise.execution.plan import Job
+    from scalewise.execution.plan import RunOptions
     from scalewise.geometry.projection import Projection
     from scalewise.machine.device import Dtype, pick_device
     from scalewise.machine.memory import parse_bytes
@@ -119,7 +119,7 @@ def job(
     pick_device(device)
     most = None if max_memory is None else parse_bytes(max_memory)
     window = None if crop is None else parse_crop(crop)
-    return Job(tile or None, device, "fp32" if fp32 else dtype, exact, projection, most, window)  # type: ignore[arg-type]
+    return RunOptions(tile or None, device, "fp32" if fp32 else dtype, exact, projection, most, window)  # type: ignore[arg-type]
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
@@ -132,7 +132,7 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(tile: int, device: str | None, dtype: str, fp32: bool, threads: int | None, **others: Any) -> None:
         use_threads(threads)
-        command(**others, how=job(tile, device, dtype, fp32))
+        command(**others, how=run_options(tile, device, dtype, fp32))
 
     del command.__annotations__["how"]  # the module of Job loads torch
     own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "how"]

@@ -11,12 +11,12 @@ from typing import Any
 
 import typer
 
-from scalewise.cli.format import one_line
+from scalewise.cli.format import format_line
 from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage, UnwritableOutput
 
 
 @dataclass(frozen=True)
-class Piece:
+class PictureTask:
     """One picture: where it is, where its result goes, where its map goes.
 
     `top` and `effort_top`: the folders that may have to be made. `overwrite`: files that are there may be replaced.
@@ -58,7 +58,7 @@ def find_pieces(
     ext: str | None,
     recursive: bool,
     several: bool,
-) -> tuple[list[Piece], list[dict[str, Any]]]:
+) -> tuple[list[PictureTask], list[dict[str, Any]]]:
     """The pictures that were meant, and a line for each of several inputs that are not there."""
     from scalewise.batch import files
 
@@ -72,21 +72,21 @@ def find_pieces(
             failures.append(complain(Path(name), error))
             continue
         there.append(name)
-    pairs = files.plan(there, output, suffix, ext, recursive=recursive)
+    pairs = files.plan_outputs(there, output, suffix, ext, recursive=recursive)
     top = Path(output) if output is not None and _is_folder(output) else None
     if effort_map is None:
-        return [Piece(source, place, top) for source, place in pairs], failures
+        return [PictureTask(source, place, top) for source, place in pairs], failures
     if several and not _is_folder(effort_map):
         raise InvalidRequest(
             f"--effort-map {effort_map} is one file, and there are several inputs: name a folder (end it with /)"
         )
-    maps = files.plan(there, effort_map, "_effort", ".png", recursive=recursive)
+    maps = files.plan_outputs(there, effort_map, "_effort", ".png", recursive=recursive)
     effort_top = Path(effort_map) if _is_folder(effort_map) else None
     both = zip(pairs, maps, strict=True)
-    return [Piece(source, place, top, map, effort_top) for (source, place), (_, map) in both], failures
+    return [PictureTask(source, place, top, map, effort_top) for (source, place), (_, map) in both], failures
 
 
-def check_places(pieces: list[Piece], report: Path | None) -> None:
+def check_places(pieces: list[PictureTask], report: Path | None) -> None:
     """No file may be written twice, and none over an input. Raises InvalidRequest."""
     from scalewise.images import WRITABLE
 
@@ -104,7 +104,7 @@ def check_places(pieces: list[Piece], report: Path | None) -> None:
 
 
 @contextmanager
-def folders(piece: Piece) -> Iterator[None]:
+def folders(piece: PictureTask) -> Iterator[None]:
     """Make the folders that -o and --effort-map name by a slash, and those below; take back empty ones on failure."""
     made: list[Path] = []
     try:
@@ -139,5 +139,5 @@ def _is_folder(name: str) -> bool:
 def complain(path: Path, error: ScalewiseError) -> dict[str, Any]:
     """Say what went wrong with one of several inputs, and go on."""
     message = str(error)
-    typer.echo(f"scalewise: {one_line(message if str(path) in message else f'{path}: {message}')}", err=True)
+    typer.echo(f"scalewise: {format_line(message if str(path) in message else f'{path}: {message}')}", err=True)
     return {"input": str(path), "error": message}

@@ -91,9 +91,9 @@ def train(
     seconds = parse_time(max_time)
 
     from scalewise.data import open_pictures, read_pack, write_pack
-    from scalewise.evaluate.validation import Watch
+    from scalewise.evaluate.validation import Validation
     from scalewise.recipes import find
-    from scalewise.training.engine import Plan
+    from scalewise.training.engine import TrainOptions
     from scalewise.training.engine import train as run
 
     chosen = find(recipe, model=model, steps=steps, seed=seed, vgg=vgg)
@@ -107,11 +107,11 @@ def train(
         typer.echo(f"{pack}: {count} crops, {pack.stat().st_size / 2**20:.1f} MiB")
         return
     out = out or Path("runs") / chosen.name
-    plan = Plan(
+    plan = TrainOptions(
         resume=resume, seconds=seconds, devices=devices, nodes=nodes, dtype=checked_dtype(dtype), workers=workers,
         save_every=save_every, watch_every=val_every, state=state, parts=parts, quiet=quiet,
     )  # fmt: skip
-    watch = None if val is None else Watch.of(val, chosen, protocol, val_side, out)
+    watch = None if val is None else Validation.of(val, chosen, protocol, val_side, out)
     done = run(chosen, pictures, out, plan, watch=watch, card=card)
     if not done.main:
         return

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from scalewise.cli.many_pictures import Work, finished, manifest_of, one_by_one, spread_out
-from scalewise.cli.one_picture import Result, Run, Wish, echo
+from scalewise.cli.one_picture import Result, Run, UpscaleRequest, echo
 from scalewise.cli.options import (
     FILES,
     RUNNING,
@@ -24,9 +24,9 @@ from scalewise.cli.options import (
     Threads,
     TileSide,
     check_files,
-    job,
     parse_scale,
     parse_size,
+    run_options,
     use_threads,
     wanted_budget,
     write_json,
@@ -247,8 +247,8 @@ def upscale(
     target = None if size is None else parse_size(size)
     if long_edge is not None and long_edge < 1:
         raise InvalidRequest(f"--long-edge {long_edge} is out of range: pixels of the longer side of the output")
-    how = job(tile, device, dtype, fp32, exact_scale, projection, max_memory, crop)
-    wish = Wish(name, wanted_budget(budget, native), how, encoding, factor, target, long_edge, resume)
+    how = run_options(tile, device, dtype, fp32, exact_scale, projection, max_memory, crop)
+    request = UpscaleRequest(name, wanted_budget(budget, native), how, encoding, factor, target, long_edge, resume)
     if engine not in ("local", "ray") or (engine == "local" and (address is not None or workers is not None)):
         raise InvalidRequest(f"--engine {engine}: allowed are local, and ray with --address and --workers")
     if suffix is None:
@@ -262,7 +262,7 @@ def upscale(
         check_places(pieces, report)
         check_files([report], overwrite=overwrite)
         zoo.load(name, device=device)  # a wrong name is said before anything else
-        run = partial(Run, wish)
+        run = partial(Run, request)
         if engine == "local":
             say = None if quiet else echo
             local = run(say=say, bar=not quiet, alone=not several, shown=places.shown)
@@ -270,7 +270,7 @@ def upscale(
         else:
             work = partial(spread_out, run, address=address, workers=workers)
         results: list[dict[str, Any]] = []
-        with manifest_of(pieces, wish) if several else nullcontext() as manifest:
+        with manifest_of(pieces, request) if several else nullcontext() as manifest:
             for piece, outcome in finished(pieces, work, manifest, overwrite):
                 if isinstance(outcome, Result):
                     results.append(outcome.report)

@@ -17,14 +17,14 @@ from scalewise.evaluate.pairs import make_lr
 from scalewise.evaluate.protocols import EvalProtocol, find_protocol
 from scalewise.evaluate.runner import predict, score
 from scalewise.evaluate.upscalers import Picture, bicubic, upscaler_of
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.training.recipe import Recipe
 
 SHOWN = 3  # crops in a sample picture
 
 
 @dataclass
-class Watch:
+class Validation:
     """Measures a model on the centres of pictures under a protocol, and saves some beside bicubic and the truth.
 
     `__call__` gives "PROTOCOL xSCALE" → dB, and the gain over bicubic."""
@@ -36,7 +36,7 @@ class Watch:
     floor: dict[float, float] = field(default_factory=dict)  # dB of bicubic
 
     @classmethod
-    def of(cls, folder: Path, recipe: Recipe, protocol: str, side: int, out: Path) -> Watch:
+    def of(cls, folder: Path, recipe: Recipe, protocol: str, side: int, out: Path) -> Validation:
         """Raises DataError and ProtocolMismatch before hours of training, not after."""
         how = find_protocol(protocol)
         pictures = []
@@ -53,7 +53,7 @@ class Watch:
 
     def __call__(self, model: nn.Module, step: int) -> Mapping[str, float]:
         device = str(next(model.parameters()).device)
-        upscaler = upscaler_of(model, job=Job(device=device))  # type: ignore[arg-type]
+        upscaler = upscaler_of(model, options=RunOptions(device=device))  # type: ignore[arg-type]
         found: dict[str, float] = {}
         rows: list[Tensor] = []
         for scale in self.scales:

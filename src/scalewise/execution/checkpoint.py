@@ -25,11 +25,11 @@ from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.errors import UnwritableOutput
-from scalewise.execution.plan import Outlook
+from scalewise.execution.plan import RunPlan
 from scalewise.execution.tiles import EffortMap, Run, Tally
 from scalewise.images import Sink, Source
 from scalewise.models.digest import digest_of_model
-from scalewise.models.model import Model, Plan
+from scalewise.models.model import Model, RoutePlan
 from scalewise.storage import append_line, atomic_write, locked, read_lines
 from scalewise.version import __version__
 
@@ -52,23 +52,23 @@ def _held(output: Path) -> AbstractContextManager[None]:
     return locked(folder_of(output) / "lock", f"{str(output)!r} is being made by another run: wait for it")
 
 
-def wish_of(ahead: Outlook, model: Model, budget: Budget, output: Path) -> dict[str, Any]:
+def request_of(run_plan: RunPlan, model: Model, budget: Budget, output: Path) -> dict[str, Any]:
     """What makes the pixels of a run, as JSON: a run with the same wish may go on where another ended."""
     return json.loads(
         json.dumps(
             {
                 "scalewise": __version__,
                 "torch": str(torch.__version__),
-                "input": digest_of_file(ahead.source),
-                "page": ahead.source.page,
+                "input": digest_of_file(run_plan.source),
+                "page": run_plan.source.page,
                 "model": digest_of_model(model),
-                "size": ahead.out,
+                "size": run_plan.out,
                 "budget": asdict(budget),
-                "dtype": str(ahead.dtype),
-                "device": ahead.device.type,
-                "tile": ahead.job.tile,
-                "crop": ahead.job.crop,
-                "frame": asdict(ahead.frame),
+                "dtype": str(run_plan.dtype),
+                "device": run_plan.device.type,
+                "tile": run_plan.options.tile,
+                "crop": run_plan.options.crop,
+                "frame": asdict(run_plan.frame),
                 "format": output.suffix.lower(),
             }
         )
@@ -85,18 +85,18 @@ def digest_of_file(source: Source) -> str:
     return digest.hexdigest()
 
 
-class Journal:
-    """Keeps the finished rows of tiles of one run. `with Journal.of(output, wish) as journal`.
+class RunCheckpoint:
+    """Keeps the finished rows of tiles of one run. `with RunCheckpoint.of(output, wish) as journal`.
 
     `said` tells what was found there: that the run goes on, or why it cannot. Left by an error before the first row is
     finished, and after `end`, the directory goes away.
     """
 
-    def __init__(self, folder: Path, wish: Mapping[str, Any]) -> None:
-        self.folder, self.wish = folder, dict(wish)
+    def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
+        self.folder, self.request = folder, dict(request)
         self.said = ""
         self.side: int | None = None  # of the tiles of the run that goes on
-        self.plan: Plan | None = None
+        self.plan: RoutePlan | None = None
         self._bands: list[dict[str, Any]] = []
         self._ended = False
         for path in folder.glob(".*.part"):  # what a killed run left half-written
@@ -110,7 +110,7 @@ class Journal:
 
     @classmethod
     @contextmanager
-    def of(cls, output: Path, wish: Mapping[str, Any]) -> Iterator[Journal]:
+    def of(cls, output: Path, request: Mapping[str, Any]) -> Iterator[RunCheckpoint]:
         """The journal beside `output`, held by this process alone. Raises UnwritableOutput."""
         folder = folder_of(output)
         try:
@@ -118,18 +118,18 @@ class Journal:
         except OSError as error:
             raise UnwritableOutput(f"cannot make folder {str(folder)!r}: {error.strerror}") from error
         with _held(output):
-            journal = cls(folder, wish)
+            checkpoint = cls(folder, request)
             try:
-                yield journal
+                yield checkpoint
             finally:
-                if journal._ended or not journal._bands:
+                if checkpoint._ended or not checkpoint._bands:
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def ahead(self, ahead: Outlook) -> Outlook:
+    def run_plan(self, run_plan: RunPlan) -> RunPlan:
         """The outlook with the tiles of the run that goes on: others would round differently."""
         if self.side is None:
-            return ahead
-        return replace(ahead, side=self.side)
+            return run_plan
+        return replace(run_plan, side=self.side)
 
     def begin(self, run: Run, sink: Sink) -> None:
         """Write down what was decided, and take up what an earlier run finished."""
@@ -139,9 +139,9 @@ class Journal:
             plan = run.plan
             with atomic_write(self.folder / "plan.pt") as temporary:
                 torch.save(_plain(plan), temporary)
-            job = {"wish": self.wish, "side": run.ahead.side, "bytes": self.pixels.stat().st_size}
+            record = {"wish": self.request, "side": run.run_plan.side, "bytes": self.pixels.stat().st_size}
             with atomic_write(self.folder / "job.json") as temporary:
-                temporary.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
         def keep(band: int, tally: Tally, effort: EffortMap) -> None:
             sink.flush()
@@ -161,11 +161,11 @@ class Journal:
 
     def _find(self) -> None:
         try:
-            job = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
-            changed = [name for name, value in self.wish.items() if job["wish"].get(name) != value]
-            if not changed and self.pixels.stat().st_size == job["bytes"]:
+            record = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+            changed = [name for name, value in self.request.items() if record["wish"].get(name) != value]
+            if not changed and self.pixels.stat().st_size == record["bytes"]:
                 content = torch.load(self.folder / "plan.pt", weights_only=True)
-                self.plan, self.side = _of_plain(content), int(job["side"])
+                self.plan, self.side = _of_plain(content), int(record["side"])
                 self._bands = read_lines(self.folder / "bands.jsonl")
         except FileNotFoundError:
             changed = []
@@ -189,21 +189,21 @@ class Journal:
         if not run.effort.planned and (self.folder / "effort.pt").exists():
             content = torch.load(self.folder / "effort.pt", weights_only=True)
             run.effort.unit, run.effort.cells = content["unit"], content["cells"]
-        left = [tile.target[0] for tile in run.ahead.tiles if run.band(tile) >= run.bands]
-        top = run.ahead.window[0]
+        left = [tile.target[0] for tile in run.run_plan.tiles if run.band(tile) >= run.bands]
+        top = run.run_plan.window[0]
         sink.resume(max(0, min(left) - top) if left else sink.size[0])
 
 
-def _plain(plan: Plan) -> dict[str, Any]:
+def _plain(plan: RoutePlan) -> dict[str, Any]:
     route = [{name: getattr(one, name) for name in _DECISION} for one in plan.route]
     effort, overhead = plan.effort.as_dict(), plan.overhead.as_dict()
     return {"effort": effort, "route": route, "macs": plan.macs, "full": plan.macs_full, "overhead": overhead}
 
 
-def _of_plain(content: Mapping[str, Any]) -> Plan:
+def _of_plain(content: Mapping[str, Any]) -> RoutePlan:
     route = tuple(Decision(**one) for one in content["route"])
     effort = Effort(**cast(dict[str, Any], content["effort"]))
-    return Plan(effort, route, content["macs"], content["full"], Macs(**content["overhead"]))
+    return RoutePlan(effort, route, content["macs"], content["full"], Macs(**content["overhead"]))
 
 
 _DECISION = ("unit", "extent", "choice", "cost", "evidence")

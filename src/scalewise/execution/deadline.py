@@ -15,13 +15,13 @@ from scalewise.budget.route import Route
 from scalewise.budget.speed import Speed
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.decide import decider
-from scalewise.execution.plan import Job, Outlook, full_macs
+from scalewise.execution.plan import RunOptions, RunPlan, full_macs
 from scalewise.execution.probe import speed_of
 from scalewise.execution.tiles import Canvas, Run
 from scalewise.geometry.grid import Size
 from scalewise.geometry.resize import imresize
 from scalewise.geometry.tiling import Tile
-from scalewise.models.model import Model, Plan
+from scalewise.models.model import Model, RoutePlan
 
 DIGITS = 4  # of a share: few enough to be written down, and what is written down is what is run
 SLACK = 1.2  # a forecast that is over by less is tried
@@ -29,11 +29,11 @@ STEADY = 0.05  # a share is corrected when the time left asks for one that diffe
 TRIES = 3  # plans for the rest, of which each is nearer to what can be afforded
 TRUST = 0.3, 3.0  # how far the seconds of a few tiles may lie from the forecast
 
-Decide = Callable[[Budget], Plan]
+Decide = Callable[[Budget], RoutePlan]
 
 
 @dataclass
-class Pace:
+class DeadlineController:
     """Keeps a run to `deadline` (of time.perf_counter; None: it follows `budget.later`). `after` is asked when a tile
     is done, and gives the plan for those behind it, or None; `budget` is what was run, and repeats it.
 
@@ -41,7 +41,7 @@ class Pace:
     `beside`: that encoding takes from the tiles, and that are in their time; `excused`: that were spent on measuring.
     """
 
-    ahead: Outlook
+    run_plan: RunPlan
     decide: Decide
     budget: Budget
     speed: Speed | None = None
@@ -61,7 +61,7 @@ class Pace:
     @classmethod
     def to_deadline(
         cls,
-        ahead: Outlook,
+        run_plan: RunPlan,
         decide: Decide,
         speed: Speed,
         seconds: float,
@@ -70,13 +70,13 @@ class Pace:
         tail: float,
         beside: float,
         excused: float,
-    ) -> tuple[Pace, Plan]:
+    ) -> tuple[DeadlineController, RoutePlan]:
         """Before the first tile: the greatest share that fits from `began` on. `tail`: seconds behind the last tile;
         `beside`: that encoding takes from the tiles; `excused`: that do not count. Raises BudgetInfeasible, with the
         floor in seconds."""
-        deadline = ahead.started + excused + seconds
+        deadline = run_plan.started + excused + seconds
         left = deadline - began - tail - beside
-        works = tuple(max(1, full_macs(ahead.model, tile, ahead)) for tile in ahead.tiles)
+        works = tuple(max(1, full_macs(run_plan.model, tile, run_plan)) for tile in run_plan.tiles)
         work = sum(works)
         wanted = rounded(speed.share(left, work))
         plan, asked = None, wanted
@@ -93,16 +93,18 @@ class Pace:
                 f"budget {seconds:g} s is below what this model needs for this picture on this machine, about "
                 f"{seconds - left + needs:.2g} s: ask for more, or for a smaller picture"
             )
-        return cls(ahead, decide, Budget.fraction(wanted), speed, works, deadline, tail, beside, excused, began), plan
+        return cls(
+            run_plan, decide, Budget.fraction(wanted), speed, works, deadline, tail, beside, excused, began
+        ), plan
 
     def start(self) -> None:
         """The first tile begins."""
         self._started = time.perf_counter()
 
-    def after(self, run: Run, tile: Tile) -> Plan | None:
+    def after(self, run: Run, tile: Tile) -> RoutePlan | None:
         """`tile` is done; the plan for the rest if it changes."""
         self.done += 1
-        rest = self.ahead.tiles[self.done :]
+        rest = self.run_plan.tiles[self.done :]
         if self.deadline is None:
             steps = dict(self.budget.later)
             return self._changed(run, steps[self.done]) if self.done in steps and rest else None
@@ -147,17 +149,17 @@ class Pace:
     def _share(self) -> float:
         return self.budget.later[-1][1] if self.budget.later else self.budget.value
 
-    def _shares_of(self, plan: Plan, share: float) -> tuple[float, ...]:
+    def _shares_of(self, plan: RoutePlan, share: float) -> tuple[float, ...]:
         """The share of its work that the plan gives each tile; `share` where that falls while it runs."""
-        model, found = self.ahead.model, []
-        for tile, work in zip(self.ahead.tiles, self.works, strict=True):
-            frame = replace(self.ahead.frame, origin=tile.source[:2])
+        model, found = self.run_plan.model, []
+        for tile, work in zip(self.run_plan.tiles, self.works, strict=True):
+            frame = replace(self.run_plan.frame, origin=tile.source[:2])
             size = (tile.source[2] - tile.source[0], tile.source[3] - tile.source[1])
-            planned = model.planned_macs(frame, size, tile.core, self.ahead.out, plan) if plan.route else None
+            planned = model.planned_macs(frame, size, tile.core, self.run_plan.out, plan) if plan.route else None
             found.append(share if planned is None else planned / work)
         return tuple(found)
 
-    def _changed(self, run: Run, share: float) -> Plan | None:
+    def _changed(self, run: Run, share: float) -> RoutePlan | None:
         """The plan at `share`, with what was decided of the tiles that are done; None where that cannot be."""
         if any(decision.unit != "patch" for decision in run.plan.route):
             return None
@@ -165,7 +167,7 @@ class Pace:
             plan = self.decide(Budget.fraction(share))
         except BudgetInfeasible:
             return None
-        return replace(plan, route=kept(run.plan.route, plan.route, self.ahead.tiles[: self.done]))
+        return replace(plan, route=kept(run.plan.route, plan.route, self.run_plan.tiles[: self.done]))
 
 
 def rounded(share: float) -> float:
@@ -190,35 +192,37 @@ def words(budget: Budget) -> str:
     return ",".join([f"{budget.value:.{DIGITS}g}", *(f"{share:.{DIGITS}g}@{tile}" for tile, share in budget.later)])
 
 
-def repeats(pace: Pace) -> str:
-    side = f" --tile {pace.ahead.side}" if len(pace.ahead.plan) > 1 else ""
-    return f"the time became an effort that --budget {words(pace.budget)}{side} repeats"
+def repeats(controller: DeadlineController) -> str:
+    side = f" --tile {controller.run_plan.side}" if len(controller.run_plan.all_tiles) > 1 else ""
+    return f"the time became an effort that --budget {words(controller.budget)}{side} repeats"
 
 
-def paced(ahead: Outlook, budget: Budget, model: Model, job: Job, sink: Canvas) -> tuple[Plan, Pace | None]:
+def paced(
+    run_plan: RunPlan, budget: Budget, model: Model, options: RunOptions, sink: Canvas
+) -> tuple[RoutePlan, DeadlineController | None]:
     """What the budget buys, and who changes it on the way: where seconds were asked for, and where such a run is
     repeated. Raises BudgetInfeasible."""
     if budget.kind != "seconds":
-        decide = decider(ahead)
-        return decide(replace(budget, later=())), Pace(ahead, decide, budget) if budget.later else None
+        decide = decider(run_plan)
+        return decide(replace(budget, later=())), DeadlineController(run_plan, decide, budget) if budget.later else None
     began = time.perf_counter()
-    speed = speed_of(model, ahead)
+    speed = speed_of(model, run_plan)
     spent = time.perf_counter() - began  # measuring, at first use, is not the picture's
-    tail, beside = _encoding(ahead, sink) if isinstance(sink, images.Sink) else (0.0, 0.0)
+    tail, beside = _encoding(run_plan, sink) if isinstance(sink, images.Sink) else (0.0, 0.0)
     began = time.perf_counter()  # the survey is part of what was measured
     times = {"began": began, "tail": tail, "beside": beside, "excused": spent}
-    pace, plan = Pace.to_deadline(ahead, decider(ahead), speed, budget.value, **times)
-    return plan, pace
+    controller, plan = DeadlineController.to_deadline(run_plan, decider(run_plan), speed, budget.value, **times)
+    return plan, controller
 
 
-def _encoding(ahead: Outlook, sink: images.Sink) -> tuple[float, float]:
+def _encoding(run_plan: RunPlan, sink: images.Sink) -> tuple[float, float]:
     """Seconds that encoding adds: of the last row of tiles behind the last tile; and of the others on the way, where it
     takes a thread from the model."""
-    encoding = sink.encoding_seconds(sample_of(ahead.source, ahead.out))
+    encoding = sink.encoding_seconds(sample_of(run_plan.source, run_plan.out))
     if not sink.streams:
         return encoding, 0.0
-    top, _, bottom, _ = ahead.window
-    behind = encoding * (bottom - max(tile.target[0] for tile in ahead.tiles)) / (bottom - top)
+    top, _, bottom, _ = run_plan.window
+    behind = encoding * (bottom - max(tile.target[0] for tile in run_plan.tiles)) / (bottom - top)
     return behind, (encoding - behind) / torch.get_num_threads()
 
 

@@ -12,10 +12,10 @@ from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
 from scalewise.budget.route import levelled
-from scalewise.execution.checkpoint import Journal
+from scalewise.execution.checkpoint import RunCheckpoint
 from scalewise.execution.deadline import paced, repeats, words
-from scalewise.execution.plan import Job, Outlook
-from scalewise.execution.planner import look_ahead
+from scalewise.execution.plan import RunOptions, RunPlan
+from scalewise.execution.planner import plan_run
 from scalewise.execution.probe import learn_speed
 from scalewise.execution.tiles import Canvas, Progress, Run
 from scalewise.machine.device import pick_device
@@ -28,38 +28,38 @@ def enlarge(
     sink: Canvas,
     model: Model,
     budget: Budget,
-    job: Job,
+    options: RunOptions,
     progress: Progress | None = None,
     *,
-    ahead: Outlook | None = None,
-    journal: Journal | None = None,
+    run_plan: RunPlan | None = None,
+    checkpoint: RunCheckpoint | None = None,
 ) -> tuple[Any, CostReport]:
     """Render all of `source` into `sink`, or the crop of `job`; the sink's result and the report.
 
-    The sink is discarded on any error. `ahead` is what `look_ahead` said of this run, if it was asked before. A
+    The sink is discarded on any error. `ahead` is what `plan_run` said of this run, if it was asked before. A
     `journal` keeps each row of tiles that is finished, and knows those that an earlier run finished.
     """
     started = time.perf_counter()
-    with sink, PeakMemory(pick_device(job.device)) as peak, torch.no_grad():
-        ahead = ahead or look_ahead(source, sink.size, model, budget, job)
-        plan = journal.plan if journal is not None else None
-        pace = None
+    with sink, PeakMemory(pick_device(options.device)) as peak, torch.no_grad():
+        run_plan = run_plan or plan_run(source, sink.size, model, budget, options)
+        plan = checkpoint.plan if checkpoint is not None else None
+        controller = None
         if plan is None:
-            plan, pace = paced(ahead, budget, model, job, sink)
-        run = Run.of(ahead, plan)
-        if journal is not None:
+            plan, controller = paced(run_plan, budget, model, options, sink)
+        run = Run.of(run_plan, plan)
+        if checkpoint is not None:
             assert isinstance(sink, images.Sink)
-            journal.begin(run, sink)
-        if pace is not None:
-            run.steer = pace.after
-            pace.start()
+            checkpoint.begin(run, sink)
+        if controller is not None:
+            run.steer = controller.after
+            controller.start()
         run.render(sink, progress)
-        if pace is not None and (took := pace.took()) is not None:
-            learn_speed(model, ahead, *took)
+        if controller is not None and (took := controller.took()) is not None:
+            learn_speed(model, run_plan, *took)
         result = sink.finish()
-        seconds = time.perf_counter() - started - (0.0 if pace is None else pace.excused)
-        if journal is not None:
-            journal.end()
+        seconds = time.perf_counter() - started - (0.0 if controller is None else controller.excused)
+        if checkpoint is not None:
+            checkpoint.end()
         if progress is not None:
             progress(1.0)
     tally = run.tally
@@ -70,10 +70,14 @@ def enlarge(
         seconds=seconds,
         peak_bytes=peak.bytes,
         size=sink.size,
-        effort=run.plan.effort if pace is None else replace(run.plan.effort, budget=words(pace.budget)),
+        effort=run.plan.effort if controller is None else replace(run.plan.effort, budget=words(controller.budget)),
         effort_map=levelled(run.effort.cells, tally.ran.total / tally.full if tally.full else 1.0),
         effort_unit=run.effort.unit,
         rim=1 - tally.lean / tally.ran.total if tally.ran.total else 0.0,
-        notes=(*ahead.notes, *tally.notes, *([] if pace is None or pace.deadline is None else [repeats(pace)])),
+        notes=(
+            *run_plan.notes,
+            *tally.notes,
+            *([] if controller is None or controller.deadline is None else [repeats(controller)]),
+        ),
     )
     return result, report

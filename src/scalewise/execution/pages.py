@@ -8,24 +8,24 @@ from pathlib import Path
 
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
-from scalewise.execution.checkpoint import Journal
+from scalewise.execution.checkpoint import RunCheckpoint
 from scalewise.execution.deadline import sample_of
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import Job, Outlook
+from scalewise.execution.plan import RunOptions, RunPlan
 from scalewise.execution.tiles import Progress
-from scalewise.images import Album
+from scalewise.images import PageWriter
 from scalewise.models.model import Model
 
 
 def enlarge_pages(
-    album: Album,
+    album: PageWriter,
     model: Model,
     budget: Budget,
-    job: Job,
+    options: RunOptions,
     progress: Progress | None = None,
     *,
-    ahead: Outlook | None = None,
-    journal: Journal | None = None,
+    run_plan: RunPlan | None = None,
+    checkpoint: RunCheckpoint | None = None,
 ) -> tuple[Path, CostReport]:
     """Render all pages of `album`, each within `budget`, and write the file; its path and one report for all. Seconds
     are those of the whole file: each page gets its part of what is left.
@@ -40,17 +40,19 @@ def enlarge_pages(
             def of_all(share: float, done: int = len(reports)) -> bool | None:
                 return None if progress is None else progress((done + share) / len(album))
 
-            wish = budget
+            request = budget
             if budget.kind == "seconds" and len(album) > 1:
                 if not reports:
                     behind = album.encoding_seconds(sample_of(page, sink.size))
                 # without first measurements
                 left = budget.value - behind - sum(report.seconds for report in reports)
-                wish = Budget.seconds(max(left, 0.01 * budget.value) / (len(album) - len(reports)))
-            if ahead is not None and len(album) == 1:
-                report = enlarge(ahead.source, sink, model, wish, job, of_all, ahead=ahead, journal=journal)[1]
+                request = Budget.seconds(max(left, 0.01 * budget.value) / (len(album) - len(reports)))
+            if run_plan is not None and len(album) == 1:
+                report = enlarge(
+                    run_plan.source, sink, model, request, options, of_all, run_plan=run_plan, checkpoint=checkpoint
+                )[1]
             else:
-                report = enlarge(page, sink, model, wish, job, of_all)[1]
+                report = enlarge(page, sink, model, request, options, of_all)[1]
             reports.append(report)
         path = album.finish()
     return path, joined(reports, album.notes)

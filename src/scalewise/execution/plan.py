@@ -1,4 +1,4 @@
-"""How one picture is run: what was asked for (Job), and what was planned (Outlook): tiles, memory, device."""
+"""How one picture is run: what was asked for (Job), and what was planned (RunPlan): tiles, memory, device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DECODED_BYTES = 100 << 20  # of an input in memory: libvips keeps larger ones in
 
 
 @dataclass(frozen=True)
-class Job:
+class RunOptions:
     """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses other scales than the model's;
     `projection`: "erp" for a 360° picture, "flat" for none, "auto": as its metadata say. `max_memory`: bytes that the
     process may hold at its peak, or the GPU; without it half of what is free. `crop`: only these LR pixels (y0, x0,
@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class RunPlan:
     """How one picture will be run. `side` of a tile, `memory` in bytes, `seconds` or None where there is one tile only
     and nothing was tried; `allowance`: the bytes that tiles were chosen by."""
 
@@ -54,7 +54,7 @@ class Outlook:
     frame: Frame
     side: int
     context: int
-    job: Job
+    options: RunOptions
     device: torch.device
     dtype: torch.dtype
     memory: int
@@ -63,21 +63,23 @@ class Outlook:
     started: float = field(default_factory=lambda: time.perf_counter())  # a budget in seconds counts from here
 
     @cached_property
-    def plan(self) -> list[Tile]:
+    def all_tiles(self) -> list[Tile]:
         """All tiles of the picture, row by row."""
         grid, unit = self.model.grid, self.model.unit
         places = {"side": self.side, "grid": grid, "context": self.context, "unit": unit, "frame": self.frame}
-        return tiling.plan(self.source.size, self.out, **places)
+        return tiling.plan_tiles(self.source.size, self.out, **places)
 
     @property
     def tiles(self) -> list[Tile]:
         """The tiles that will be run: those that the crop touches."""
-        return [tile for tile in self.plan if self.job.crop is None or tiling.meet(tile.core, self.job.crop)]
+        return [
+            tile for tile in self.all_tiles if self.options.crop is None or tiling.meet(tile.core, self.options.crop)
+        ]
 
     @property
     def window(self) -> Box:
         """The output pixels that will be written."""
-        return window_of(self.source.size, self.out, self.job.crop)
+        return window_of(self.source.size, self.out, self.options.crop)
 
     @property
     def canvas(self) -> Size:
@@ -102,13 +104,13 @@ def window_of(size: Size, out: Size, crop: Box | None) -> Box:
     return output_box(crop, size, out)
 
 
-def in_one_tile(source: images.Source, out: Size, model: Model, job: Job) -> Outlook:
+def in_one_tile(source: images.Source, out: Size, model: Model, options: RunOptions) -> RunPlan:
     """How to run a small picture, nothing asked and nothing tried: all of it at once."""
-    device = pick_device(job.device)
+    device = pick_device(options.device)
     own = model.scales is None or own_scale(model.scales, source.size, out)
     ran, frame, side = model if own else Rescaled(model, source.size, out), Frame(source.size), max(source.size)
     context = CONTEXT_OF_THE_UNBOUNDED if ran.context is None else ran.context
-    return Outlook(source, out, ran, frame, side, context, job, device, pick_dtype(job.dtype, device), 0, None)
+    return RunPlan(source, out, ran, frame, side, context, options, device, pick_dtype(options.dtype, device), 0, None)
 
 
 def raw_bytes(source: images.Source, size: Size) -> int:
@@ -125,7 +127,7 @@ def area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def full_macs(model: Model, tile: Tile, ahead: Outlook) -> int:
+def full_macs(model: Model, tile: Tile, run_plan: RunPlan) -> int:
     """MACs of a tile with everything on."""
     y0, x0, y1, x1 = tile.source
-    return model.full_macs(replace(ahead.frame, origin=(y0, x0)), (y1 - y0, x1 - x0), tile.core, ahead.out)
+    return model.full_macs(replace(run_plan.frame, origin=(y0, x0)), (y1 - y0, x1 - x0), tile.core, run_plan.out)

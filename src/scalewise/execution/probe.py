@@ -15,10 +15,10 @@ import torch.nn.functional as F
 
 from scalewise import images
 from scalewise.budget.budget import Budget
-from scalewise.budget.speed import SMALL, Speed, Tried, keep_speed, kept_speed, measure_speed, speed_file
+from scalewise.budget.speed import SMALL, Speed, Tried, measure_speed, read_speed, speed_file, write_speed
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.decide import decide
-from scalewise.execution.plan import Job, Outlook, full_macs, in_one_tile, own_scale
+from scalewise.execution.plan import RunOptions, RunPlan, full_macs, in_one_tile, own_scale
 from scalewise.execution.tiles import Run
 from scalewise.geometry.grid import Frame, Size
 from scalewise.machine.device import machine_of, numbers
@@ -76,11 +76,11 @@ def _run_probe(
         model, size, out = sized(last)
     noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
     with numbers(device, torch.float32):
-        evidence = model.survey(noise, (out[0] / size[0], out[1] / size[1]))
+        evidence = model.score(noise, (out[0] / size[0], out[1] / size[1]))
     try:
-        plan = model.decide(evidence, size, out, budget)
+        plan = model.plan(evidence, size, out, budget)
     except BudgetInfeasible:  # a small picture has another floor
-        plan = model.decide(evidence, size, out, Budget.full())
+        plan = model.plan(evidence, size, out, Budget.full())
 
     def run() -> float:
         started = time.perf_counter()
@@ -101,39 +101,39 @@ def _run_probe(
 _SPEEDS: MutableMapping[Any, dict[tuple[Any, ...], Speed]] = WeakKeyDictionary()
 
 
-def speed_of(model: Model, ahead: Outlook) -> Speed:
+def speed_of(model: Model, run_plan: RunPlan) -> Speed:
     """Milliseconds of the levels of `model` at this scale on this machine; measured at first use, then kept."""
-    here, known = _here(ahead), _SPEEDS.setdefault(model, {})
+    here, known = _here(run_plan), _SPEEDS.setdefault(model, {})
     if here not in known:
-        key = _key(model, ahead)
-        found = kept_speed(speed_file(key))
-        run = partial(_tried, model, here[0], ahead)
+        key = _key(model, run_plan)
+        found = read_speed(speed_file(key))
+        run = partial(_tried, model, here[0], run_plan)
         if found is None:
             found = measure_speed(run)
-            keep_speed(speed_file(key), found, key, measured=time.time())
+            write_speed(speed_file(key), found, key, measured=time.time())
         else:
             run(Budget.full(), SMALL)  # in a new process, the first run gets ready
         known[here] = found
     return known[here]
 
 
-def learn_speed(model: Model, ahead: Outlook, share: float, ratio: float) -> None:
+def learn_speed(model: Model, run_plan: RunPlan, share: float, ratio: float) -> None:
     """A run at `share` took `ratio` times what `speed_of` said."""
-    learned, key = speed_of(model, ahead).learned(share, ratio), _key(model, ahead)
-    _SPEEDS[model][_here(ahead)] = learned
-    keep_speed(speed_file(key), learned, key)
+    learned, key = speed_of(model, run_plan).learned(share, ratio), _key(model, run_plan)
+    _SPEEDS[model][_here(run_plan)] = learned
+    write_speed(speed_file(key), learned, key)
 
 
-def _here(ahead: Outlook) -> tuple[Any, ...]:
-    scale = tuple(round(m / n, 1) for m, n in zip(ahead.out, ahead.source.size, strict=True))
-    return scale, str(ahead.device), str(ahead.dtype), torch.get_num_threads()
+def _here(run_plan: RunPlan) -> tuple[Any, ...]:
+    scale = tuple(round(m / n, 1) for m, n in zip(run_plan.out, run_plan.source.size, strict=True))
+    return scale, str(run_plan.device), str(run_plan.dtype), torch.get_num_threads()
 
 
-def _key(model: Model, ahead: Outlook) -> tuple[Any, ...]:
-    return digest_of_model(model), *_here(ahead), machine_of(ahead.device), __version__, torch.__version__
+def _key(model: Model, run_plan: RunPlan) -> tuple[Any, ...]:
+    return digest_of_model(model), *_here(run_plan), machine_of(run_plan.device), __version__, torch.__version__
 
 
-def _tried(model: Model, scale: tuple[float, float], ahead: Outlook, budget: Budget, side: int) -> Tried:
+def _tried(model: Model, scale: tuple[float, float], run_plan: RunPlan, budget: Budget, side: int) -> Tried:
     """A run of a picture of `side`: smooth in places, and rough in others."""
     generator = torch.Generator().manual_seed(side)
     smooth = F.interpolate(torch.rand(1, 3, 12, 12, generator=generator), (side, side), mode="bilinear")[0]
@@ -141,7 +141,9 @@ def _tried(model: Model, scale: tuple[float, float], ahead: Outlook, budget: Bud
     picture = (smooth + rough * (torch.rand(3, side, side, generator=generator) - 0.5)).clamp(0, 1)
     source = images.open((picture * 255).round().to(torch.uint8))
     out = (max(1, round(side * scale[0])), max(1, round(side * scale[1])))
-    how = Job(side, str(ahead.device), "bf16" if ahead.dtype == torch.bfloat16 else "fp32", projection="flat")
+    how = RunOptions(
+        side, str(run_plan.device), "bf16" if run_plan.dtype == torch.bfloat16 else "fp32", projection="flat"
+    )
     began = time.perf_counter()
     plain = in_one_tile(source, out, model, how)
     with images.create(None, out, source) as sink, torch.no_grad():

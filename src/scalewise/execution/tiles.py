@@ -16,7 +16,7 @@ from torch import Tensor
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import effort_map, map_unit
 from scalewise.errors import Cancelled, ScalewiseError
-from scalewise.execution.plan import Outlook, full_macs
+from scalewise.execution.plan import RunPlan, full_macs
 from scalewise.geometry import tiling
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import reach, read_beyond
@@ -24,7 +24,7 @@ from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import Tile
 from scalewise.machine.device import numbers, work_alone
 from scalewise.machine.memory import is_out_of_memory
-from scalewise.models.model import Plan, Ready, Rendered, RowByRow
+from scalewise.models.model import Ready, Rendered, RoutePlan, RowByRow
 
 Progress = Callable[[float], bool | None]
 
@@ -64,7 +64,7 @@ class Tally:
 class EffortMap:
     """Where the work went, cell by cell: from the plan, or joined from what the tiles decided while they ran."""
 
-    def __init__(self, size: Size, plan: Plan) -> None:
+    def __init__(self, size: Size, plan: RoutePlan) -> None:
         self.size = size
         self.planned = bool(plan.route)
         self.unit = map_unit(plan.route) if plan.route else max(size)
@@ -95,24 +95,24 @@ class Run:
     `steer`, if any, is asked after each tile, and gives another plan for those behind it, or None.
     """
 
-    ahead: Outlook
-    plan: Plan
+    run_plan: RunPlan
+    plan: RoutePlan
     tally: Tally
     effort: EffortMap
     bands: int = 0
     keep: Callable[[int, Tally, EffortMap], None] | None = None
-    steer: Callable[[Run, Tile], Plan | None] | None = None
+    steer: Callable[[Run, Tile], RoutePlan | None] | None = None
     _pending: deque[Future[None]] = field(default_factory=deque)
 
     @classmethod
-    def of(cls, ahead: Outlook, plan: Plan) -> Run:
+    def of(cls, run_plan: RunPlan, plan: RoutePlan) -> Run:
         overhead = plan.overhead
         start = Tally(overhead, overhead.total, overhead.total)
-        return cls(ahead, plan, start, EffortMap(ahead.source.size, plan))
+        return cls(run_plan, plan, start, EffortMap(run_plan.source.size, plan))
 
     def band(self, tile: Tile) -> int:
         """The row of tiles that a tile, or a part of one, is in."""
-        return tile.core[0] // self.ahead.side
+        return tile.core[0] // self.run_plan.side
 
     def render(self, sink: Canvas, progress: Progress | None = None) -> None:
         """Render all tiles that are not done into `sink`. Raises Cancelled if `progress` says so."""
@@ -127,7 +127,7 @@ class Run:
     def _render(
         self, sink: Canvas, progress: Progress | None, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor
     ) -> None:
-        tiles = self.ahead.tiles
+        tiles = self.run_plan.tiles
         todo = deque(tile for tile in tiles if self.band(tile) >= self.bands)
         count, whole = 0, sum(_area(tile) for tile in tiles)
         done = whole - sum(_area(tile) for tile in todo)
@@ -152,13 +152,13 @@ class Run:
                 continue
             todo.popleft()
             count, done = count + 1, done + _area(tile)
-            self.tally = self.tally.add(rendered, full_macs(self.ahead.model, tile, self.ahead), notes)
+            self.tally = self.tally.add(rendered, full_macs(self.run_plan.model, tile, self.run_plan), notes)
             self.effort.add(tile, rendered)
             changed = self.steer(self, tile) if self.steer is not None else None
             if changed is not None:
                 self.plan = changed
                 if self.effort.planned:
-                    self.effort = EffortMap(self.ahead.source.size, changed)
+                    self.effort = EffortMap(self.run_plan.source.size, changed)
             finished = not todo or self.band(todo[0]) > self.band(tile)
             sending(rendered.rgb, rendered.rgb.shape[-2])
             self._wait(2)
@@ -189,28 +189,30 @@ class Run:
 
     def _smaller(self, todo: Sequence[Tile]) -> list[Tile]:
         """What is left to do, in tiles of half the side. Raises ScalewiseError if there are no smaller ones."""
-        ahead, core = self.ahead, todo[0].core
-        now, grid = max(core[2] - core[0], core[3] - core[1]), ahead.model.grid
+        run_plan, core = self.run_plan, todo[0].core
+        now, grid = max(core[2] - core[0], core[3] - core[1]), run_plan.model.grid
         side = -(-now // (2 * grid)) * grid
-        if ahead.device.type == "cuda":
+        if run_plan.device.type == "cuda":
             torch.cuda.empty_cache()
         if side >= now:
             raise ScalewiseError(f"memory ran out, even with tiles of {now} pixels: free some, or use another model")
         self.steer = None  # it counts the tiles that were planned
         note = f"memory ran out with tiles of {now}: the rest was done in tiles of {side}"
         self.tally = replace(self.tally, notes=(*self.tally.notes, note))
-        places = {"grid": grid, "context": ahead.context, "unit": ahead.model.unit, "frame": ahead.frame}
-        return tiling.plan(ahead.source.size, ahead.out, side=side, **places, parts=[tile.core for tile in todo])
+        places = {"grid": grid, "context": run_plan.context, "unit": run_plan.model.unit, "frame": run_plan.frame}
+        return tiling.plan_tiles(
+            run_plan.source.size, run_plan.out, side=side, **places, parts=[tile.core for tile in todo]
+        )
 
     def _rendered(self, tile: Tile, lr: Tensor, number: int, ready: _Sending) -> tuple[Rendered, list[str]]:
-        rendered, retried = render_tile(self.ahead, self.plan, tile, lr, ready)
+        rendered, retried = render_tile(self.run_plan, self.plan, tile, lr, ready)
         if retried and ready.rows:
             return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32 below row {ready.rows}"]
         return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32"] if retried else []
 
     def _read(self, tile: Tile) -> tuple[Tensor, Tensor | None]:
         """What a tile sees, (1, 3, h, w), and the opacity of its output pixels."""
-        source, frame = self.ahead.source, self.ahead.frame
+        source, frame = self.run_plan.source, self.run_plan.frame
         lr = read_beyond(partial(source.read, bled=True), frame, tile.source).unsqueeze(0)
         if not source.alpha:
             return lr, None
@@ -222,7 +224,7 @@ class Run:
             min(right, tile.core[3] + ALPHA_CONTEXT),
         )
         alpha = read_beyond(source.read_alpha, frame, box)  # type: ignore[arg-type]
-        return lr, bicubic_base(alpha, replace(frame, origin=box[:2]), self.ahead.out, tile.target).clamp(0, 1)
+        return lr, bicubic_base(alpha, replace(frame, origin=box[:2]), self.run_plan.out, tile.target).clamp(0, 1)
 
     def _send(
         self,
@@ -238,7 +240,7 @@ class Run:
 
     def _write(self, sink: Canvas, tile: Tile, alpha: Tensor | None, rgb: Tensor, first: int, last: int) -> None:
         """Put the rows first..last-1 of a tile, as far as they lie in the window, on the canvas, a few at a time."""
-        (top, left, _, right), window = tile.target, self.ahead.window
+        (top, left, _, right), window = tile.target, self.run_plan.window
         y0, x0 = max(top + first, window[0]), max(left, window[1])
         y1, x1 = min(top + last, window[2]), min(right, window[3])
         for y in range(y0, y1, ROWS):
@@ -253,13 +255,13 @@ def finite(rgb: Tensor) -> bool:
 
 
 def render_tile(
-    ahead: Outlook, plan: Plan, tile: Tile, lr: Tensor, ready: Ready | None = None
+    run_plan: RunPlan, plan: RoutePlan, tile: Tile, lr: Tensor, ready: Ready | None = None
 ) -> tuple[Rendered, bool]:
     """One tile; redone in fp32 if it is not finite. True if it was. `ready` is told of rows, all finite, that are there
     before the others, where the model can say so: they are on their way, and stay as they are."""
-    model, device, dtype = ahead.model, ahead.device, ahead.dtype
+    model, device, dtype = run_plan.model, run_plan.device, run_plan.dtype
     lr = lr.to(device).contiguous(memory_format=torch.channels_last)
-    frame = replace(ahead.frame, origin=tile.source[:2])
+    frame = replace(run_plan.frame, origin=tile.source[:2])
     looked = 0  # rows at which was looked
 
     def look(rgb: Tensor, rows: int) -> None:
@@ -274,13 +276,13 @@ def render_tile(
     with suppress(_NotFinite), numbers(device, dtype):
         # from a GPU the rows are fetched at once: it would have to wait for them
         if ready is not None and device.type == "cpu" and isinstance(model, RowByRow):
-            rendered = model.render_rows(lr, frame, tile.core, ahead.out, plan, look)
+            rendered = model.render_rows(lr, frame, tile.core, run_plan.out, plan, look)
         else:
-            rendered = model.render(lr, frame, tile.core, ahead.out, plan)
+            rendered = model.render(lr, frame, tile.core, run_plan.out, plan)
         if finite(rendered.rgb[:, looked:]):
             return rendered, False
     if dtype != torch.float32:
-        rendered = model.render(lr, frame, tile.core, ahead.out, plan)
+        rendered = model.render(lr, frame, tile.core, run_plan.out, plan)
         if finite(rendered.rgb):
             return rendered, True
     raise ScalewiseError("the model gave numbers that are not finite, in fp32 too: its weights do not fit this picture")

@@ -31,7 +31,7 @@ from scalewise.geometry.grid import Frame, Size, output_size
 from scalewise.layers import repeat_edge
 from scalewise.machine.device import for_inference
 from scalewise.models.model import Model
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import BLOCK_MARGIN, STEM_MARGIN, AnyScaleExits
 from scalewise.storage import atomic_write, check_writable
@@ -112,7 +112,7 @@ def one_scale(model: Model, scale: float) -> OneScale:
 
 
 def _of_copy(model: Model, scale: float) -> OneScale:
-    if isinstance(model, PatchRouted) and isinstance(model.network, AnyScaleExits):
+    if isinstance(model, MultiExitModel) and isinstance(model.network, AnyScaleExits):
         network: OneScale = LastExit(model.network, whole(scale))
     elif isinstance(model, SuperResolver):
         network = Pair(model, _everything_on(model.encoder), at_scale(model.upsampler, scale))
@@ -218,7 +218,7 @@ def in_full(model: Model, lr: Tensor, scale: float) -> Tensor:
     size = (lr.shape[-2], lr.shape[-1])
     out = output_size(size, scale)
     with torch.inference_mode():
-        plan = model.decide(model.survey(lr, (scale, scale)), size, out, Budget.full())
+        plan = model.plan(model.score(lr, (scale, scale)), size, out, Budget.full())
         return model.render(lr, Frame(size), (0, 0, *size), out, plan).rgb
 
 

@@ -25,7 +25,7 @@ def tile_side(bytes_per_pixel: float, grid: int, memory: int = DEFAULT_MEMORY, c
     return max(grid, (int((max(memory, 0) / bytes_per_pixel) ** 0.5) - 2 * context) // grid * grid)
 
 
-def plan(
+def plan_tiles(
     size: Size,
     out: Size,
     *,

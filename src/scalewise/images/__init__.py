@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scalewise.images.encode import QUALITY, WRITABLE, Encoding
     from scalewise.images.metadata.metadata import Metadata
-    from scalewise.images.pages import Album
+    from scalewise.images.pages import PageWriter
     from scalewise.images.read import open
     from scalewise.images.sink import Sink
     from scalewise.images.source import MAX_PIXELS, READABLE, Box, Source
@@ -29,10 +29,10 @@ __all__ = [
     "QUALITY",
     "READABLE",
     "WRITABLE",
-    "Album",
     "Box",
     "Encoding",
     "Metadata",
+    "PageWriter",
     "Sink",
     "Source",
     "create",
@@ -41,7 +41,7 @@ __all__ = [
     "save",
 ]
 
-_HOMES = {"Metadata": "metadata.metadata", "Album": "pages", "Sink": "sink", "open": "read"}
+_HOMES = {"Metadata": "metadata.metadata", "PageWriter": "pages", "Sink": "sink", "open": "read"}
 _HOMES |= dict.fromkeys(["QUALITY", "WRITABLE", "Encoding"], "encode")
 _HOMES |= dict.fromkeys(["create", "create_pages", "save"], "write")
 

@@ -16,7 +16,7 @@ import pyvips
 from scalewise.errors import UnreadableImage
 from scalewise.images.metadata.containers import png_chunks
 from scalewise.images.metadata.metadata import Metadata, metadata_of
-from scalewise.images.metadata.tiff import Beside, beside
+from scalewise.images.metadata.tiff import TiffExtras, beside
 from scalewise.images.source import LEVELS, READABLE, Box, Depth, Source, channels
 
 _AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband")  # the rest is converted to sRGB
@@ -136,9 +136,9 @@ def _source(path: Path, name: str, format: str, image: pyvips.Image, page: int, 
     )
 
 
-def _beside(path: Path, format: str, page: int, metadata: Metadata, notes: list[str]) -> tuple[Metadata, Beside]:
+def _beside(path: Path, format: str, page: int, metadata: Metadata, notes: list[str]) -> tuple[Metadata, TiffExtras]:
     """What libvips does not tell of a file."""
-    layout = Beside()
+    layout = TiffExtras()
     try:
         if format == "tiff":
             layout = beside(path, page)

@@ -1,4 +1,4 @@
-"""Album: the pages or frames of one file into one file: every page of a TIFF, every frame of an animation."""
+"""PageWriter: the pages or frames of one file into one file: every page of a TIFF, every frame of an animation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _USUAL_DELAY = 100  # milliseconds, of frames that name none
 _SAFE_TIFF_BYTES = 2**30  # pages that may differ in size are counted as the first, so with room to spare
 
 
-class Album:
+class PageWriter:
     """Pages to be written in order, then a file; this one has a single page. Made by `create_pages`.
 
     with create_pages("out.tif", source, size_of) as album:
@@ -77,7 +77,7 @@ class Album:
         if self._sink is not None:
             self._sink.abort()
 
-    def __enter__(self) -> Album:
+    def __enter__(self) -> PageWriter:
         return self
 
     def __exit__(
@@ -86,7 +86,7 @@ class Album:
         self.abort()
 
 
-class TiffPages(Album):
+class TiffPages(PageWriter):
     """A TIFF: each page is encoded when it is finished, into a file without a name."""
 
     def __init__(
@@ -135,7 +135,7 @@ class TiffPages(Album):
         self._file.close()
 
 
-class Animation(Album):
+class Animation(PageWriter):
     """An animation: all frames on one canvas, one below the other, encoded at the end."""
 
     def __init__(

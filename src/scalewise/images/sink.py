@@ -27,7 +27,7 @@ from scalewise.images.encode import (
     unwritten,
 )
 from scalewise.images.source import Depth, Source
-from scalewise.images.stream import Ahead, Rows
+from scalewise.images.stream import BackgroundEncoder, StreamedCanvas
 
 CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
 
@@ -36,14 +36,14 @@ AHEAD_PIXELS = 2**20  # a picture below is encoded when all of it is there: a th
 # A full canvas, or what was packed of it → the result, and what was left out.
 Deliver = Callable[[Any], tuple[Any, list[str]]]
 Trial = Callable[[np.ndarray], None]  # encodes a canvas, and throws that away
-Pack = Callable[[np.ndarray | Rows], AbstractContextManager[Packed]]
+Pack = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[Packed]]
 
 
 def packer(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Pack:
     """For a `Sink`: what makes `Packed` of its canvas."""
 
     @contextmanager
-    def packed(pixels: np.ndarray | Rows) -> Iterator[Packed]:
+    def packed(pixels: np.ndarray | StreamedCanvas) -> Iterator[Packed]:
         with unwritten(path), pack(pixels, format, like, how, path.parent, big=big) as made:
             yield made
 
@@ -89,7 +89,7 @@ class Sink:
         self.streams = pack is not None and format in STREAMED and math.prod(size) >= AHEAD_PIXELS
         self._covered = np.zeros(size[0], np.int64) if self.streams else None  # of each row the columns from the left
         self._rows = 0  # from above, that are complete
-        self._ahead: Ahead[Packed] | None = None
+        self._ahead: BackgroundEncoder[Packed] | None = None
         self._forgotten: weakref.finalize[..., Sink] | None = None  # stops it
         self._writing = threading.Lock()
 
@@ -137,7 +137,7 @@ class Sink:
             self._rows += int(rest.argmax()) if rest.any() else len(rest)
             if self._ahead is None and 0 < self._rows < self.size[0]:
                 assert self._canvas is not None and self._pack is not None
-                self._ahead = Ahead(Rows(self._canvas), self._pack)
+                self._ahead = BackgroundEncoder(StreamedCanvas(self._canvas), self._pack)
                 self._forgotten = weakref.finalize(self, self._ahead.stop)
             if self._ahead is not None:
                 if self._ahead.error is not None:

@@ -25,7 +25,7 @@ _SHORT, _LONG8 = (3, "H"), (16, "Q")
 _FORMATS = {"u": 1, "f": 3}  # SampleFormat by the kind of number
 
 
-class Rows:
+class StreamedCanvas:
     """The rows of `canvas` (h, w, c) from above, as far as they are `ready`; it is safe to call from several threads.
 
     `stop` lets go of who waits: what is read then is an error to libvips.
@@ -96,10 +96,10 @@ class Rows:
 Packed = TypeVar("Packed")
 
 
-class Ahead(Generic[Packed]):
+class BackgroundEncoder(Generic[Packed]):
     """A thread that packs `rows` while they become ready. `finish` gives what it made, which is gone after `stop`."""
 
-    def __init__(self, rows: Rows, pack: Callable[[Rows], AbstractContextManager[Packed]]) -> None:
+    def __init__(self, rows: StreamedCanvas, pack: Callable[[StreamedCanvas], AbstractContextManager[Packed]]) -> None:
         self.rows, self._pack, self._height = rows, pack, len(rows.canvas)
         self._packed: Packed | None = None
         self._error: BaseException | None = None

@@ -19,7 +19,7 @@ from scalewise.images.encode import (
     unwritten,
 )
 from scalewise.images.geotiff import write as geotiff
-from scalewise.images.pages import ANIMATIONS, Album, Animation, Size, TiffPages
+from scalewise.images.pages import ANIMATIONS, Animation, PageWriter, Size, TiffPages
 from scalewise.images.read import open
 from scalewise.images.sink import Sink, packer, same_file
 from scalewise.images.source import Source
@@ -128,8 +128,8 @@ def create_pages(
     encoding: Encoding | None = None,
     overwrite: bool = False,
     scratch: Path | None = None,
-) -> Album:
-    """An `Album` for all pages of `source` as far as the format of `path` holds several, else for its one page.
+) -> PageWriter:
+    """An `PageWriter` for all pages of `source` as far as the format of `path` holds several, else for its one page.
 
     `size_of` gives the output size (H, W) of a page from its own. TIFF takes pages of any size and kind; GIF and WebP
     take frames that are alike, for as long each as they were shown. `scratch`: as in `create`, for a single page.
@@ -142,7 +142,7 @@ def create_pages(
     several = source.pages > 1 and (format == "tiff" or (format in ANIMATIONS and _alike(source)))
     if not several:
         sink = create(path, size_of(source.size), source, encoding=how, overwrite=overwrite, scratch=scratch)
-        return Album(path, source, sink)
+        return PageWriter(path, source, sink)
     if source.path is not None and same_file(path, source.path):
         raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
     check_writable(path, overwrite=overwrite)

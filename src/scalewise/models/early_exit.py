@@ -1,4 +1,4 @@
-"""PatchExits: overlapping patches that leave a network one after another, each where the network says so while it runs.
+"""EarlyExitModel: overlapping patches that leave a network one by one, where it says so while it runs.
 
 APE (Wang et al., ECCV 2022) runs so: nothing is known before, so a budget cannot be spread over patches by what each
 would gain. It becomes one number, the share of patches that goes on at every exit; those go on whose predicted
@@ -15,25 +15,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, budget_words
+from scalewise.budget.budget import Budget, Effort, format_budget
 from scalewise.budget.route import Decision
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
 from scalewise.models.patch_contracts import EarlyExits
 from scalewise.models.patch_layout import PatchLayout, prices_of
-from scalewise.models.patchwise import PatchPaths
+from scalewise.models.patchwise import PatchwiseModel
 
 BISECTIONS = 40
 
 
-class PatchExits(nn.Module):
+class EarlyExitModel(nn.Module):
     """Defaults: patches of 48 at steps of 46 LR pixels, as APE's.
 
     By threshold tiles equal the whole image; by budget patches compete within a tile, so tiles change who leaves.
     """
 
-    survey_margin = 0
+    score_margin = 0
     wraps = False  # patches end at the border
 
     def __init__(self, network: EarlyExits, *, patch: int = 48, step: int = 46) -> None:
@@ -66,10 +66,10 @@ class PatchExits(nn.Module):
         """Rough working memory per LR pixel of a tile: three layers of all its patches, and the canvas."""
         return 3 * 4 * self.network.channels * (self.patch / self.step) ** 2 + BYTES_PER_OUTPUT_PIXEL * math.prod(scale)
 
-    def survey(self, lr: Tensor, scale: tuple[float, float]) -> None:
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> None:
         return None
 
-    def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
         """The share that goes on at every exit, or the threshold, at which the MACs are an upper bound: no one leaves.
 
         Raises BudgetInfeasible below the floor, where all patches take the first exit."""
@@ -79,7 +79,7 @@ class PatchExits(nn.Module):
         full = patches * prices[-1].total
         native, allowed = budget.dial_of("threshold"), budget.allowed(full)
         if native is not None:
-            return Plan(Effort(native={"threshold": native}), (), full, full)
+            return RoutePlan(Effort(native={"threshold": native}), (), full, full)
 
         def spent(keep: float) -> int:
             return sum(prices[path].total for path in self.planned(patches, keep))
@@ -87,7 +87,7 @@ class PatchExits(nn.Module):
         if spent(0.0) > allowed:
             floor = spent(0.0) / full
             raise BudgetInfeasible(
-                f"budget {budget_words(budget)} is below the floor of this model on this image, {floor:.2%} "
+                f"budget {format_budget(budget)} is below the floor of this model on this image, {floor:.2%} "
                 f"({spent(0.0):.3g} MACs): ask for more",
                 floor,
             )
@@ -96,7 +96,7 @@ class PatchExits(nn.Module):
             middle = (low + high) / 2
             low, high = (middle, high) if spent(middle) <= allowed else (low, middle)
         keep = 1.0 if spent(1.0) <= allowed else low
-        return Plan(Effort(share=allowed / full, keep=keep), (), spent(keep), full)
+        return RoutePlan(Effort(share=allowed / full, keep=keep), (), spent(keep), full)
 
     def planned(self, patches: int, keep: float) -> list[int]:
         """The exits at which as many patches leave, when a share `keep` goes on at every exit."""
@@ -108,7 +108,7 @@ class PatchExits(nn.Module):
         return exits + [self.network.paths - 1] * there
 
     @torch.no_grad()
-    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         layout = self.layout
         (height, width), (rows, columns) = layout.side(frame.size), (layout.starts(n) for n in frame.size)
@@ -127,7 +127,7 @@ class PatchExits(nn.Module):
         """MACs of one tile with every patch at the last exit."""
         return self._patches(()).full_macs(frame, tile, core, out)
 
-    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int | None:
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
         """MACs that `render` will run on a tile by budget; None by threshold."""
         if plan.effort.native:
             return None
@@ -159,7 +159,7 @@ class PatchExits(nn.Module):
         return Computed(self.network, pixels, self.patch, self.step)
 
 
-class Computed(PatchPaths):
+class Computed(PatchwiseModel):
     """Patches whose pixels are known: where they lie, what they cost, and the picture they make."""
 
     def __init__(self, network: EarlyExits, pixels: Tensor | tuple[()], patch: int, step: int) -> None:

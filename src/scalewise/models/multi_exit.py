@@ -1,4 +1,4 @@
-"""PatchRouted: a router looks at every patch once, and each patch leaves a multi-exit network where it pays."""
+"""MultiExitModel: a router looks at every patch once, and each patch leaves a multi-exit network where it pays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, budget_words
+from scalewise.budget.budget import Budget, Effort, format_budget
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.budget.solver import Envelope
@@ -16,7 +16,7 @@ from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
 from scalewise.layers import repeat_edge
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Ready, Rendered
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Ready, Rendered, RoutePlan
 from scalewise.models.patch_buffers import Padded, Slope, grouped, shape_of
 from scalewise.models.patch_cells import Cells, cut
 from scalewise.models.patch_contracts import MultiExit
@@ -25,7 +25,7 @@ BAND = 64  # rows of a tile computed together where all of it is: so do these, a
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
 
 
-class PatchRouted(nn.Module):
+class MultiExitModel(nn.Module):
     """A router that looks at every patch once, and a multi-exit network that each patch leaves where it pays.
 
     Rules: the stem runs on the whole image; after every block a patch keeps the new features if its exit lies behind
@@ -34,7 +34,7 @@ class PatchRouted(nn.Module):
     """
 
     scales: tuple[float, ...] | None = None
-    survey_margin: int = 0
+    score_margin: int = 0
     wraps: bool = True
 
     def __init__(self, router: nn.Module, network: MultiExit, *, patch: int = 32) -> None:
@@ -59,11 +59,11 @@ class PatchRouted(nn.Module):
         """Rough working memory per LR pixel of a tile: three layers in fp32, and the canvas."""
         return 64 + 12 * self.network.channels + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
 
-    def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
         """The router's word on an LR tile cut along patches: (exits, gy, gx) drop in mean squared error per exit."""
         return self.router(lr, torch.tensor([scale], device=lr.device))[0].float().square()
 
-    def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
         """Solve for the exits: greatest predicted drop in squared error within the budget, on this image."""
         assert evidence is not None
         cells = cut(Frame(size), size, self.patch, out)
@@ -84,7 +84,7 @@ class PatchRouted(nn.Module):
             if always > allowed:
                 floor = always / full
                 raise BudgetInfeasible(
-                    f"budget {budget_words(budget)} is below the floor of this model on this image, {floor:.2%} "
+                    f"budget {format_budget(budget)} is below the floor of this model on this image, {floor:.2%} "
                     f"({always:.3g} MACs): ask for more",
                     floor,
                 )
@@ -121,14 +121,14 @@ class PatchRouted(nn.Module):
                 else:
                     grant = (low + grant) / 2
         decision = Decision("patch", self.patch, choice, costs.unflatten(1, shape), evidence.unsqueeze(0))
-        return Plan(Effort(share=budget.allowed(full) / full, price=price), (decision,), spent, full, fixed)
+        return RoutePlan(Effort(share=budget.allowed(full) / full, price=price), (decision,), spent, full, fixed)
 
-    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         return self.render_rows(lr, frame, core, out, plan, lambda rgb, rows: None)
 
     @torch.no_grad()
-    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan, ready: Ready) -> Rendered:
+    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, ready: Ready) -> Rendered:
         """The same; `ready` is told on the way which rows are there, as far as all patches go to the last exit."""
         network = self.network
         cells = cut(frame, (lr.shape[-2], lr.shape[-1]), self.patch, out)
@@ -219,7 +219,7 @@ class PatchRouted(nn.Module):
         top = torch.full((len(cells.boxes),), self.network.exits)
         return self._work(cells, top, core, frame, out)[0].total
 
-    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int:
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int:
         """MACs that `render` will run on a tile."""
         cells = cut(frame, tile, self.patch, out)
         return self._work(cells, plan.route[0].choice[0][cells.patch.unbind(1)], core, frame, out)[0].total

@@ -15,7 +15,7 @@ class MultiExit(Protocol):
     """Exits over one trunk of blocks, cheapest first; exit 0 is the bicubic base alone and costs nothing.
 
     Blocks are valid (unpadded) convolutions that need `block_margin` pixels on every side of what they return.
-    `multi_exit.PatchRouted` pads, gathers, scatters and selects; the network computes on what it is given. The cost
+    `multi_exit.MultiExitModel` pads, gathers, scatters and selects; the network computes on what it is given. The cost
     functions take ints, or tensors of patch sides.
     """
 
@@ -77,7 +77,7 @@ class MultiExit(Protocol):
 
 
 class MultiPath(Protocol):
-    """Paths through one network or several, cheapest first; `patchwise.PatchPaths` sends each patch along one."""
+    """Paths through one network or several, cheapest first; `patchwise.PatchwiseModel` sends each patch along one."""
 
     paths: int
     scale: int
@@ -116,7 +116,7 @@ class PathRouter(Protocol):
 
 
 class EarlyExits(Protocol):
-    """Exits of one network, cheapest first, at which patches leave while it runs; `early_exit.PatchExits` runs it."""
+    """Exits of one network, cheapest first, at which patches leave while it runs, for `EarlyExitModel`."""
 
     paths: int
     scale: int

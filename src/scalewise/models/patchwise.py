@@ -1,4 +1,4 @@
-"""PatchPaths: overlapping patches, and for each the one path through a network that is worth its cost.
+"""PatchwiseModel: overlapping patches, and for each the one path through a network that is worth its cost.
 
 ClassSR (three networks), ARM (four widths) and ENAF (three exits and bicubic) run so. Their papers cut patches of 32 at
 steps of 28 LR pixels, drop what is left over at the right and the bottom, and average the overlaps (spec adaptive
@@ -14,20 +14,20 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, budget_words
+from scalewise.budget.budget import Budget, Effort, format_budget
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.budget.solver import solve
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Box, Frame, Size, output_box
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
 from scalewise.models.patch_contracts import MultiPath, PathRouter
 from scalewise.models.patch_layout import PatchLayout, prices_of
 
 CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their features stay in the cache
 
 
-class PatchPaths(nn.Module):
+class PatchwiseModel(nn.Module):
     """A router that looks at every patch once, and a network that takes each patch along one of its paths.
 
     Paths are ordered by cost, cheapest first. The only scale is the network's own.
@@ -66,7 +66,7 @@ class PatchPaths(nn.Module):
         return self.patch
 
     @property
-    def survey_margin(self) -> int:
+    def score_margin(self) -> int:
         return self.patch - self.step
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
@@ -75,17 +75,17 @@ class PatchPaths(nn.Module):
 
     # --- what is decided ----------------------------------------------------------------------------------------------
 
-    def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
         """The router's word on a piece that starts where a patch does: (paths, ny, nx), in the router's own unit."""
         height, width = lr.shape[-2:]
         layout = self.layout
         return self.router.evidence(lr, layout.starts(height), layout.starts(width), layout.side((height, width)))
 
-    def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
         assert evidence is not None
         return self.choose(evidence, self.layout.side(size), self.router.macs(size), budget)
 
-    def choose(self, evidence: Tensor, side: Size, fixed: Macs, budget: Budget) -> Plan:
+    def choose(self, evidence: Tensor, side: Size, fixed: Macs, budget: Budget) -> RoutePlan:
         """A path for each patch of `side` from the evidence (paths, ny, nx): the greatest sum within the budget, or the
         paper's rule at its own dial. `fixed` is what the router cost. Raises BudgetInfeasible below the floor.
 
@@ -109,8 +109,8 @@ class PatchPaths(nn.Module):
             floor = fixed.total + units * int(price_list[0])
             if floor > allowed:
                 raise BudgetInfeasible(
-                    f"budget {budget_words(budget)} is below the floor of this model on this image, {floor / full:.2%} "
-                    f"({floor:.3g} MACs): ask for more",
+                    f"budget {format_budget(budget)} is below the floor of this model on this image, "
+                    f"{floor / full:.2%} ({floor:.3g} MACs): ask for more",
                     floor / full,
                 )
             gain, cost = self.router.gain(evidence).flatten(1).T, price_list.expand(units, -1)
@@ -122,7 +122,7 @@ class PatchPaths(nn.Module):
         decision = Decision("patch", self.step, choice.unsqueeze(0), costs, evidence.unsqueeze(0))
         dial = {} if native is None else {budget.dial: native}
         share = 1.0 if native is not None else allowed / full
-        return Plan(Effort(share=share, price=price, native=dial), (decision,), spent, full, fixed)
+        return RoutePlan(Effort(share=share, price=price, native=dial), (decision,), spent, full, fixed)
 
     def path_of(self, budget: Budget) -> int:
         path = int(budget.value)
@@ -133,7 +133,7 @@ class PatchPaths(nn.Module):
     # --- what is run --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         s, (ph, pw) = self.network.scale, self.layout.side(frame.size)
         (rows, columns), (oy, ox) = (self.layout.starts(n) for n in frame.size), frame.origin
@@ -176,7 +176,7 @@ class PatchPaths(nn.Module):
         touched = self.layout.touching(frame.size, core)
         return len(touched) * prices_of(self.network, self.layout.side(frame.size))[-1].total
 
-    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int:
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int:
         """MACs that `render` will run on a tile: patches that two tiles touch run in both."""
         prices, choice = prices_of(self.network, self.layout.side(frame.size)), plan.route[0].choice[0]
         return sum(prices[int(choice[p])].total for p in self.layout.touching(frame.size, core))

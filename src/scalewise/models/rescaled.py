@@ -7,7 +7,7 @@ from torch import Tensor
 from scalewise.budget.budget import Budget
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import axis_taps, resample
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, Plan, Rendered
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, Rendered, RoutePlan
 
 
 class Rescaled:
@@ -38,8 +38,8 @@ class Rescaled:
         return self.model.unit
 
     @property
-    def survey_margin(self) -> int:
-        return self.model.survey_margin
+    def score_margin(self) -> int:
+        return self.model.score_margin
 
     @property
     def wraps(self) -> bool:
@@ -52,16 +52,16 @@ class Rescaled:
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         return self.model.bytes_per_pixel((self.own, self.own)) + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
 
-    def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None:
-        return self.model.survey(lr, (self.own, self.own))
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None:
+        return self.model.score(lr, (self.own, self.own))
 
-    def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
-        return self.model.decide(evidence, size, self.middle, budget)
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
+        return self.model.plan(evidence, size, self.middle, budget)
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         return self.model.full_macs(frame, tile, self._widened(frame, tile, core), self.middle)
 
-    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int | None:
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
         return self.model.planned_macs(frame, tile, self._widened(frame, tile, core), self.middle, plan)
 
     def _widened(self, frame: Frame, tile: Size, core: Box) -> Box:
@@ -74,7 +74,7 @@ class Rescaled:
             min(ox + tile[1], core[3] + reach),
         )
 
-    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         target = output_box(core, frame.size, out)
         rows, columns = (
             tuple(t[a:b] for t in axis_taps(m, n, goes_on=goes_on))

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, budget_words
+from scalewise.budget.budget import Budget, Effort, format_budget
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Plan, Rendered
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
 
 
 class SuperResolver(nn.Module):
@@ -25,7 +25,7 @@ class SuperResolver(nn.Module):
 
     mean: Tensor
     std: Tensor
-    survey_margin: int = 0
+    score_margin: int = 0
     wraps: bool = True
 
     def __init__(
@@ -83,7 +83,7 @@ class SuperResolver(nn.Module):
         frame = frame or Frame((height, width))
         normal = (lr - self.mean) / self.std
         padded = pad_to_grid(normal, self.grid)
-        plan = plan or self.encoder.plan(padded, scale, effort)
+        plan = plan or self.encoder.route(padded, scale, effort)
         encoded = self.encoder.encode(padded, frame, scale, effort, plan)
         features = encoded.features[..., :height, :width]
         sampled = self.upsampler.sample(self.upsampler.prepare(features, normal, frame), query, effort)
@@ -94,39 +94,39 @@ class SuperResolver(nn.Module):
             return rgb * self.std + self.mean
         return rgb * self.std.view(1, 1, 3) + self.mean.view(1, 1, 3)
 
-    def survey(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None:
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None:
         """The encoder's evidence, if it routes by the whole image."""
         if not isinstance(self.encoder, RoutedEncoder):
             return None
-        return self.encoder.survey(pad_to_grid((lr - self.mean) / self.std, self.grid), scale)
+        return self.encoder.score(pad_to_grid((lr - self.mean) / self.std, self.grid), scale)
 
-    def decide(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> Plan:
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
         """What the encoder makes of the budget. Raises BudgetInfeasible below the model's floor."""
         full = self.macs(size, out).total
         scale = (out[0] / size[0], out[1] / size[1])
         if isinstance(self.encoder, RoutedEncoder):
             native, allowed = budget.dial_of(*self.encoder.dials), budget.allowed(full)
             fixed = full - self.encoder.macs(self.padded(size), scale).total
-            grant = self.encoder.grant(evidence, self.padded(size), scale, allowed - fixed, native)
+            grant = self.encoder.allocate(evidence, self.padded(size), scale, allowed - fixed, native)
             macs = grant.macs + fixed
             if native is None and macs > allowed:
                 raise BudgetInfeasible(
-                    f"budget {budget_words(budget)} is below the floor of this model on this image, {macs / full:.2%} "
+                    f"budget {format_budget(budget)} is below the floor of this model on this image, {macs / full:.2%} "
                     f"({macs:.3g} MACs): ask for more",
                     macs / full,
                 )
             effort = grant.effort if native is not None else replace(grant.effort, share=allowed / full)
-            return Plan(effort, grant.route, macs, full)
+            return RoutePlan(effort, grant.route, macs, full)
         budget.dial_of()
         if (budget.kind == "fraction" and budget.value < 1) or budget.allowed(full) < full:
             raise BudgetInfeasible(
-                f"budget {budget_words(budget)}: this model has one level of effort, 100% ({full:.3g} MACs); leave the "
-                "budget out, or take a model with exits (fast)",
+                f"budget {format_budget(budget)}: this model has one level of effort, 100% ({full:.3g} MACs); leave "
+                "the budget out, or take a model with exits (fast)",
                 1.0,
             )
-        return Plan(Effort(), (), full, full)
+        return RoutePlan(Effort(), (), full, full)
 
-    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: Plan) -> Rendered:
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         target = output_box(core, frame.size, out)
         scale = (out[0] / frame.size[0], out[1] / frame.size[1])
@@ -155,7 +155,7 @@ class SuperResolver(nn.Module):
             pixels = (round(tile[0] * scale[0]), round(tile[1] * scale[1]))
         return self.macs(tile, pixels).total
 
-    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: Plan) -> int | None:
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
         """The same, but for encoders that decide while they run: None."""
         return None if isinstance(self.encoder, RoutedEncoder) else self.full_macs(frame, tile, core, out)
 

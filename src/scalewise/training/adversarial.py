@@ -14,7 +14,7 @@ from scalewise.training.losses.perceptual import WIDTHS
 from scalewise.training.stage import Stage
 
 if TYPE_CHECKING:
-    from scalewise.training.task import Way
+    from scalewise.training.task import StageTask
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Adversarial:
     widths: Sequence[int] = WIDTHS
     learning_rate: float | None = None
 
-    def __call__(self, model: nn.Module, stage: Stage, *, seed: tuple[int, ...], out: Path) -> Way:
+    def __call__(self, model: nn.Module, stage: Stage, *, seed: tuple[int, ...], out: Path) -> StageTask:
         from scalewise.training.gan import AdversarialWay
 
         return AdversarialWay(

@@ -25,10 +25,10 @@ from scalewise.data.crops import AnyScaleCrops
 from scalewise.data.resident import DeviceCrops, Pictures
 from scalewise.errors import InvalidRequest
 from scalewise.machine.device import fast_bf16
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits, masked_block
 from scalewise.training.recipe import Recipe
-from scalewise.training.stage import Moment, Stage
+from scalewise.training.stage import Stage, StepContext
 
 WARM_STEPS = 3  # before a capture: libraries choose their algorithms, the optimizer makes its state
 AHEAD = 4  # steps that the host may be ahead of the device
@@ -56,7 +56,7 @@ class Run:
         self.cuda = self.device.type == "cuda"
         self.model = self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.stream = torch.cuda.Stream() if self.cuda else None
-        if self.cuda and self.capture and isinstance(self.model, PatchRouted):
+        if self.cuda and self.capture and isinstance(self.model, MultiExitModel):
             network = self.model.network
             assert isinstance(network, AnyScaleExits)
             network.masked_block = COMPILED
@@ -137,7 +137,7 @@ class Run:
         batch = self.samples.batch(stage.batch)
         low = not stage.exact and fast_bf16(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
-            loss = stage.loss(self.model, batch, Moment(0, stage.steps, None))["loss"]
+            loss = stage.loss(self.model, batch, StepContext(0, stage.steps, None))["loss"]
         self.optimizer.zero_grad(set_to_none=False)
         loss.backward()
         if stage.clip is not None:

@@ -21,7 +21,7 @@ from scalewise.layers import conv3
 from scalewise.training.losses.perceptual import VGG19
 from scalewise.training.losses.pixel import rendered
 from scalewise.training.stage import Batch, Stage, check_losses
-from scalewise.training.task import Way
+from scalewise.training.task import StageTask
 
 
 class UNetDiscriminator(nn.Module):
@@ -58,7 +58,7 @@ def against(logits: Tensor, *, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
-class AdversarialWay(Way):
+class AdversarialWay(StageTask):
     """A step of the generator, then one of the discriminator, on the same batch. Logs `accuracy`: the share of pixels,
     half of them real, that the discriminator judges rightly."""
 

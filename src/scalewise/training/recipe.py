@@ -18,7 +18,7 @@ from scalewise.training.stage import Stage
 
 
 class Buildable(Protocol):
-    """What makes a model and writes its weight file: `checkpoints.spec.Network`, or `Theirs`."""
+    """What makes a model and writes its weight file: `checkpoints.spec.Network`, or `CustomModel`."""
 
     def build(self) -> nn.Module: ...
 
@@ -68,7 +68,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Theirs:
+class CustomModel:
     """A model of one's own: `package.module:build` or `file.py:build`, a function that gives a SuperResolver.
 
     Its weight file holds plain tensors, as nothing of ours can build it: `model.load_state_dict(load_file(path))`."""

@@ -17,7 +17,7 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """Where in a stage a loss is asked: the step's number, how many there are, and the step's own random numbers.
 
     `generator` is on the CPU and seeded by seed, stage, step and process; torch's global one is seeded so too. Where
@@ -29,7 +29,7 @@ class Moment:
 
 
 # (model, batch, moment) → "loss", which is minimised, and what else is to be logged, all scalars.
-Loss = Callable[[nn.Module, Batch, Moment], dict[str, Tensor]]
+Loss = Callable[[nn.Module, Batch, StepContext], dict[str, Tensor]]
 Schedule = Callable[[float], float]  # share done in [0, 1] → factor of the learning rate
 
 

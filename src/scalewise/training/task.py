@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader
 from scalewise.data import Numbered
 from scalewise.errors import TrainingError
 from scalewise.storage import atomic_write
-from scalewise.training.stage import Batch, Moment, Stage, check_losses
+from scalewise.training.stage import Batch, Stage, StepContext, check_losses
 
 REWARM = 200  # steps over which the learning rate rises when a run goes on without its optimizer
 
 
-class Way(lightning.LightningModule):
+class StageTask(lightning.LightningModule):
     """`step` counts the steps done. Nothing random is kept: each step seeds its own random numbers.
 
     A way of one's own overrides `losses` (or, with `automatic_optimization = False`, `training_step` and
@@ -45,7 +45,7 @@ class Way(lightning.LightningModule):
             raise TrainingError(f"stage {stage.name} trains nothing: its `trains` gives no parameter of the model")
         self.average: dict[str, Tensor] = {}
 
-    def losses(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         return self.stage.loss(self.model, batch, moment)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -55,11 +55,11 @@ class Way(lightning.LightningModule):
         self.last = {name: value.detach() for name, value in losses.items()}
         return losses["loss"]
 
-    def moment(self) -> Moment:
+    def moment(self) -> StepContext:
         """Where we are, and this step's random numbers."""
         numbers = np.random.SeedSequence((*self.seed, self.step, self.global_rank)).generate_state(2)
         torch.manual_seed(int(numbers[0]))
-        return Moment(self.step, self.stage.steps, torch.Generator().manual_seed(int(numbers[1])))
+        return StepContext(self.step, self.stage.steps, torch.Generator().manual_seed(int(numbers[1])))
 
     def rate(self) -> float:
         """The learning rate of the next step."""

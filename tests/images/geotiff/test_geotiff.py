@@ -13,7 +13,7 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.errors import MissingDependency, UnreadableImage, UnwritableOutput
 from scalewise.execution.pages import enlarge_pages
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.images.encode import Encoding
 from scalewise.images.geotiff import read as geo
 from scalewise.images.geotiff import write as geo_write
@@ -54,7 +54,7 @@ def enlarged(path: Path, scale: float = 2, **encoding: Any) -> Path:
     album = images.create_pages(
         out, source, lambda size: (round(size[0] * scale), round(size[1] * scale)), encoding=Encoding(**encoding)
     )
-    return enlarge_pages(album, zoo.bicubic(), Budget.full(), Job(dtype="fp32"))[0]
+    return enlarge_pages(album, zoo.bicubic(), Budget.full(), RunOptions(dtype="fp32"))[0]
 
 
 @pytest.mark.parametrize("dtype", NAMES)

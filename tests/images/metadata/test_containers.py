@@ -38,7 +38,7 @@ from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
 from scalewise.errors import InvalidRequest
 from scalewise.execution.pages import enlarge_pages
-from scalewise.execution.plan import Job
+from scalewise.execution.plan import RunOptions
 from scalewise.pipeline import ready, upscale
 
 BICUBIC = zoo.bicubic()
@@ -51,7 +51,7 @@ def enlarged(path: Path, out: Path, **options: Any) -> CostReport:
     album = images.create_pages(
         out, source, lambda size: (size[0] * 2, size[1] * 2), encoding=images.Encoding(**options)
     )
-    return enlarge_pages(album, ready(BICUBIC), Budget.full(), Job(tile=8), None)[1]
+    return enlarge_pages(album, ready(BICUBIC), Budget.full(), RunOptions(tile=8), None)[1]
 
 
 def cases() -> list[Case]:

@@ -23,9 +23,9 @@ from scalewise.routing.branch import routed_loss
 from scalewise.training.engine import train
 from scalewise.training.losses.adaptive import ALL_BRANCHES, RoutedL1, all_branches_l1, halting_l1, without_controller
 from scalewise.training.recipe import Recipe
-from scalewise.training.stage import Batch, Moment
+from scalewise.training.stage import Batch, StepContext
 
-MOMENT = Moment(0, 1, torch.Generator())
+MOMENT = StepContext(0, 1, torch.Generator())
 
 
 def built(recipe: Recipe) -> SuperResolver:

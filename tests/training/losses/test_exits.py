@@ -14,14 +14,14 @@ from scalewise import zoo
 from scalewise.budget.budget import Budget
 from scalewise.data import AnyScaleCrops, Numbered
 from scalewise.models.model import Model
-from scalewise.models.multi_exit import PatchRouted
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.recipes.fast import EXITS, FAST, FINISH, ROUTER
 from scalewise.routing.patch import PatchRouter
-from scalewise.training.engine import Plan, train
+from scalewise.training.engine import TrainOptions, train
 from scalewise.training.losses.exits import ExitLoss, patch_drops, query_of, random_choice, router_loss
 from scalewise.training.recipe import Recipe
-from scalewise.training.stage import Moment
+from scalewise.training.stage import StepContext
 from scalewise.training.state import read_state
 
 CROPS = AnyScaleCrops(lr_side=16, points=16, layout="rows", base=True)
@@ -41,11 +41,11 @@ def network() -> AnyScaleExits:
     return AnyScaleExits(8, exit_after=(1, 2), kernels=(2, 3))
 
 
-def routed(network: AnyScaleExits, channels: int = 8) -> PatchRouted:
-    return PatchRouted(PatchRouter(2, patch=16, channels=channels), network, patch=16)
+def routed(network: AnyScaleExits, channels: int = 8) -> MultiExitModel:
+    return MultiExitModel(PatchRouter(2, patch=16, channels=channels), network, patch=16)
 
 
-def exits(model: PatchRouted, steps: int = 6) -> Recipe:
+def exits(model: MultiExitModel, steps: int = 6) -> Recipe:
     stage = replace(EXITS, steps=steps, samples=CROPS, loss=ExitLoss((0.5, 1.0)), batch=2, warmup=2)
     router = replace(ROUTER, steps=1, samples=replace(CROPS, lr_side=32), batch=1)
     return Recipe("toy", Built(model), (stage, router), source="tests")
@@ -55,9 +55,9 @@ def exits(model: PatchRouted, steps: int = 6) -> Recipe:
 class Built:
     """A network that is there already."""
 
-    model: PatchRouted
+    model: MultiExitModel
 
-    def build(self) -> PatchRouted:
+    def build(self) -> MultiExitModel:
         return self.model
 
     def save(self, model: torch.nn.Module, path: Path, about: object) -> None:
@@ -74,7 +74,7 @@ def test_training_lowers_the_loss_of_every_exit(photos: list[torch.Tensor]) -> N
     optimizer = torch.optim.Adam(model.network.parameters(), 3e-3)
     logged = []
     for step, batch in enumerate(DataLoader(numbered, 2)):
-        losses = ExitLoss((0.5, 1.0))(model, batch, Moment(step, 40, torch.Generator().manual_seed(step)))
+        losses = ExitLoss((0.5, 1.0))(model, batch, StepContext(step, 40, torch.Generator().manual_seed(step)))
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
@@ -91,7 +91,7 @@ def test_the_router_learns_where_exits_help(photos: list[torch.Tensor]) -> None:
     optimizer = torch.optim.Adam(model.router.parameters(), 1e-2)
     losses = []
     for step in range(30):
-        loss = router_loss(model, batch, Moment(step, 30, torch.Generator()))["loss"]
+        loss = router_loss(model, batch, StepContext(step, 30, torch.Generator()))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -102,7 +102,7 @@ def test_the_router_learns_where_exits_help(photos: list[torch.Tensor]) -> None:
 def test_the_router_is_trained_on_a_frozen_network(tmp_path: Path, photos: list[torch.Tensor]) -> None:
     model = routed(network())
     before = model.network.state_dict()["stem.weight"].clone()
-    done = train(exits(model), photos, tmp_path, Plan(workers=0, dtype="fp32", quiet=True))
+    done = train(exits(model), photos, tmp_path, TrainOptions(workers=0, dtype="fp32", quiet=True))
     state = read_state(tmp_path)
     assert done.stage == "router" and state is not None
     assert not torch.equal(model.network.state_dict()["stem.weight"], before)
@@ -134,11 +134,11 @@ def test_the_recipe_runs_from_photos_to_a_weight_file(tmp_path: Path) -> None:
         replace(ROUTER, samples=replace(CROPS, lr_side=32), batch=1),
     )
     tiny = replace(FAST, stages=stages).shortened(3)
-    done = train(tiny, pictures, tmp_path / "out", Plan(workers=0, quiet=True))
+    done = train(tiny, pictures, tmp_path / "out", TrainOptions(workers=0, quiet=True))
     loaded = zoo.load(done.weights)
     assert loaded.card["licence"] == "Apache-2.0" and loaded.card["steps"] == "exits 1, finish 1, router 1"
     lr = torch.rand(1, 3, 40, 40)
     half = Budget.fraction(0.6)
     models: list[Model] = [done.model, loaded.model]  # type: ignore[list-item]
-    plans = [m.decide(m.survey(lr, (2.0, 2.0)), (40, 40), (80, 80), half) for m in models]
+    plans = [m.plan(m.score(lr, (2.0, 2.0)), (40, 40), (80, 80), half) for m in models]
     assert torch.equal(plans[0].route[0].choice, plans[1].route[0].choice)

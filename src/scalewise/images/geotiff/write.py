@@ -15,7 +15,7 @@ import torch
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.encode import Encoding
 from scalewise.images.geotiff.read import Range, Size, grouped, in_file_values, quiet, read, reading
-from scalewise.images.pages import Album
+from scalewise.images.pages import PageWriter
 from scalewise.images.sink import Sink, Trial, canvas_of, encoding_seconds, same_file
 from scalewise.images.source import Source
 from scalewise.storage import atomic_write, check_writable
@@ -25,7 +25,7 @@ _WIDE = 16 * BLOCK  # columns written at once
 _LOSSLESS = ("lzw", "zstd", "deflate")
 
 
-class GeoAlbum(Album):
+class GeoAlbum(PageWriter):
     """All bands of a GeoTIFF into a new one: each page's pixels are kept until the last is there."""
 
     def __init__(

@@ -37,7 +37,7 @@ _ABOUT_PIXELS = {0x0100, 0x0101, 0x0112, 0x011A, 0x011B, 0x0128}  # libvips writ
 
 
 @dataclass(frozen=True)
-class Beside:
+class TiffExtras:
     """What a TIFF page says that libvips does not tell: EXIF as a block, IPTC, tiles, BigTIFF."""
 
     exif: bytes | None = None
@@ -47,7 +47,7 @@ class Beside:
     short: bool = False  # the file cannot hold the pixels that it promises
 
 
-def beside(path: Path, page: int) -> Beside:
+def beside(path: Path, page: int) -> TiffExtras:
     """Of one page; nothing where the file is damaged."""
     with path.open("rb") as file:
 
@@ -64,14 +64,14 @@ def beside(path: Path, page: int) -> Beside:
                 offset = _next(read_at, layout, offset)
             ifd, _ = directory(read_at, layout, offset)
         except DamagedDirectory:
-            return Beside()
+            return TiffExtras()
         iptc = ifd[_IPTC].data.rstrip(b"\0") if _IPTC in ifd else None
         found = exif_block.read(read_at, layout, ifd)
         small = Layout(layout.order)
         main = {tag: e for tag, e in ifd.items() if not exif_block.is_structure(tag) and tag not in (EXIF, GPS)}
         worth = found.exif or found.gps or any(tag not in _ABOUT_PIXELS for tag in main)
         clean = exif_block.Exif(small, main, found.exif, found.gps, found.interop)
-        return Beside(
+        return TiffExtras(
             exif=exif_block.to_bytes(clean) if worth else None,
             iptc=iptc or None,
             tiled=_TILE_WIDTH in ifd,

@@ -24,7 +24,7 @@ from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.branch import PENALTY, TaskController, intensity_loss
 from scalewise.routing.token import uncertainty_loss
 from scalewise.training.losses.pixel import query_of, rendered, ws_l1
-from scalewise.training.stage import Batch, Moment
+from scalewise.training.stage import Batch, StepContext
 
 ALL_BRANCHES = Effort(native={"beta": 1.0})  # an untrained controller then gives every branch p = 1
 
@@ -34,7 +34,7 @@ def without_controller(model: nn.Module) -> Iterable[nn.Parameter]:
     return (p for name, p in model.named_parameters() if not name.startswith("encoder.controller."))
 
 
-def all_branches_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def all_branches_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """TADT's first stage: L1 of the Baseline. The controller must be as it was built."""
     sampled = model(batch["lr"], query_of(batch), batch["scale"], ALL_BRANCHES)
     return {"loss": F.l1_loss(sampled.rgb.float(), batch["hr"])}
@@ -46,7 +46,7 @@ class RoutedL1:
 
     penalty: float = PENALTY
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         controller = model.get_submodule("encoder.controller")
         assert isinstance(controller, TaskController)
         error = F.l1_loss(rendered(model, batch).rgb, batch["hr"])
@@ -60,7 +60,7 @@ def estimator(model: nn.Module) -> Iterable[nn.Parameter]:
     return model.get_submodule("encoder.confidence").parameters()
 
 
-def halting_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def halting_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """AdaFormer: L1 in 0..255 plus the uncertainty loss of all layers' confidences; `kept` is the share of attention
     units that ran. The batch has whole crops at one integer scale."""
     sampled = rendered(model, batch)
@@ -106,7 +106,7 @@ class WindowedL1:
     gamma: float | tuple[float, float] = 0.5
     weight: float = 1.0
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         gamma, effort = self.drawn(moment)
         sampled = self.sampled(model, batch, effort)
         masks = [one.evidence for one in sampled.route if one.evidence is not None]
@@ -115,7 +115,7 @@ class WindowedL1:
         hard = torch.stack([mask.detach().mean() for mask in masks]).mean()
         return {"loss": l1 + self.weight * ratio, "l1": l1.detach(), "ratio": ratio.detach(), "hard": hard}
 
-    def drawn(self, moment: Moment) -> tuple[float, Effort]:
+    def drawn(self, moment: StepContext) -> tuple[float, Effort]:
         """This step's γ, and the effort that shifts the draw to it."""
         if not isinstance(self.gamma, tuple):
             return self.gamma, Effort()

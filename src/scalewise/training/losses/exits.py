@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.geometry.grid import Query
-from scalewise.models.early_exit import PatchExits
-from scalewise.models.multi_exit import PatchRouted
-from scalewise.models.patchwise import PatchPaths
+from scalewise.models.early_exit import EarlyExitModel
+from scalewise.models.multi_exit import MultiExitModel
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.ape import APE, capacity_loss
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.classsr import ClassSR, average_loss, class_loss
@@ -24,10 +24,10 @@ from scalewise.multiexit.enaf import ExitNetwork, estimator_loss, exit_loss, pat
 from scalewise.multiexit.paths import bicubic
 from scalewise.routing.estimator import ClassRouter, ENAFRouter
 from scalewise.training.losses.pixel import query_of as rendered_at
-from scalewise.training.stage import Batch, Moment, Stage
+from scalewise.training.stage import Batch, Stage, StepContext
 
 if TYPE_CHECKING:
-    from scalewise.training.task import Way
+    from scalewise.training.task import StageTask
 
 MEAN_WEIGHT = 10.0  # of the squared mean error of a crop, beside the mean squared error
 
@@ -70,8 +70,8 @@ class ExitLoss:
     weights: tuple[float, ...] = (0.4, 0.6, 1.0)
     squared: bool = False
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        assert isinstance(model, PatchRouted)
+    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+        assert isinstance(model, MultiExitModel)
         lr = batch["lr"].contiguous(memory_format=torch.channels_last)
         choice = random_choice(lr, model.network.exits, moment.generator)
         query = query_of(batch)
@@ -92,13 +92,13 @@ class ExitLoss:
         return losses
 
 
-def router_loss(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def router_loss(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """The router alone: the square root of the drop in squared error that each exit brings to each patch.
 
     A difference of errors is predicted, not the errors: spec adaptive §4.9 (an estimator of PSNR errs by 3 dB where
     exits differ by 0.1). The root tames the heavy tail of squared errors; the network is frozen.
     """
-    assert isinstance(model, PatchRouted)
+    assert isinstance(model, MultiExitModel)
     lr = batch["lr"].contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         drop = patch_drops(model, batch)
@@ -107,7 +107,7 @@ def router_loss(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Ten
     return {"loss": F.smooth_l1_loss(predicted.float(), wanted, beta=0.02)}
 
 
-def patch_drops(model: PatchRouted, batch: Batch) -> Tensor:
+def patch_drops(model: MultiExitModel, batch: Batch) -> Tensor:
     """(b, exits, gy, gx): by how much each exit lowers the mean squared error of each patch, over the exit before."""
     lr = batch["lr"]
     network, patch = model.network, model.patch
@@ -132,19 +132,19 @@ def patch_drops(model: PatchRouted, batch: Batch) -> Tensor:
 
 
 def enaf_parts(model: nn.Module) -> tuple[ExitNetwork, ENAFRouter]:
-    assert isinstance(model, PatchPaths)
+    assert isinstance(model, PatchwiseModel)
     network, router = model.network, model.router
     assert isinstance(network, ExitNetwork) and isinstance(router, ENAFRouter)
     return network, router
 
 
-def backbone_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def backbone_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """ENAF's first phase (Eq. 5): L1 of the whole network."""
     network, _ = enaf_parts(model)
     return {"loss": F.l1_loss(network.backbone(batch["lr"]).float(), batch["hr"])}
 
 
-def early_exits_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def early_exits_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """ENAF's second phase (Eq. 6): the sum of the L1 of all exits."""
     network, _ = enaf_parts(model)
     pictures = [picture.float() for picture in network.every_exit(batch["lr"])]
@@ -152,7 +152,7 @@ def early_exits_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, 
     return {"loss": exit_loss(pictures, batch["hr"])} | each
 
 
-def psnr_estimate(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def psnr_estimate(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """ENAF's third phase (Eq. 7): how far the estimator is from each path's PSNR, in dB; the network is frozen."""
     network, router = enaf_parts(model)
     with torch.no_grad():
@@ -160,9 +160,9 @@ def psnr_estimate(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, T
     return {"loss": estimator_loss(router.estimator(batch["lr"]).float(), patch_psnr(pictures, batch["hr"]))}
 
 
-def one_width_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def one_width_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """ARM: L1 of one width of the super-network, drawn with odds of its MACs squared (spec adaptive §6.2)."""
-    assert isinstance(model, PatchPaths) and isinstance(model.network, ARM)
+    assert isinstance(model, PatchwiseModel) and isinstance(model.network, ARM)
     lr = batch["lr"]
     costs = [
         model.network.path_macs(path, (lr.shape[-2], lr.shape[-1])).total for path in range(1, model.network.paths)
@@ -172,14 +172,14 @@ def one_width_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Te
     return {"loss": F.l1_loss(model.network.take(path, lr).float(), batch["hr"])}
 
 
-def edge_table(model: nn.Module, stage: Stage, *, seed: tuple[int, ...], out: Path) -> Way:
+def edge_table(model: nn.Module, stage: Stage, *, seed: tuple[int, ...], out: Path) -> StageTask:
     """ARM's second stage; imported when it is run, as recipes can be listed without Lightning."""
     from scalewise.training.edge_table import EdgeTable
 
     return EdgeTable(model, stage, seed=seed, out=out)
 
 
-def divided_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def divided_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """ClassSR's first phase: each network learns its part of the patches, the widest what bicubic restores worst.
 
     The paper divides once, in thirds, by the dB of a trained network; here each batch is divided, by bicubic's."""
@@ -201,7 +201,7 @@ class ClassLoss:
     clear: float = 0.5
     even: float = 3.0
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         network, router = classsr_parts(model)
         probability = router.estimator(batch["lr"]).float().softmax(1)
         error = F.l1_loss(network.mixed(batch["lr"], probability).float(), batch["hr"])
@@ -211,13 +211,13 @@ class ClassLoss:
 
 
 def classsr_parts(model: nn.Module) -> tuple[ClassSR, ClassRouter]:
-    assert isinstance(model, PatchPaths)
+    assert isinstance(model, PatchwiseModel)
     network, router = model.network, model.router
     assert isinstance(network, ClassSR) and isinstance(router, ClassRouter)
     return network, router
 
 
-def last_exit_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def last_exit_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """The backbone that APE starts from: L1 of the last exit."""
     network = ape_of(model)
     shallow = x = network.enter(batch["lr"])
@@ -226,7 +226,7 @@ def last_exit_l1(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Te
     return {"loss": F.l1_loss(network.leave(shallow, x).float(), batch["hr"])}
 
 
-def capacities(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+def capacities(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
     """APE: L1 of every exit and the squared error of its capacity; the border is scale + 6 (spec adaptive §6.3)."""
     network = ape_of(model)
     pictures, found = network(batch["lr"])
@@ -237,5 +237,5 @@ def capacities(model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tens
 
 
 def ape_of(model: nn.Module) -> APE:
-    assert isinstance(model, PatchExits) and isinstance(model.network, APE)
+    assert isinstance(model, EarlyExitModel) and isinstance(model.network, APE)
     return model.network
