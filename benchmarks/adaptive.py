@@ -26,15 +26,17 @@ from rich.console import Console
 from rich.table import Table
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.budget.route import paint
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible
-from scalewise.inference import Dtype, fast_bf16, for_inference, numbers, pick_dtype
-from scalewise.model import Model, SuperResolver
-from scalewise.patch_paths import PatchPaths
-from scalewise.pipeline import Job, enlarge
-from scalewise.route import paint
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions
+from scalewise.machine.device import Dtype, fast_bf16, for_inference, numbers, pick_dtype
+from scalewise.models.model import Model
+from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.fixed import DirectShuffle
 
 LR_SIZE = (339, 510)
@@ -94,7 +96,7 @@ def open_method(method: Method, weights: Path) -> Model:
 def run(picture: torch.Tensor, model: Model, budget: Budget, dtype: Dtype):
     source = images.open(picture)
     sink = images.create(None, (source.size[0] * SCALE, source.size[1] * SCALE), source)
-    return enlarge(source, sink, model, budget, Job(tile=max(source.size), dtype=dtype))[1]
+    return enlarge(source, sink, model, budget, RunOptions(tile=max(source.size), dtype=dtype))[1]
 
 
 def centre(photo: Path) -> torch.Tensor:
@@ -109,37 +111,37 @@ def shares(method: Method, model: Model, picture: torch.Tensor, dtype: Dtype, re
     times: dict[str | float, list[float]] = {}
     spent: dict[str | float, float] = {}
     for turn in range(repeats + 1):  # the first turn warms up, and finds which budgets are below the floor
-        for wish in wishes:
-            if turn and wish not in times:
+        for request in wishes:
+            if turn and request not in times:
                 continue
             try:
-                report = run(picture, model, Budget.parse(wish), dtype)
+                report = run(picture, model, Budget.parse(request), dtype)
             except BudgetInfeasible:
                 continue
-            spent[wish] = report.share
-            times.setdefault(wish, [])
+            spent[request] = report.share
+            times.setdefault(request, [])
             if turn:
-                times[wish].append(report.seconds)
+                times[request].append(report.seconds)
     full = statistics.median(times[1.0])
     kept = True
     table = Table(f"{method.title}, {dtype}", "MACs", "time", "promised", "seconds")
-    for wish, seconds in times.items():
-        ratio, share = statistics.median(seconds) / full, spent[wish]
+    for request, seconds in times.items():
+        ratio, share = statistics.median(seconds) / full, spent[request]
         promise = method.promise(share) if method.promise and share < 1 else float("inf")
         kept &= ratio <= promise
         words = "" if promise == float("inf") else f"{promise:.2f} {'ok' if ratio <= promise else 'MISSED'}"
-        label = wish if isinstance(wish, str) else f"{wish:.0%}"
+        label = request if isinstance(request, str) else f"{request:.0%}"
         table.add_row(label, f"{share:.3f}", f"{ratio:.3f}", words, f"{statistics.median(seconds):.2f}")
     return table, kept
 
 
-def patch_sides(model: PatchPaths, picture: torch.Tensor, dtypes: list[Dtype]) -> dict[str, Callable[[], None]]:
+def patch_sides(model: PatchwiseModel, picture: torch.Tensor, dtypes: list[Dtype]) -> dict[str, Callable[[], None]]:
     """ENAF at η = 0.5: batches, one patch at a time, and the published order (estimator and network per patch,
     contiguous fp32, a transposed convolution)."""
     lr = picture.unsqueeze(0).float() / 255
     size = (lr.shape[-2], lr.shape[-1])
-    rows, columns = model.starts(size[0]), model.starts(size[1])
-    places, side = [(y, x) for y in rows for x in columns], model.side(size)
+    rows, columns = model.layout.starts(size[0]), model.layout.starts(size[1])
+    places, side = [(y, x) for y in rows for x in columns], model.layout.side(size)
 
     def choose() -> torch.Tensor:
         return model.router.native(model.router.evidence(lr, rows, columns, side), 0.5).flatten()
@@ -175,7 +177,7 @@ def patch_sides(model: PatchPaths, picture: torch.Tensor, dtypes: list[Dtype]) -
 
 
 @torch.no_grad()
-def patch_by_patch(model: PatchPaths, picture: torch.Tensor, repeats: int, dtypes: list[Dtype]) -> Table:
+def patch_by_patch(model: PatchwiseModel, picture: torch.Tensor, repeats: int, dtypes: list[Dtype]) -> Table:
     sides = patch_sides(model, picture, dtypes)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
@@ -239,7 +241,7 @@ def main() -> int:
             table, all_kept = shares(method, models[name], picture, dtype, given.repeats)
             kept &= all_kept
             console.print(table)
-    if isinstance(model := models.get("enaf-fsrcnn"), PatchPaths):
+    if isinstance(model := models.get("enaf-fsrcnn"), PatchwiseModel):
         console.print(patch_by_patch(model, picture, given.repeats, dtypes))
     return 0 if kept else 1
 

@@ -22,12 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from scalewise import zoo
+from scalewise.budget.budget import Budget, Effort
 from scalewise.data import decode_folder
-from scalewise.effort import Budget, Effort
 from scalewise.encoders.tadt import TADT
 from scalewise.evaluate import bicubic, find_protocol, make_lr, predict, score, upscaler_of
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver, pad_to_grid
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 from scalewise.routing.branch import THRESHOLD
 
 WANTED = 0.3  # dB over bicubic

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.data.resident import Pictures
 from scalewise.recipes import start
@@ -41,11 +42,11 @@ from scalewise.recipes.fast import FAST, QUALITY, exits_of
 from scalewise.recipes.fixed import CARN_X4, SRRESNET_X4
 from scalewise.recipes.pairs import pair_recipe
 from scalewise.recipes.tadt import TADT_LIIF
-from scalewise.training.exits import ExitLoss
-from scalewise.training.losses import l1
-from scalewise.training.recipe import Buildable, Recipe, Stage, cosine
-from scalewise.training.resident import WARM_STEPS, Run, load_pictures
-from scalewise.zoo import Network
+from scalewise.training.device_loop import WARM_STEPS, Run, load_pictures
+from scalewise.training.losses.exits import ExitLoss
+from scalewise.training.losses.pixel import l1
+from scalewise.training.recipe import Buildable, Recipe
+from scalewise.training.stage import Stage, cosine
 
 SCALES = (2.0, 2.7, 3.0, 4.0, 6.0)
 ANY = AnyScaleCrops(lr_side=48, points=48, layout="rows")
@@ -249,10 +250,10 @@ def timed(asked: argparse.Namespace) -> None:
 def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, float], float]) -> None:
     """Adds `what` at every scale and budget to each entrant's JSON file, and to bicubic's."""
     from scalewise import zoo
-    from scalewise.effort import Budget
+    from scalewise.budget.budget import Budget
     from scalewise.errors import BudgetInfeasible
     from scalewise.evaluate import bicubic, upscaler_of
-    from scalewise.pipeline import Job
+    from scalewise.execution.plan import RunOptions
 
     torch.set_num_threads(asked.threads)
     for name in ["bicubic", *(asked.only or ENTRANTS)]:
@@ -269,8 +270,8 @@ def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, floa
             found |= {"steps": loaded.card["steps"], "training": loaded.card["seconds"]}
             found["parameters"] = sum(p.numel() for p in loaded.model.parameters())  # type: ignore[attr-defined]
             shares = ROUTED if ENTRANTS[name].routed else ROUTED[:1]
-            job = Job(dtype="auto")
-            upscalers = {f"{one:.0%}": upscaler_of(loaded.model, Budget.fraction(one), job) for one in shares}
+            options = RunOptions(dtype="auto")
+            upscalers = {f"{one:.0%}": upscaler_of(loaded.model, Budget.fraction(one), options) for one in shares}
         for budget, upscaler in upscalers.items():
             try:
                 values = {f"{scale:g}": measured(upscaler, scale) for scale in SCALES}
@@ -284,7 +285,7 @@ def for_each(asked: argparse.Namespace, what: str, measured: Callable[[Any, floa
 
 def table(asked: argparse.Namespace) -> None:
     """Markdown, by PSNR at ×4, and the plot."""
-    from scalewise.reporting import table_text
+    from scalewise.cli.format import table_text
 
     rows = []
     for path in sorted(asked.out.glob("*.json")):

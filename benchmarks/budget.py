@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
-from scalewise.inference import Dtype
-from scalewise.pipeline import Job, enlarge
+from scalewise.budget.budget import Budget
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions
+from scalewise.machine.device import Dtype
 
 BUDGETS = (0.25, 0.5, 0.75, 1.0)
 SCALES = (2, 4)
@@ -36,7 +37,7 @@ def run(picture: torch.Tensor, model: object, scale: int, budget: float, dtype: 
     source = images.open(picture)
     size = (source.size[0] * scale, source.size[1] * scale)
     sink = images.create(None, size, source)
-    return enlarge(source, sink, model, Budget.fraction(budget), Job(dtype=dtype))[1]  # type: ignore[arg-type]
+    return enlarge(source, sink, model, Budget.fraction(budget), RunOptions(dtype=dtype))[1]  # type: ignore[arg-type]
 
 
 def shares(photos: list[Path], model: object, dtype: Dtype) -> Table:

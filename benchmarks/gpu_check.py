@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.camixer import SMALL, CAMixer
 from scalewise.encoders.carn import CARN
@@ -43,17 +43,18 @@ from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame, Size
-from scalewise.inference import for_inference, numbers, pick_device
-from scalewise.model import Model, SuperResolver
+from scalewise.geometry.grid import Frame, Size
+from scalewise.machine.device import for_inference, numbers, pick_device
+from scalewise.models.early_exit import EarlyExitModel
+from scalewise.models.model import Model
+from scalewise.models.multi_exit import MultiExitModel
+from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.classsr import ClassSR
 from scalewise.multiexit.enaf import CARNExits, FSRCNNExits, SRResNetExits
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_exits import PatchExits
-from scalewise.patch_paths import PatchPaths
-from scalewise.patches import PatchRouted
 from scalewise.routing.estimator import ClassRouter, ENAFRouter
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.ciaosr import CiaoSR
@@ -76,15 +77,15 @@ def pair(encoder: nn.Module, upsampler: Callable[[int], nn.Module]) -> SuperReso
     return SuperResolver(encoder, tail, scales=getattr(tail, "scales", None))  # type: ignore[arg-type]
 
 
-def fast() -> PatchRouted:
+def fast() -> MultiExitModel:
     """As the default model was first built; its weights may have another shape by now."""
     network = AnyScaleExits(48, exit_after=(1, 3, 6), kernels=(4, 4, 5))
-    return PatchRouted(PatchRouter(network.exits, patch=32), network, patch=32)
+    return MultiExitModel(PatchRouter(network.exits, patch=32), network, patch=32)
 
 
-def classsr() -> PatchPaths:
+def classsr() -> PatchwiseModel:
     network = ClassSR(Backbone("fsrcnn", 56, shrink=12), (16, 36, 56))
-    return PatchPaths(ClassRouter(COSTS[: network.paths]), network)
+    return PatchwiseModel(ClassRouter(COSTS[: network.paths]), network)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -106,11 +107,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "adaformer": lambda: pair(AdaFormer(), lambda c: DirectShuffle(c, SCALE)),
     "tadt-liif": lambda: pair(TADT(), LIIF),
     "fast": fast,
-    "enaf-fsrcnn": lambda: PatchPaths(ENAFRouter(COSTS), FSRCNNExits()),
-    "enaf-carn": lambda: PatchPaths(ENAFRouter(COSTS), CARNExits()),
-    "enaf-srresnet": lambda: PatchPaths(ENAFRouter(COSTS), SRResNetExits()),
+    "enaf-fsrcnn": lambda: PatchwiseModel(ENAFRouter(COSTS), FSRCNNExits()),
+    "enaf-carn": lambda: PatchwiseModel(ENAFRouter(COSTS), CARNExits()),
+    "enaf-srresnet": lambda: PatchwiseModel(ENAFRouter(COSTS), SRResNetExits()),
     "classsr": classsr,
-    "ape": lambda: PatchExits(APE(64, 16, interval=4, scale=SCALE, res_scale=1.0)),
+    "ape": lambda: EarlyExitModel(APE(64, 16, interval=4, scale=SCALE, res_scale=1.0)),
 }
 
 
@@ -144,7 +145,7 @@ def render(model: Model, lr: Tensor, dtype: torch.dtype, budget: Budget) -> Tens
     """In one tile, as the pipeline does: survey in fp32, decide, render in `dtype`; (3, H, W) on its device."""
     size = (lr.shape[-2], lr.shape[-1])
     out = (size[0] * SCALE, size[1] * SCALE)
-    plan = model.decide(model.survey(lr, (SCALE, SCALE)), size, out, budget)
+    plan = model.plan(model.score(lr, (SCALE, SCALE)), size, out, budget)
     with numbers(lr.device, dtype):
         return model.render(lr, Frame(size), (0, 0, *size), out, plan).rgb
 

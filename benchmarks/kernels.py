@@ -38,17 +38,18 @@ from encoders import published
 from upsamplers import literal
 
 from scalewise import compat, images
-from scalewise.effort import Budget, Effort
+from scalewise.budget.budget import Budget, Effort
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
+from scalewise.evaluate.metrics import eight_bit, psnr
 from scalewise.evaluate.pairs import find_pairs, load_pair
 from scalewise.evaluate.protocols import find_protocol
-from scalewise.grid import Frame, rectangle
-from scalewise.inference import for_inference, numbers
-from scalewise.metrics import eight_bit, psnr
-from scalewise.model import Model, SuperResolver, pad_to_grid
-from scalewise.patch_paths import PatchPaths
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.machine.device import for_inference, numbers
+from scalewise.models.model import Model
+from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import DirectShuffle, PixelShuffle, ResNetTail
 from scalewise.upsamplers.liif import LIIF
@@ -90,7 +91,7 @@ def render(model: Model, lr: Tensor, dtype: torch.dtype, budget: Budget) -> Tens
     size = (lr.shape[-2], lr.shape[-1])
     out = (size[0] * SCALE, size[1] * SCALE)
     with numbers(CPU, dtype):
-        plan = model.decide(None, size, out, budget)
+        plan = model.plan(None, size, out, budget)
         lr = lr.contiguous(memory_format=torch.channels_last)
         return model.render(lr, Frame(size), (0, 0, *size), out, plan).rgb.float()
 
@@ -126,7 +127,7 @@ def network(title: str, model: SuperResolver, size: tuple[int, int], asked: tupl
         sr[..., : size[0] * SCALE, : size[1] * SCALE].clone()
 
     out = (size[0] * SCALE, size[1] * SCALE)
-    macs = ours.decide(None, size, out, budget).macs
+    macs = ours.plan(None, size, out, budget).macs
     return Case(
         title,
         lambda: seconds(literally),
@@ -185,7 +186,7 @@ def camixer(weights: Path, gamma: float, asked: tuple[float, float], bench: Path
 
 def patches(weights: Path) -> Case:
     """ENAF-FSRCNN's patches at η = 0.5, estimator included."""
-    model = cast(PatchPaths, for_inference(from_file(weights / "fsrcnn_eunaf.t7"), CPU))
+    model = cast(PatchwiseModel, for_inference(from_file(weights / "fsrcnn_eunaf.t7"), CPU))
     sides = patch_sides(model, (picture(SIZE)[0] * 255).round().to(torch.uint8), list(DTYPES))  # type: ignore[arg-type]
     own = {dtype: sides[f"ours, batched, {name}"] for name, dtype in DTYPES.items()}
     return Case(

@@ -36,7 +36,7 @@ class Row:
 
     name: str
     size: tuple[int, int]
-    wish: tuple[str, ...]
+    request: tuple[str, ...]
     ext: str = "jpg"
     most: float | None = None
     grows_from: str | None = None
@@ -81,7 +81,7 @@ def anonymous(process: psutil.Process) -> int:
 def run(row: Row, folder: Path, threads: int | None) -> Measured:
     photo, out = folder / f"{row.name}-in.jpg", folder / f"out.{row.ext}"
     make(photo, row.size)
-    command = [sys.executable, "-m", "scalewise", "upscale", str(photo), *row.wish, "-o", str(out), "--overwrite"]
+    command = [sys.executable, "-m", "scalewise", "upscale", str(photo), *row.request, "-o", str(out), "--overwrite"]
     command += [] if threads is None else ["--threads", str(threads)]
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as child:
@@ -128,7 +128,7 @@ def main() -> None:
             size = f"{row.size[0]}×{row.size[1]}"
             allowed = "" if row.most is None else f"{row.most:g} GiB"
             peak, seconds = f"{measured.peak / GIB:.2f} GiB", f"{measured.seconds:.0f}"
-            table.add_row(row.name, size, measured.output, " ".join(row.wish), peak, allowed, growth, seconds)
+            table.add_row(row.name, size, measured.output, " ".join(row.request), peak, allowed, growth, seconds)
             print(f"{row.name}: {peak}, {seconds} s", flush=True)
     Console(width=140).print(table)
     if broken:

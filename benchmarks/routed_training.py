@@ -23,16 +23,17 @@ from adaptive_training import WANTED, centre, pair
 from torch import Tensor
 
 from scalewise import zoo
+from scalewise.budget.budget import Budget
+from scalewise.budget.route import Route
 from scalewise.data import decode_folder
-from scalewise.effort import Budget
 from scalewise.encoders.camixer import CAMixer
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.errors import BudgetInfeasible
 from scalewise.evaluate import bicubic, find_protocol, make_lr, predict, score, upscaler_of, wrapped
-from scalewise.grid import Frame
-from scalewise.model import Model, SuperResolver
-from scalewise.resize import imresize
-from scalewise.route import Route
+from scalewise.geometry.grid import Frame
+from scalewise.geometry.resize import imresize
+from scalewise.models.model import Model
+from scalewise.models.super_resolver import SuperResolver
 
 WANTED_RANK = 0.5
 SLACK = 0.005  # dB by which a larger budget may be worse: less than the second digit that is printed
@@ -42,7 +43,7 @@ def routes(model: Model, lr: Tensor, scale: float, budget: Budget) -> Route:
     """All decisions of one picture, run as a whole."""
     size = (lr.shape[-2], lr.shape[-1])
     out = (round(size[0] * scale), round(size[1] * scale))
-    plan = model.decide(model.survey(lr[None], (scale, scale)), size, out, budget)
+    plan = model.plan(model.score(lr[None], (scale, scale)), size, out, budget)
     return plan.route + model.render(lr[None], Frame(size), (0, 0, *size), out, plan).route
 
 

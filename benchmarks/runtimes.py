@@ -30,15 +30,16 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.srresnet import SRResNet
-from scalewise.exporting import export
-from scalewise.grid import Frame
-from scalewise.inference import fast_bf16, for_inference, numbers
-from scalewise.model import Model, SuperResolver
+from scalewise.export.onnx_file import export
+from scalewise.geometry.grid import Frame
+from scalewise.machine.device import fast_bf16, for_inference, numbers
+from scalewise.models.model import Model
+from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.enaf import ExitNetwork
-from scalewise.patch_paths import PatchPaths
 from scalewise.upsamplers.fixed import PixelShuffle, ResNetTail
 
 SIZE, SCALE = (180, 320), 4
@@ -94,7 +95,7 @@ def peaks() -> dict[str, float]:
 
 def ours(model: Model, lr: Tensor, dtype: torch.dtype, budget: Budget) -> Tensor:
     """(3, H, W)."""
-    plan = model.decide(model.survey(lr, (SCALE, SCALE)), SIZE, OUT, budget)
+    plan = model.plan(model.score(lr, (SCALE, SCALE)), SIZE, OUT, budget)
     with torch.inference_mode(), numbers(CPU, dtype):
         return model.render(lr, Frame(SIZE), (0, 0, *SIZE), OUT, plan).rgb.float()
 
@@ -181,7 +182,7 @@ def main() -> int:
                     console.print(f"{title}: no {file}")
                     continue
                 model = zoo.load(file).model
-                assert isinstance(model, PatchPaths) and isinstance(model.network, ExitNetwork)
+                assert isinstance(model, PatchwiseModel) and isinstance(model.network, ExitNetwork)
                 backbone = model.network.backbone
                 mean = tuple(backbone.mean.flatten().tolist())
                 network = SuperResolver(
@@ -208,7 +209,9 @@ def main() -> int:
             rival = min(seconds for label, seconds in times.items() if label.startswith("openvino"))
             mine = min(seconds for label, seconds in times.items() if label in ("ours fp32", "ours bf16"))
             ahead = times["onnxruntime fp32"] / mine
-            words = f"over OpenVINO's best {mine / rival:.2f} (asked {WITHIN}), ahead of ONNX Runtime fp32 {ahead:.2f}"
+            words = (
+                f"over OpenVINO's best {mine / rival:.2f} (asked {WITHIN}), ahead of ONNX Runtime fp32 {run_plan:.2f}"
+            )
             console.print(f"{title}: {words} (asked {AHEAD:g})")
             adaptive = {label: seconds / rival for label, seconds in times.items() if "%" in label}
             if adaptive:

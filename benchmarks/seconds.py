@@ -21,11 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 from scalewise import images, zoo
-from scalewise.cost import CostReport
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import CostReport
 from scalewise.errors import BudgetInfeasible
-from scalewise.model import Model
-from scalewise.pipeline import Job, enlarge, look_ahead
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
+from scalewise.models.model import Model
 
 SCALE = 4
 PROMISED = 0.15
@@ -43,8 +45,8 @@ def run(lr: Path, model: Model, budget: Budget, folder: Path) -> tuple[float, Co
     source = images.open(lr)
     out = (source.size[0] * SCALE, source.size[1] * SCALE)
     sink = images.create(folder / "sr.png", out, source, overwrite=True)
-    ahead = look_ahead(source, out, model, budget, Job())
-    report = enlarge(source, sink, model, budget, Job(), ahead=ahead)[1]
+    run_plan = plan_run(source, out, model, budget, RunOptions())
+    report = enlarge(source, sink, model, budget, RunOptions(), run_plan=run_plan)[1]
     return time.perf_counter() - began, report
 
 

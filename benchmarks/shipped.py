@@ -21,11 +21,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from scalewise import images, metrics, zoo
+from scalewise import images, zoo
+from scalewise.budget.budget import Budget
 from scalewise.data.degradations import Photo
-from scalewise.effort import Budget
-from scalewise.pipeline import Job, enlarge
-from scalewise.resize import imresize
+from scalewise.evaluate import metrics
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions
+from scalewise.geometry.resize import imresize
 
 SCALES = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 6.0, 8.0)
 PHOTO = Photo(blur=(0.1, 1.0), noise=(1.0, 15.0), quality=(30, 90), without=(0.0, 0.0, 0.0))
@@ -50,11 +52,11 @@ def cropped(hr: torch.Tensor, scale: float) -> tuple[torch.Tensor, tuple[int, in
     return hr[:, :h, :w], (size[0], size[1])
 
 
-def upscaled(lr: torch.Tensor, out: tuple[int, int], name: str, budget: float = 1.0, job: Job | None = None):
+def upscaled(lr: torch.Tensor, out: tuple[int, int], name: str, budget: float = 1.0, options: RunOptions | None = None):
     """SR (3, H, W) uint8 and the report."""
     source = images.open((lr * 255).round().to(torch.uint8))
     sink = images.create(None, out, source)
-    return enlarge(source, sink, zoo.load(name).model, Budget.fraction(budget), job or Job(dtype="auto"))
+    return enlarge(source, sink, zoo.load(name).model, Budget.fraction(budget), options or RunOptions(dtype="auto"))
 
 
 def psnr(sr: torch.Tensor, hr: torch.Tensor, scale: float) -> float:
@@ -137,7 +139,7 @@ def pano(asked: argparse.Namespace) -> Table:
         out = (hr.shape[-2], hr.shape[-1])
         row = []
         for model, wrapped in ways:
-            sr = upscaled(lr, out, model, job=Job(dtype="auto", projection="erp" if wrapped else "flat"))[0]
+            sr = upscaled(lr, out, model, options=RunOptions(dtype="auto", projection="erp" if wrapped else "flat"))[0]
             row.append(metrics.ws_psnr(sr.double() / 255, hr, channel="y"))
         table.add_row(name, *(f"{v:.3f}" for v in row))
     return table

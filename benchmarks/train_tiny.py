@@ -30,16 +30,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scalewise.budget.budget import Budget
+from scalewise.cli.format import table_text
 from scalewise.data import AnyScaleCrops, FixedScaleCrops, bicubic_8bit, decode_folder, open_pictures
-from scalewise.effort import Budget
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.evaluate import EvalProtocol, Upscaler, bicubic, find_protocol, make_lr, predict, score, upscaler_of
 from scalewise.evaluate.upscalers import wrapped
-from scalewise.grid import Frame
-from scalewise.model import Model, SuperResolver
+from scalewise.geometry.grid import Frame
+from scalewise.models.model import Model
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES
-from scalewise.reporting import table_text
-from scalewise.training.engine import Plan, train
+from scalewise.training.engine import RoutePlan, train
 from scalewise.training.recipe import Recipe
 
 WANTED = 0.3  # dB over bicubic
@@ -106,7 +107,7 @@ def routes(model: Model, lrs: Sequence[Tensor], scale: float) -> dict[str, Any] 
     for lr in lrs:
         size = (lr.shape[-2], lr.shape[-1])
         out = (round(size[0] * scale), round(size[1] * scale))
-        plan = model.decide(model.survey(lr[None], (scale, scale)), size, out, budget)
+        plan = model.plan(model.score(lr[None], (scale, scale)), size, out, budget)
         rendered = model.render(lr[None], Frame(size), (0, 0, *size), out, plan)
         spent += rendered.macs.total + plan.overhead.total
         full += plan.macs_full
@@ -171,7 +172,7 @@ def make(recipe: Recipe, pictures: Sequence[Tensor], val: Val, out: Path) -> dic
 def trained(recipe: Recipe, pictures: Sequence[Tensor], out: Path) -> Any:
     """The model at the end of the recipe's last stage; what it took is added to `seconds.txt`."""
     used, began = out / "seconds.txt", sum(os.times()[:4])
-    done = train(recipe, pictures, out, Plan(resume=True, workers=0))
+    done = train(recipe, pictures, out, RoutePlan(resume=True, workers=0))
     before = float(used.read_text()) if used.exists() else 0.0
     used.write_text(f"{before + sum(os.times()[:4]) - began:.1f}")
     if done.reason != "done":

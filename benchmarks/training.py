@@ -4,10 +4,10 @@
 
 One batch as in the paper: 16 crops of 48×48, 2304 points of each, scales U(1, 4), L1, Adam. The literal loop is what a
 reader of the paper writes: float32, NCHW, features unfolded, one MLP run per corner over 580 inputs
-(`tests/upsamplers/literal.py`, which the tests compare with golden outputs). Ours is `training.Way` as the engine runs
-it: channels last, bf16 where the machine multiplies it in hardware, the rewritten first layer, fused AdamW; its checks
-and its averaged weights are included. Both start from the same weights. Steps alternate between the two, so that a busy
-machine slows both; medians are compared, and by CPU time too.
+(`tests/upsamplers/literal.py`, which the tests compare with golden outputs). Ours is `training.task.Way` as the engine
+runs it: channels last, bf16 where the machine multiplies it in hardware, the rewritten first layer, fused AdamW; its
+checks and its averaged weights are included. Both start from the same weights. Steps alternate between the two, so that
+a busy machine slows both; medians are compared, and by CPU time too.
 
 `--quality` trains both for --steps steps from the same weights on the same samples instead, with a smaller network
 (EDSR 32 channels, 4 blocks; LIIF 64-64) and batch (8 crops of 24×24, 576 points), the learning rate falling along a
@@ -40,11 +40,11 @@ import literal
 
 from scalewise.data import AnyScaleCrops, Numbered, decode_folder
 from scalewise.encoders.edsr import EDSR
-from scalewise.inference import fast_bf16, pick_dtype
-from scalewise.model import SuperResolver
-from scalewise.training.losses import l1, rendered
-from scalewise.training.recipe import Batch, Stage, cosine
-from scalewise.training.way import Way
+from scalewise.machine.device import fast_bf16, pick_dtype
+from scalewise.models.super_resolver import SuperResolver
+from scalewise.training.losses.pixel import l1, rendered
+from scalewise.training.stage import Batch, Stage, cosine
+from scalewise.training.task import StageTask
 from scalewise.upsamplers.liif import LIIF
 
 PROMISE = 4.0  # times faster, where bf16 is fast
@@ -80,7 +80,7 @@ def literal_step(model: SuperResolver, rate: float, steps: int) -> Step:
 def engine_step(model: SuperResolver, rate: float, steps: int, dtype: torch.dtype) -> Step:
     """The engine's step, without the Trainer around it (which takes about a millisecond)."""
     stage = Stage("l1", steps, AnyScaleCrops(), l1, learning_rate=rate, schedule=cosine)
-    way = Way(model.to(memory_format=torch.channels_last), stage, seed=(0,), out=Path(tempfile.gettempdir()))  # pyright: ignore[reportCallIssue]
+    way = StageTask(model.to(memory_format=torch.channels_last), stage, seed=(0,), out=Path(tempfile.gettempdir()))  # pyright: ignore[reportCallIssue]
     optimizer = way.configure_optimizers()
 
     def step(batch: Batch) -> float:

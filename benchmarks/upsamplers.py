@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "upsam
 
 import literal
 
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
 from scalewise.encoders.edsr import EDSR
-from scalewise.grid import Frame, Query, output_size, rectangle
+from scalewise.geometry.grid import Frame, Query, output_size, rectangle
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF

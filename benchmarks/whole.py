@@ -30,11 +30,12 @@ from rich.table import Table
 from runtimes import edsr, peaks
 
 from scalewise import images, zoo
-from scalewise.effort import Budget
-from scalewise.inference import fast_bf16, for_inference
-from scalewise.model import Model, RowByRow
-from scalewise.pipeline import Job, enlarge
-from scalewise.resize import imresize
+from scalewise.budget.budget import Budget
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions
+from scalewise.geometry.resize import imresize
+from scalewise.machine.device import fast_bf16, for_inference
+from scalewise.models.model import Model, RowByRow
 
 SIZE, SCALE = (678, 1020), 4
 OUT = (SIZE[0] * SCALE, SIZE[1] * SCALE)
@@ -73,8 +74,8 @@ def enlarged(lr: Path, sr: Path | None, model: Model, dtype: str, budget: Budget
     began = time.perf_counter()
     source = images.open(lr)
     sink = images.create(sr, OUT, source, overwrite=True)
-    job = Job(dtype=dtype)  # type: ignore[arg-type]
-    report = enlarge(source, sink, watched, budget, job)[1]  # type: ignore[arg-type]
+    options = RunOptions(dtype=dtype)  # type: ignore[arg-type]
+    report = enlarge(source, sink, watched, budget, options)[1]  # type: ignore[arg-type]
     return {"wall": time.perf_counter() - began, "network": watched.seconds, "macs": float(report.macs)}
 
 

@@ -19,11 +19,13 @@ import scalewise
 from scalewise import Budget, Cancelled, images, zoo
 from scalewise.encoders.rcan import RCAN
 from scalewise.errors import BudgetInfeasible, InvalidRequest, UnsupportedScale, UnwritableOutput
-from scalewise.grid import output_box
-from scalewise.memory import LiveTensors, parse_bytes, used_bytes
-from scalewise.model import SuperResolver
-from scalewise.outlook import Job, Outlook, look_ahead
-from scalewise.pipeline import enlarge, upscale, wanted_size
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions, RunPlan
+from scalewise.execution.planner import plan_run
+from scalewise.geometry.grid import output_box
+from scalewise.machine.memory import LiveTensors, parse_bytes, used_bytes
+from scalewise.models.super_resolver import SuperResolver
+from scalewise.pipeline import upscale, wanted_size
 from scalewise.upsamplers.liif import LIIF
 
 BICUBIC = zoo.bicubic()
@@ -271,15 +273,17 @@ def test_less_memory_means_smaller_tiles_and_too_little_is_refused() -> None:
     source, model = images.open(array(4000, 3000)), zoo.load("fast", device="cpu").model
     out, device = (8000, 6000), torch.device("cpu")
 
-    def ahead(more: float) -> Outlook:
+    def run_plan(more: float) -> RunPlan:
         held = used_bytes(device) + 4000 * 3000 * 12  # of which the canvas will take as much
-        return look_ahead(source, out, model, Budget.full(), Job(max_memory=int(held + more * 2**20), device="cpu"))
+        return plan_run(
+            source, out, model, Budget.full(), RunOptions(max_memory=int(held + more * 2**20), device="cpu")
+        )
 
-    roomy, tight = ahead(800), ahead(300)
+    roomy, tight = run_plan(800), run_plan(300)
     assert roomy.side > tight.side >= model.grid and roomy.recomputed < tight.recomputed < 1
     assert all(one.side % model.grid == 0 and one.seconds and one.seconds > 0 for one in (roomy, tight))
     with pytest.raises(InvalidRequest, match="not enough"):
-        look_ahead(source, out, model, Budget.full(), Job(max_memory=2**20, device="cpu"))
+        plan_run(source, out, model, Budget.full(), RunOptions(max_memory=2**20, device="cpu"))
 
 
 def test_live_tensors_are_counted() -> None:
@@ -313,7 +317,7 @@ def test_what_the_writer_cannot_do_ends_the_run() -> None:
 
     sink = Full()
     with pytest.raises(UnwritableOutput, match="full"):
-        enlarge(images.open(array(40, 40)), sink, zoo.bicubic(), Budget.full(), Job(tile=8))
+        enlarge(images.open(array(40, 40)), sink, zoo.bicubic(), Budget.full(), RunOptions(tile=8))
     assert sink.written == 3
 
 
@@ -337,5 +341,5 @@ def test_deciding_on_400_megapixels_is_quick_enough_to_run_here() -> None:
     model = zoo.load("fast", device="cpu").model
     size = (20_000, 20_000)
     evidence = torch.rand(3, 625, 625) * 1e-3
-    plan = model.decide(evidence, size, (40_000, 40_000), Budget.fraction(0.5))
+    plan = model.plan(evidence, size, (40_000, 40_000), Budget.fraction(0.5))
     assert 0.499 * plan.macs_full <= plan.macs <= 0.5 * plan.macs_full

@@ -14,8 +14,10 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scalewise.version import __version__
+
 if TYPE_CHECKING:
-    from scalewise.effort import Budget
+    from scalewise.budget.budget import Budget
     from scalewise.errors import Cancelled, ScalewiseError
     from scalewise.pipeline import Upscaled, upscale
     from scalewise.zoo import load
@@ -26,11 +28,10 @@ if TYPE_CHECKING:
 if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
-__version__ = "0.1.0"
 __all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "upscale"]
 
 _HOMES = {
-    "Budget": "effort",
+    "Budget": "budget.budget",
     "Cancelled": "errors",
     "ScalewiseError": "errors",
     "Upscaled": "pipeline",

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Route
 from scalewise.contracts import PlainEncoder, Scale
-from scalewise.cost import Macs
-from scalewise.grid import Size
-from scalewise.route import Route
+from scalewise.geometry.grid import Size
 
 ROWS = 16  # of an image or of its windows' pixels, where a part at a time stays in a processor's cache
 

@@ -13,52 +13,37 @@ from typing import Any, cast
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
 
 from scalewise import compat
-from scalewise.calibration import kept
+from scalewise.budget.quality import kept
+from scalewise.checkpoints.build import BUILDERS
 from scalewise.compat import convert as convert
 from scalewise.compat import describe as describe
-from scalewise.contracts import PlainEncoder, Scale
-from scalewise.cost import Macs
 from scalewise.encoders.edsr import EDSR
+from scalewise.encoders.identity import Pixels
 from scalewise.errors import CheckpointError, UnknownModel
-from scalewise.grid import Size
-from scalewise.inference import for_inference, pick_device
-from scalewise.model import Model, SuperResolver
+from scalewise.machine.device import for_inference, pick_device
+from scalewise.models.model import Model
+from scalewise.models.multi_exit import MultiExitModel
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.patches import PatchRouted
-from scalewise.route import Route
 from scalewise.routing.patch import PatchRouter
 from scalewise.upsamplers.fixed import Bicubic
 from scalewise.upsamplers.liif import LIIF
 
 
-class Pixels(PlainEncoder):
-    """No encoder: the features are the pixels. For upsamplers that need none."""
-
-    channels = 3
-    context = 0
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return lr
-
-    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
-        return Macs()
-
-
-def exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...]) -> PatchRouted:
+def exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...]) -> MultiExitModel:
     """Our multi-exit any-scale network (`multiexit/anyscale.py`) with a router of patches of 32 LR pixels."""
     network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels)
-    return PatchRouted(PatchRouter(network.exits, patch=32), network, patch=32)
+    return MultiExitModel(PatchRouter(network.exits, patch=32), network, patch=32)
 
 
-def fast() -> PatchRouted:
+def fast() -> MultiExitModel:
     """64 channels, exits after 1, 3, 6 and 10 blocks; 0.89 M parameters with the router."""
     return exits(64, (1, 3, 6, 10), (4, 4, 4, 5))
 
 
-def quality() -> PatchRouted:
+def quality() -> MultiExitModel:
     """96 channels, exits after 2, 5, 10 and 16 blocks; 2.92 M parameters. `photo` and `pano` are the same network."""
     return exits(96, (2, 5, 10, 16), (4, 4, 5, 6))
 
@@ -83,7 +68,7 @@ def tiny(name: str) -> Callable[[], Any]:
                 raise CheckpointError(f"the weights of {name} are missing here: install scalewise again")
             with safe_open(path, "pt") as file:
                 about = file.metadata()
-        return compat.BUILDERS[about["builder"]](**json.loads(about["arguments"]))
+        return BUILDERS[about["builder"]](**json.loads(about["arguments"]))
 
     return build
 
@@ -191,37 +176,3 @@ def parse_overrides(text: str) -> dict[str, Any]:
         except ValueError:
             settings[key.strip()] = value
     return settings
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network as its weight file describes it: a name of `compat.build.BUILDERS` and that function's arguments."""
-
-    builder: str
-    arguments: Mapping[str, Any]
-
-    @classmethod
-    def pair(
-        cls,
-        encoder: str,
-        upsampler: str,
-        *,
-        of_encoder: Mapping[str, Any] | None = None,
-        of_upsampler: Mapping[str, Any] | None = None,
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
-    ) -> Network:
-        """An encoder and an upsampler by their names in `compat.build`, with their arguments."""
-        parts = {
-            "encoder": {"name": encoder, "arguments": dict(of_encoder or {})},
-            "upsampler": {"name": upsampler, "arguments": dict(of_upsampler or {})},
-        }
-        return cls("super_resolver", parts | {"mean": list(mean), "std": list(std)})
-
-    def build(self) -> nn.Module:
-        """A new one, with first weights."""
-        return compat.BUILDERS[self.builder](**self.arguments)
-
-    def save(self, model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-        """Write a weight file that `load` reads; `about` is its card."""
-        compat.native.write(path, model.state_dict(), self.builder, self.arguments, about, overwrite=True)

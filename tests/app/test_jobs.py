@@ -262,7 +262,7 @@ def test_cancelling_ends_a_job_at_its_next_word(
 
     begun, words = threading.Event(), []
 
-    def endless(upload: Any, facts: Any, wish: Any, folder: Any, limits: Any, progress: Any) -> None:
+    def endless(upload: Any, facts: Any, request: Any, folder: Any, limits: Any, progress: Any) -> None:
         begun.set()
         while True:
             words.append(progress(0.4))
@@ -280,7 +280,7 @@ def test_cancelling_ends_a_job_at_its_next_word(
 def test_the_time_of_a_job_is_limited(server: tuple[httpx.Client, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from scalewise.app import tasks
 
-    def endless(upload: Any, facts: Any, wish: Any, folder: Any, limits: Any, progress: Any) -> None:
+    def endless(upload: Any, facts: Any, request: Any, folder: Any, limits: Any, progress: Any) -> None:
         while True:
             progress(0.4)
 
@@ -298,7 +298,7 @@ def test_hanging_up_cancels(server: tuple[httpx.Client, Any], monkeypatch: pytes
 
     begun = threading.Event()
 
-    def endless(upload: Any, facts: Any, wish: Any, folder: Any, limits: Any, progress: Any) -> None:
+    def endless(upload: Any, facts: Any, request: Any, folder: Any, limits: Any, progress: Any) -> None:
         begun.set()
         while True:
             progress(0.4)
@@ -351,12 +351,12 @@ def test_the_description_is_true(server: tuple[httpx.Client, Any]) -> None:
     told = client.get("/openapi.json").json()
     assert told["info"]["title"] == "scalewise"
     schemas = told["components"]["schemas"]
-    posted = schemas["JobWish"]["properties"]
+    posted = schemas["JobForm"]["properties"]
     assert set(posted) == {
         *("file", "picture", "scale", "size", "long_edge", "budget", "model", "format", "quality", "crop"),
         *("projection", "effort_map", "timeout", "keep"),
     }
-    assert schemas["JobWish"]["additionalProperties"] is False
+    assert schemas["JobForm"]["additionalProperties"] is False
     job = finished(client, small(8))
     assert set(job) == set(schemas["JobAbout"]["properties"])
     stored = client.post("/v1/pictures", files={"file": small(8)}).json()

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from compat.test_files import edsr_state, saved
+from checkpoints.test_files import edsr_state, saved
 from safetensors import safe_open
 
 from scalewise import compat, zoo
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
 from scalewise.errors import CheckpointError, InvalidRequest, UnwritableOutput
 from scalewise.evaluate import evaluate, upscaler_of
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.super_resolver import SuperResolver
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ from scalewise import images
 from scalewise.data import AnyScaleCrops, FixedScaleCrops, Numbered, decode_folder, open_pictures
 from scalewise.data.crops import Samples, detail, random_crop
 from scalewise.errors import DataError
-from scalewise.grid import Frame
-from scalewise.resize import bicubic_base, imresize
+from scalewise.geometry.grid import Frame
+from scalewise.geometry.resize import bicubic_base, imresize
 
 CROPS = AnyScaleCrops(lr_side=16, points=8)
 

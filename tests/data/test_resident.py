@@ -12,8 +12,8 @@ from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import Photo, real_world
 from scalewise.data.resident import DeviceCrops, ErpCrops, Pictures
 from scalewise.errors import DataError
-from scalewise.grid import axis_positions
-from scalewise.resize import imresize
+from scalewise.geometry.grid import axis_positions
+from scalewise.geometry.resize import imresize
 
 CROPS = AnyScaleCrops(lr_side=16, points=16, layout="rows", base=True)
 

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.route import effort_map
 from scalewise.contracts import Encoded, RoutedEncoder
-from scalewise.effort import Budget, Effort
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame
+from scalewise.geometry.grid import Frame
 from scalewise.layers import merge, partition
-from scalewise.model import SuperResolver
-from scalewise.route import effort_map
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.token import Kept, below, lowest, uncertainty_loss
 from scalewise.upsamplers.fixed import DirectShuffle
 
@@ -167,9 +167,9 @@ def test_counts_take_the_lowest_of_what_stayed_and_the_first_of_equals() -> None
 @given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.booleans())
 def test_the_grant_is_within_the_limit_to_a_step_and_grows_with_it(low: float, high: float, deep: bool) -> None:
     net = NETS[deep]
-    full, least = net.macs(SIZE, (2.0, 2.0)).total, net.grant(None, SIZE, (2.0, 2.0), 0, None).macs
+    full, least = net.macs(SIZE, (2.0, 2.0)).total, net.allocate(None, SIZE, (2.0, 2.0), 0, None).macs
     low, high = sorted((low, high))
-    grants = [net.grant(None, SIZE, (2.0, 2.0), least + share * (full - least), None) for share in (low, high)]
+    grants = [net.allocate(None, SIZE, (2.0, 2.0), least + share * (full - least), None) for share in (low, high)]
     assert grants[0].macs <= grants[1].macs <= full
     assert grants[0].effort.keep <= grants[1].effort.keep
     for share, grant in zip((low, high), grants, strict=True):
@@ -188,7 +188,7 @@ def test_floors_are_as_documented() -> None:
         for deep, floor in ((False, 0.887), (True, 0.481)):
             model = SuperResolver(AdaFormer(deep=deep), tail, scales=tail.scales)
             with pytest.raises(BudgetInfeasible) as caught:
-                model.decide(None, (96, 96), (384, 384), Budget.fraction(0.1))
+                model.plan(None, (96, 96), (384, 384), Budget.fraction(0.1))
             assert caught.value.floor == pytest.approx(floor, abs=6e-4)
 
 
@@ -198,17 +198,17 @@ def test_a_budget_is_spent_through_the_front_door(net: AdaFormer, lr: Tensor) ->
     model = SuperResolver(net, tail, scales=tail.scales).eval()
     picture = lr[:1, :, :21, :30]
     for share in (0.85, 0.95, 1.0):
-        plan = model.decide(model.survey(picture, (2.0, 2.0)), (21, 30), (42, 60), Budget.fraction(share))
+        plan = model.plan(model.score(picture, (2.0, 2.0)), (21, 30), (42, 60), Budget.fraction(share))
         with FlopCounterMode(display=False) as counter:
             rendered = model.render(picture, Frame((21, 30)), (0, 0, 21, 30), (42, 60), plan)
         assert rendered.macs.total == plan.macs == counter.get_total_flops() // 2 <= share * plan.macs_full
         again = model.render(picture, Frame((21, 30)), (0, 0, 21, 30), (42, 60), plan)
         assert torch.equal(again.rgb, rendered.rgb)
-    plan = model.decide(None, (21, 30), (42, 60), Budget.native("epsilon", 0.05))
+    plan = model.plan(None, (21, 30), (42, 60), Budget.native("epsilon", 0.05))
     rendered = model.render(picture, Frame((21, 30)), (0, 0, 21, 30), (42, 60), plan)
     assert rendered.macs.total <= plan.macs == plan.macs_full
     with pytest.raises(BudgetInfeasible, match="epsilon"):
-        model.decide(None, (21, 30), (42, 60), Budget.native("epsilon", 1.5))
+        model.plan(None, (21, 30), (42, 60), Budget.native("epsilon", 1.5))
 
 
 def test_confidence_learns_from_the_error_and_nothing_else_does(net: AdaFormer, lr: Tensor) -> None:

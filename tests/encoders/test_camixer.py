@@ -12,14 +12,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.route import effort_map
 from scalewise.contracts import Encoded, RoutedEncoder
-from scalewise.effort import Budget, Effort
 from scalewise.encoders.camixer import BASE, MEDIUM, SMALL, CAMixer, MixerTrunk
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.errors import BudgetInfeasible, CheckpointError, InvalidRequest
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver, pad_to_grid
-from scalewise.route import effort_map
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 from scalewise.routing.window import Allowance, straight_through, top, window_pixels
 from scalewise.upsamplers.fixed import DirectShuffle
 from scalewise.upsamplers.liif import LIIF
@@ -179,7 +179,7 @@ def test_less_budget_never_costs_more_and_nearly_all_of_it_is_used() -> None:
     floor = network.kept_macs((80, 96), 0).total + full - network.macs((80, 96), (2, 2)).total
     for share in torch.linspace(floor / full, 1, 9, dtype=torch.float64).tolist():
         budget = Budget.fraction(min(share + 1e-9, 1.0))
-        plan = model.decide(None, (70, 85), (140, 170), budget)
+        plan = model.plan(None, (70, 85), (140, 170), budget)
         with torch.no_grad():
             rendered = model.render(lr, Frame((70, 85)), (0, 0, 70, 85), (140, 170), plan)
         assert rendered.macs.total == plan.macs <= budget.allowed(full)
@@ -187,13 +187,13 @@ def test_less_budget_never_costs_more_and_nearly_all_of_it_is_used() -> None:
         last = plan.macs
     assert last == full
     with pytest.raises(BudgetInfeasible, match="below the floor"):
-        model.decide(None, (70, 85), (140, 170), Budget.fraction(0.99 * floor / full))
+        model.plan(None, (70, 85), (140, 170), Budget.fraction(0.99 * floor / full))
 
 
 def test_gamma_keeps_what_the_published_rule_expects() -> None:
     network, lr = toy(), torch.rand(2, 3, 48, 64)
     for gamma in (0.0, 0.3, 0.5, 1.0):
-        grant = network.grant(None, (48, 64), (2.0, 2.0), 0.0, gamma)
+        grant = network.allocate(None, (48, 64), (2.0, 2.0), 0.0, gamma)
         encoded = encode(network, lr, grant.effort)
         for i in range(2):
             for decision in encoded.route:
@@ -203,7 +203,7 @@ def test_gamma_keeps_what_the_published_rule_expects() -> None:
                 assert decision.choice[i].sum() == expected
         assert network.macs((48, 64), (2.0, 2.0), encoded.route).total <= grant.macs
     with pytest.raises(BudgetInfeasible, match=r"gamma=1\.5 is out of range"):
-        network.grant(None, (48, 64), (2.0, 2.0), 0.0, 1.5)
+        network.allocate(None, (48, 64), (2.0, 2.0), 0.0, 1.5)
 
 
 def test_the_hardest_windows_are_chosen_and_the_first_of_equals() -> None:

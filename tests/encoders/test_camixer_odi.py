@@ -11,11 +11,11 @@ from encoders.windowed import parameters
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
 from scalewise.encoders.camixer_block import Mixer
 from scalewise.encoders.camixer_odi import CAMixerODI, deformable
-from scalewise.grid import Frame
-from scalewise.projection import latitude_weights
+from scalewise.geometry.grid import Frame
+from scalewise.geometry.projection import latitude_weights
 from scalewise.routing.window import Predictor
 from scalewise.upsamplers.fixed import DirectShuffle
 

@@ -9,7 +9,7 @@ import torch
 from encoders import published
 
 from scalewise import compat
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
 from scalewise.encoders.camixer import CAMixer
 from scalewise.encoders.camixer_block import attend_windows
 from scalewise.encoders.swinir import SwinIR

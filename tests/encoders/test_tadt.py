@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.route import effort_map
 from scalewise.contracts import RoutedEncoder
-from scalewise.effort import Budget, Effort
 from scalewise.encoders.tadt import TADT, MultiScaleTransformer
 from scalewise.encoders.tadt_block import Block, pooled_position_index
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver
-from scalewise.route import effort_map
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.branch import (
     TaskController,
     expected,
@@ -285,7 +285,7 @@ def test_a_budget_is_spent_through_the_front_door(net: TADT, lr: Tensor) -> None
     spent = []
     for share in (0.97, 0.98, 0.99, 1.0):
         with FlopCounterMode(display=False) as counter:
-            plan = model.decide(model.survey(picture, (30 / 13, 47 / 20)), size, out, Budget.fraction(share))
+            plan = model.plan(model.score(picture, (30 / 13, 47 / 20)), size, out, Budget.fraction(share))
             rendered = model.render(picture, Frame(size), (0, 0, *size), out, plan)
         assert rendered.macs.total == plan.macs == counter.get_total_flops() // 2 <= share * plan.macs_full
         spent.append(plan.macs)
@@ -299,15 +299,15 @@ def test_a_budget_is_spent_through_the_front_door(net: TADT, lr: Tensor) -> None
 def test_native_beta_takes_its_share_of_branches_and_0_the_controllers_own(lr: Tensor) -> None:
     net = toy()
     nn.init.zeros_(net.controller.judge.weight)  # nothing is clipped
-    evidence = net.survey(lr[:1], (2.0, 2.0))
+    evidence = net.score(lr[:1], (2.0, 2.0))
     running = {
-        beta: sum(int(d.choice.sum()) for d in net.grant(evidence, (16, 24), (2.0, 2.0), 0, beta).route)
+        beta: sum(int(d.choice.sum()) for d in net.allocate(evidence, (16, 24), (2.0, 2.0), 0, beta).route)
         for beta in (0.0, 0.34, 0.5, 1.0)
     }
     own = float(net.controller.intensity(scales(1)))
     assert running == {0.0: round(6 * own), 0.34: 2, 0.5: 3, 1.0: 6}
     with pytest.raises(BudgetInfeasible, match="beta"):
-        net.grant(evidence, (16, 24), (2.0, 2.0), 0, 1.5)
+        net.allocate(evidence, (16, 24), (2.0, 2.0), 0, 1.5)
 
 
 @settings(max_examples=10)
@@ -315,11 +315,11 @@ def test_native_beta_takes_its_share_of_branches_and_0_the_controllers_own(lr: T
 def test_the_grant_holds_to_a_branch_and_grows_with_the_limit(low: float, high: float, cells: bool, seed: int) -> None:
     net, size, scale = NETS[cells], (16, 24), (2.0, 2.0)
     evidence = torch.randn(32, 2, 3, generator=torch.Generator().manual_seed(seed))
-    full, least = net.macs(size, scale).total, net.grant(evidence, size, scale, 0, None).macs
+    full, least = net.macs(size, scale).total, net.allocate(evidence, size, scale, 0, None).macs
     dearest = max(net.branch_macs(j).total for j in range(3)) * (1 if cells else 6)
     low, high = sorted((low, high))
     limits = [least + share * (full - least) for share in (low, high)]
-    grants = [net.grant(evidence, size, scale, limit, None) for limit in limits]
+    grants = [net.allocate(evidence, size, scale, limit, None) for limit in limits]
     for limit, grant in zip(limits, grants, strict=True):
         assert limit - dearest <= grant.macs <= max(limit, least) + 1e-3
         assert net.macs(size, scale, grant.route).total == grant.macs
@@ -329,7 +329,7 @@ def test_the_grant_holds_to_a_branch_and_grows_with_the_limit(low: float, high: 
 def test_the_floor_is_as_documented() -> None:
     net = TADT()
     evidence = torch.zeros(32, 2, 2)
-    floor = net.grant(evidence, (96, 96), (2.0, 2.0), 0, None).macs / net.macs((96, 96), (2.0, 2.0)).total
+    floor = net.allocate(evidence, (96, 96), (2.0, 2.0), 0, None).macs / net.macs((96, 96), (2.0, 2.0)).total
     assert floor == pytest.approx(0.766, abs=6e-4)
 
 

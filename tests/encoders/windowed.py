@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat
+from scalewise.budget.budget import Effort
 from scalewise.contracts import PlainEncoder
-from scalewise.effort import Effort
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver, pad_to_grid
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 
 MEAN = torch.tensor((0.4488, 0.4371, 0.4040)).view(1, 3, 1, 1)
 

@@ -14,25 +14,26 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from scalewise import calibration, cost
+from scalewise.budget import cost, quality
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import Macs
 from scalewise.cli import app
-from scalewise.cost import Macs
-from scalewise.effort import Budget
+from scalewise.cli.format import reproduced_table
 from scalewise.encoders.carn import CARN
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.errors import BudgetInfeasible, DataError, InvalidRequest, ProtocolMismatch
 from scalewise.evaluate import PROTOCOLS, bicubic, evaluate, fuse, paper_cost, predict, upscaler_of
 from scalewise.evaluate.conventions import camixer_flops, classsr_flops, path_flops
+from scalewise.evaluate.tables import reproduce
 from scalewise.evaluate.upscalers import Prediction, Upscaler
-from scalewise.grid import Frame, Size
-from scalewise.model import SuperResolver
-from scalewise.patch_paths import PatchPaths
-from scalewise.pipeline import Job
-from scalewise.reporting import reproduce, reproduced_table
-from scalewise.resize import imresize
+from scalewise.execution.plan import RunOptions
+from scalewise.geometry.grid import Frame, Size
+from scalewise.geometry.resize import imresize
+from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution
 
-FP32 = Job(dtype="fp32")
+FP32 = RunOptions(dtype="fp32")
 FRAME = Frame((32, 32))
 
 
@@ -77,9 +78,9 @@ class Router(nn.Module):
 
 
 @pytest.fixture
-def model() -> PatchPaths:
+def model() -> PatchwiseModel:
     torch.manual_seed(0)
-    return PatchPaths(Router(), Paths()).eval()
+    return PatchwiseModel(Router(), Paths()).eval()
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -95,7 +96,7 @@ def save(image: Tensor, path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["enaf", "classsr"])
 @pytest.mark.parametrize("dial", ["eta=0.6", "path=1"])
-def test_patches_in_batches_equal_patches_one_by_one(model: PatchPaths, name: str, dial: str) -> None:
+def test_patches_in_batches_equal_patches_one_by_one(model: PatchwiseModel, name: str, dial: str) -> None:
     lr, upscaler = picture(91, 70), upscaler_of(model, Budget.parse(dial), FP32)
 
     def alone(lr: Tensor, size: tuple[int, int], scale: float) -> Prediction:
@@ -111,7 +112,7 @@ def test_patches_in_batches_equal_patches_one_by_one(model: PatchPaths, name: st
         assert together.paths == (0, 6, 0)
 
 
-def test_a_budget_holds_for_the_picture_and_moves_between_its_patches(model: PatchPaths) -> None:
+def test_a_budget_holds_for_the_picture_and_moves_between_its_patches(model: PatchwiseModel) -> None:
     part = predict(upscaler_of(model, Budget.fraction(0.5), FP32), picture(200, 150), (800, 600), 4, PROTOCOLS["enaf"])
     assert 0.48 <= part.macs / part.macs_full <= 0.5
     assert len([count for count in part.paths if count]) > 1
@@ -135,14 +136,14 @@ def test_the_counts_of_the_papers() -> None:
         (CARN(), CascadeTail, 1_154_875_392),
     ):
         network = SuperResolver(encoder, tail(encoder.channels), scales=(4,))
-        plan = network.decide(None, (32, 32), (128, 128), Budget.full())
+        plan = network.plan(None, (32, 32), (128, 128), Budget.full())
         whole = (0, 0, 32, 32)
         assert classsr_flops(lambda: network.render(patch, FRAME, whole, (128, 128), plan).rgb) == expected  # noqa: B023
     found = [camixer_flops(36, (4, 4, 6, 6), 4, gamma) for gamma in (1, 0.5, 0.25, 0)]
     assert [round(flops / 1e6, 1) for flops in found] == [895.3, 653.5, 532.5, 411.6]
 
 
-def test_the_cost_is_the_mean_over_patches(model: PatchPaths, tmp_path: Path) -> None:
+def test_the_cost_is_the_mean_over_patches(model: PatchwiseModel, tmp_path: Path) -> None:
     save(picture(256, 256), tmp_path / "a.png")  # 2 × 2 patches
     save(picture(500, 380, 1), tmp_path / "b.png")  # 4 × 3
     upscaler = upscaler_of(model, Budget.native("eta", 0.6), FP32)
@@ -164,7 +165,7 @@ def test_the_cost_is_the_mean_over_patches(model: PatchPaths, tmp_path: Path) ->
         paper_cost(upscaler, whole, "classsr")
 
 
-def test_published_rows_are_measured_at_their_dials(model: PatchPaths, tmp_path: Path) -> None:
+def test_published_rows_are_measured_at_their_dials(model: PatchwiseModel, tmp_path: Path) -> None:
     save(picture(256, 256), tmp_path / "B100/a.png")
 
     def models(method: str, dial: str) -> Upscaler | None:
@@ -200,15 +201,15 @@ def test_a_curve_is_kept_beside_the_weights(tmp_path: Path) -> None:
             raise BudgetInfeasible("below the floor", 0.5)
         return budget.value, 30 + budget.value, 1.0
 
-    assert calibration.kept(weights) == []
+    assert quality.kept(weights) == []
     for scale in (4, 2, 4):
-        found = calibration.measure(run, (0.25, 0.5, 1.0), scale=scale, protocol="enaf", data="d")
+        found = quality.measure(run, (0.25, 0.5, 1.0), scale=scale, protocol="enaf", data="d")
         assert [point.budget for point in found.points] == [0.5, 1.0]
-        curves = calibration.joined(calibration.kept(weights), found)
-        calibration.beside(weights).write_text(json.dumps(curves))
-    assert [curve.scale for curve in calibration.kept(weights)] == [2, 4]
+        curves = quality.joined(quality.kept(weights), found)
+        quality.beside(weights).write_text(json.dumps(curves))
+    assert [curve.scale for curve in quality.kept(weights)] == [2, 4]
     with pytest.raises(InvalidRequest):
-        calibration.measure(run, (0.1, 0.2), scale=4, protocol="enaf", data="d")
-    calibration.beside(weights).write_text("[1]")
+        quality.measure(run, (0.1, 0.2), scale=4, protocol="enaf", data="d")
+    quality.beside(weights).write_text("[1]")
     with pytest.raises(DataError, match="holds no calibration"):
-        calibration.kept(weights)
+        quality.kept(weights)

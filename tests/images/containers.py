@@ -17,8 +17,8 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from scalewise import images
-from scalewise.images.metadata import photoshop_block
-from scalewise.images.tiff import Book
+from scalewise.images.metadata.metadata import photoshop_block
+from scalewise.images.metadata.tiff import Book
 
 HEIGHT, WIDTH = 12, 10
 XMP = (

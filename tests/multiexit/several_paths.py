@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 
 FIVE = "mean, deviation, y[0, 0, 0, 0], y[0, 1, 17, 23], y[0, 2, -1, -1]"
 

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat
-from scalewise.compat import native
-from scalewise.compat.build import patch_exits
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.checkpoints import native
+from scalewise.checkpoints.build import patch_exits
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Box, Frame
-from scalewise.model import Rendered
+from scalewise.geometry.grid import Box, Frame
+from scalewise.geometry.tiling import plan_tiles
+from scalewise.models.early_exit import EarlyExitModel, going_on
+from scalewise.models.model import Rendered
 from scalewise.multiexit.ape import APE, capacity_loss
-from scalewise.patch_exits import PatchExits, going_on
 from scalewise.pipeline import upscale
-from scalewise.tiling import plan as plan_tiles
 from scalewise.upsamplers.fixed import PixelShuffle
 
 SIZE, OUT = (27, 34), (54, 68)
@@ -30,12 +30,12 @@ WHOLE: Box = (0, 0, *SIZE)
 
 
 @pytest.fixture(scope="module")
-def model() -> PatchExits:
+def model() -> EarlyExitModel:
     """Eight-pixel patches; a regressor that has opinions."""
     torch.manual_seed(0)
     network = APE(8, 8, interval=2, scale=2, res_scale=1.0)
     torch.nn.init.normal_(network.regressor.weight, std=0.05)
-    return PatchExits(network, patch=8, step=7).eval()
+    return EarlyExitModel(network, patch=8, step=7).eval()
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +44,18 @@ def lr() -> Tensor:
     return (torch.rand(1, 3, *SIZE, generator=generator) - 0.5) * torch.linspace(0, 1, SIZE[1]) + 0.5
 
 
-def network_of(model: PatchExits) -> APE:
+def network_of(model: EarlyExitModel) -> APE:
     assert isinstance(model.network, APE)
     return model.network
 
 
-def render(model: PatchExits, lr: Tensor, budget: Budget, core: Box = WHOLE, source: Box = WHOLE) -> Rendered:
+def render(model: EarlyExitModel, lr: Tensor, budget: Budget, core: Box = WHOLE, source: Box = WHOLE) -> Rendered:
     y0, x0, y1, x1 = source
-    plan = model.decide(None, SIZE, OUT, budget)
+    plan = model.plan(None, SIZE, OUT, budget)
     return model.render(lr[..., y0:y1, x0:x1], Frame(SIZE, (y0, x0)), core, OUT, plan)
 
 
-def middle_threshold(model: PatchExits, lr: Tensor) -> float:
+def middle_threshold(model: EarlyExitModel, lr: Tensor) -> float:
     """One that some patches reach early, and some never."""
     patches = torch.cat([lr[..., y : y + 8, x : x + 8] for y in (0, 9, 18) for x in (0, 9, 18, 26)])
     with torch.no_grad():
@@ -63,7 +63,7 @@ def middle_threshold(model: PatchExits, lr: Tensor) -> float:
 
 
 @torch.no_grad()
-def test_leaving_at_an_exit_equals_taking_it(model: PatchExits) -> None:
+def test_leaving_at_an_exit_equals_taking_it(model: EarlyExitModel) -> None:
     network, patches = network_of(model), torch.rand(10, 3, 8, 8)
     pictures, capacities = network(patches)
     exits = torch.randint(0, 4, (10,), generator=torch.Generator().manual_seed(2))
@@ -83,7 +83,7 @@ def test_leaving_at_an_exit_equals_taking_it(model: PatchExits) -> None:
 
 
 @torch.no_grad()
-def test_by_threshold_a_patch_leaves_at_the_first_exit_that_reaches_it(model: PatchExits, lr: Tensor) -> None:
+def test_by_threshold_a_patch_leaves_at_the_first_exit_that_reaches_it(model: EarlyExitModel, lr: Tensor) -> None:
     threshold = middle_threshold(model, lr)
     patches = torch.cat([lr[..., 3:11, x : x + 8] for x in range(0, 26, 5)])
     capacities = torch.stack(network_of(model)(patches)[1][:-1])
@@ -99,11 +99,11 @@ def test_by_threshold_a_patch_leaves_at_the_first_exit_that_reaches_it(model: Pa
 
 
 @torch.no_grad()
-def test_macs_are_what_ran_and_the_budget_holds(model: PatchExits, lr: Tensor) -> None:
+def test_macs_are_what_ran_and_the_budget_holds(model: EarlyExitModel, lr: Tensor) -> None:
     spent = []
     budgets = [Budget.fraction(share) for share in (0.55, 0.7, 0.8, 0.9, 1.0)]
     for budget in budgets:
-        plan = model.decide(model.survey(lr, (2.0, 2.0)), SIZE, OUT, budget)
+        plan = model.plan(model.score(lr, (2.0, 2.0)), SIZE, OUT, budget)
         with FlopCounterMode(display=False) as counter:
             rendered = render(model, lr, budget)
         assert rendered.macs.total == plan.macs == counter.get_total_flops() // 2
@@ -113,18 +113,18 @@ def test_macs_are_what_ran_and_the_budget_holds(model: PatchExits, lr: Tensor) -
         spent.append(plan.macs)
     assert spent == sorted(spent) and spent[-1] == plan.macs_full and len(set(spent)) == len(spent)
     with pytest.raises(BudgetInfeasible, match="floor") as caught:
-        model.decide(None, SIZE, OUT, Budget.fraction(0.05))
+        model.plan(None, SIZE, OUT, Budget.fraction(0.05))
     assert caught.value.floor is not None and 0.2 < caught.value.floor < 0.55
     threshold = Budget.native("threshold", middle_threshold(model, lr))
-    assert render(model, lr, threshold).macs.total < model.decide(None, SIZE, OUT, threshold).macs
+    assert render(model, lr, threshold).macs.total < model.plan(None, SIZE, OUT, threshold).macs
     assert render(model, lr, Budget.native("threshold", 1.0)).macs.total == plan.macs_full
 
 
 @torch.no_grad()
-def test_a_budget_keeps_those_with_most_to_gain(model: PatchExits, lr: Tensor) -> None:
+def test_a_budget_keeps_those_with_most_to_gain(model: EarlyExitModel, lr: Tensor) -> None:
     patches = torch.cat([lr[..., 3:11, x : x + 8] for x in range(0, 26, 3)])
     n = len(patches)
-    plan = model.decide(None, SIZE, OUT, Budget.fraction(0.75))
+    plan = model.plan(None, SIZE, OUT, Budget.fraction(0.75))
     assert 0 < plan.effort.keep < 1
     _, exits = network_of(model).run_while(patches, model._rule(plan.effort, n))
     assert [int((exits > path).sum()) for path in range(3)] == [
@@ -135,7 +135,7 @@ def test_a_budget_keeps_those_with_most_to_gain(model: PatchExits, lr: Tensor) -
 
 
 @torch.no_grad()
-def test_by_threshold_tiles_equal_the_whole_image(model: PatchExits, lr: Tensor) -> None:
+def test_by_threshold_tiles_equal_the_whole_image(model: EarlyExitModel, lr: Tensor) -> None:
     budget = Budget.native("threshold", middle_threshold(model, lr))
     whole = render(model, lr, budget)
     context = model.context or 0
@@ -147,7 +147,7 @@ def test_by_threshold_tiles_equal_the_whole_image(model: PatchExits, lr: Tensor)
 
 @torch.no_grad()
 @pytest.mark.parametrize("tile", [None, 14])
-def test_the_pipeline_runs_it_and_maps_where_patches_left(model: PatchExits, lr: Tensor, tile: int | None) -> None:
+def test_the_pipeline_runs_it_and_maps_where_patches_left(model: EarlyExitModel, lr: Tensor, tile: int | None) -> None:
     picture = (lr[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255).astype(np.uint8)
     for budget in ("75%", f"threshold={middle_threshold(model, lr)}"):
         result = upscale(picture, scale=2, budget=budget, model=model, tile=tile)
@@ -171,7 +171,7 @@ def test_a_file_builds_it_again(tmp_path: Path) -> None:
     path = tmp_path / "ape.safetensors"
     native.write(path, model.state_dict(), "patch_exits", arguments, {})
     again = compat.load(path).model
-    assert isinstance(again, PatchExits) and (again.patch, again.step, again.network.paths) == (8, 7, 2)
+    assert isinstance(again, EarlyExitModel) and (again.patch, again.step, again.network.paths) == (8, 7, 2)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
@@ -186,7 +186,7 @@ def test_the_loss_on_worked_numbers() -> None:
     assert float(capacity_loss(pictures, capacities, hr, shave=2)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_training_reaches_every_parameter(model: PatchExits) -> None:
+def test_training_reaches_every_parameter(model: EarlyExitModel) -> None:
     pictures, capacities = network_of(model)(torch.rand(2, 3, 12, 12))
     capacity_loss(pictures, capacities, torch.rand(2, 3, 24, 24), shave=2).backward()
     for name, parameter in model.named_parameters():
@@ -195,7 +195,7 @@ def test_training_reaches_every_parameter(model: PatchExits) -> None:
 
 
 @torch.no_grad()
-def test_bf16_is_finite_and_close(model: PatchExits, lr: Tensor) -> None:
+def test_bf16_is_finite_and_close(model: EarlyExitModel, lr: Tensor) -> None:
     exact = render(model, lr, Budget.full()).rgb
     with torch.autocast("cpu", torch.bfloat16):
         rough = render(model, lr, Budget.full()).rgb

@@ -13,14 +13,14 @@ from multiexit.several_paths import check_five, check_macs_are_counted, check_to
 from torch import Tensor
 
 from scalewise import compat
-from scalewise.compat.build import arm
+from scalewise.checkpoints.build import arm
 from scalewise.errors import CheckpointError, InvalidRequest
 from scalewise.evaluate.conventions import path_flops
-from scalewise.model import SuperResolver
+from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.enaf import FSRCNNExits
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import EdgeRouter, edges_of
 
 BACKBONES = {
@@ -136,7 +136,7 @@ CARN_NUMBERS = (
 def test_published_weights_give_the_published_numbers(shared: Path, name: str, numbers: tuple[str, ...]) -> None:
     """Its costs are what ClassSR's convention counts, to the unit."""
     model = compat.load(shared / "weights" / f"arm-{name}.pth").model
-    assert isinstance(model, PatchPaths) and isinstance(model.router, EdgeRouter)
+    assert isinstance(model, PatchwiseModel) and isinstance(model.router, EdgeRouter)
     for path, expected in enumerate(numbers, 1):
         check_five(model.network.run(waves(), torch.tensor([path])), expected)
     assert model.router.centres.shape == (4, 30)
@@ -154,7 +154,7 @@ PUBLISHED_FLOPS = {
 def test_published_flops(name: Any) -> None:
     widths = (16, 36, 56) if name == "fsrcnn" else (36, 52, 64)
     with torch.device("meta"):
-        model = PatchPaths(EdgeRouter(), ARM(Backbone(name, widths[-1]), widths))
+        model = PatchwiseModel(EdgeRouter(), ARM(Backbone(name, widths[-1]), widths))
     assert path_flops(model.to_empty(device="cpu")) == PUBLISHED_FLOPS[name]
 
 
@@ -181,7 +181,7 @@ def save(folder: Path, name: str = "toy") -> tuple[Path, ARM]:
 def test_weights_with_their_table_are_arm_and_without_it_plain(tmp_path: Path) -> None:
     path, network = save(tmp_path)
     model: Any = compat.load(path, widths=[4, 8, 12]).model
-    assert isinstance(model, PatchPaths) and isinstance(model.router, EdgeRouter) and isinstance(model.network, ARM)
+    assert isinstance(model, PatchwiseModel) and isinstance(model.router, EdgeRouter) and isinstance(model.network, ARM)
     assert model.router.costs == (0.0, 1.0, 2.0, 4.0)
     patches, choice = torch.rand(4, 3, 8, 8), torch.arange(4)
     assert torch.equal(model.network.run(patches, choice), network.eval().run(patches, choice))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
 from scalewise.encoders.camixer import BASE
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Frame
+from scalewise.geometry.grid import Frame
 from scalewise.multiexit.camixer_paths import CAMixerPaths
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from scalewise import compat
 from scalewise.errors import CheckpointError
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.classsr import ClassSR, average_loss, class_loss
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import ClassRouter, PatchEstimator
 
 BACKBONES = {
@@ -87,7 +87,7 @@ def test_a_file_of_the_published_format(shared: Path, tmp_path: Path) -> None:
     folder = shared / "golden" / "classsr_fsrcnn"
     loaded = compat.load(folder / "weights.pth")
     model: Any = loaded.model
-    assert isinstance(model, PatchPaths) and isinstance(model.router, ClassRouter)
+    assert isinstance(model, PatchwiseModel) and isinstance(model.router, ClassRouter)
     assert model.router.costs == (141.0, 304.0, 468.0)
     case = load_file(folder / "cases.safetensors")
     choice = model.router.native(model.router.estimator(case["eval.in.x"]).T.unsqueeze(-1).double(), 0.0)

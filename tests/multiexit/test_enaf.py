@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat, pipeline
-from scalewise.compat.build import enaf
+from scalewise.checkpoints.build import enaf
 from scalewise.errors import CheckpointError, InvalidRequest
 from scalewise.evaluate.conventions import path_flops
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.enaf import (
     CARNExits,
     ExitNetwork,
@@ -27,7 +28,6 @@ from scalewise.multiexit.enaf import (
     exit_loss,
     patch_psnr,
 )
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import ENAF_COSTS, ENAFRouter, PatchEstimator, edges_of
 
 NETWORKS = {
@@ -219,7 +219,7 @@ def test_costs_as_the_paper_counts_them(name: str) -> None:
     """Within the bias and activations that its tool adds: 0.75%, and less than 0.1% for the whole FSRCNN."""
     build: Any = {"fsrcnn": FSRCNNExits, "carn": CARNExits, "srresnet": SRResNetExits}[name]
     with torch.device("meta"):
-        model = PatchPaths(ENAFRouter(ENAF_COSTS[name]), build())
+        model = PatchwiseModel(ENAFRouter(ENAF_COSTS[name]), build())
     found = path_flops(model.to_empty(device="cpu"))
     for counted, printed in zip(found[1:], ENAF_COSTS[name][1:], strict=True):
         assert 0.992 * printed < counted / 1e6 <= printed * 1.00001

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from scalewise import compat
-from scalewise.compat.files import read
-from scalewise.effort import Effort
-from scalewise.grid import Frame
+from scalewise.budget.budget import Effort
+from scalewise.budget.route import Route
+from scalewise.checkpoints.files import read
+from scalewise.geometry.grid import Frame
 from scalewise.layers import merge, partition
-from scalewise.model import pad_to_grid
-from scalewise.route import Route
+from scalewise.models.super_resolver import pad_to_grid
 
 RANGE = 255.0
 OURS = {

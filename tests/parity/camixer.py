@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from scalewise import compat
+from scalewise.budget.budget import Effort
 from scalewise.contracts import Encoded
-from scalewise.effort import Effort
 from scalewise.encoders.camixer_odi import LatitudeConvolution
-from scalewise.grid import Frame
-from scalewise.model import SuperResolver, pad_to_grid
+from scalewise.geometry.grid import Frame
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 
 Case = Mapping[str, Any]
 Outputs = dict[str, Tensor]

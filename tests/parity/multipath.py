@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from scalewise import compat
+from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.patchwise import fuse
-from scalewise.metrics import eight_bit
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.classsr import average_loss, class_loss
 from scalewise.multiexit.enaf import estimator_loss, exit_loss, patch_psnr
 from scalewise.multiexit.paths import Backbone
-from scalewise.patch_paths import PatchPaths
 from scalewise.routing.estimator import EdgeRouter, edges_of
 
 Case = Mapping[str, Any]
@@ -46,7 +46,7 @@ def load(folder: Path, meta: Mapping[str, Any], inputs: Mapping[str, Tensor]) ->
     if "hmap_x" in inputs:
         router.centres.copy_(inputs["hmap_x"])
         router.expected.copy_(inputs["hmap_y_mean"])
-    return PatchPaths(router, network).eval()
+    return PatchwiseModel(router, network).eval()
 
 
 def outputs(model: Any, case: Case, inputs: Mapping[str, Tensor]) -> Outputs:

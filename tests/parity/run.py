@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 from parity import adaformer, camixer, multipath
 
 from scalewise import compat
+from scalewise.budget.budget import Effort
 from scalewise.compat.official import meta_sr
-from scalewise.effort import Effort
 from scalewise.errors import ScalewiseError
-from scalewise.grid import Frame, Query, rectangle
-from scalewise.model import SuperResolver, pad_to_grid
+from scalewise.geometry.grid import Frame, Query, rectangle
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 
 Case = Mapping[str, Any]
 Outputs = dict[str, Tensor]

@@ -19,11 +19,12 @@ from training import toy
 from training.toy import PLAN, STAGE, TOY, acting, waves
 
 from scalewise import zoo
+from scalewise.checkpoints.spec import Network
 from scalewise.data import FixedScaleCrops
 from scalewise.errors import DataError, InvalidRequest, TrainingError, UnwritableOutput
 from scalewise.training import state as states
 from scalewise.training.engine import Trained, train
-from scalewise.training.losses import squared
+from scalewise.training.losses.pixel import squared
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -196,7 +197,7 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         train(replace(TOY, seed=5), waves(), tmp_path, again)
     with pytest.raises(TrainingError, match="does not reach"):
         train(TOY.shortened(2), waves(), tmp_path, again)
-    wider = zoo.Network.pair("edsr", "liif", of_encoder={"channels": 5, "blocks": 1}, of_upsampler={"hidden": [8]})
+    wider = Network.pair("edsr", "liif", of_encoder={"channels": 5, "blocks": 1}, of_upsampler={"hidden": [8]})
     with pytest.raises(TrainingError, match="does not fit the recipe's network"):
         train(replace(TOY, network=wider), waves(), tmp_path, again)
     (tmp_path / "last.ckpt").write_bytes(b"PK damaged")
@@ -217,9 +218,7 @@ def test_the_weight_file_says_how_it_was_made(tmp_path: Path) -> None:
 
 
 def test_fixed_scales_and_bf16_train(tmp_path: Path) -> None:
-    network = zoo.Network.pair(
-        "edsr", "pixel_shuffle", of_encoder={"channels": 4, "blocks": 1}, of_upsampler={"scale": 2}
-    )
+    network = Network.pair("edsr", "pixel_shuffle", of_encoder={"channels": 4, "blocks": 1}, of_upsampler={"scale": 2})
     stage = replace(STAGE, samples=FixedScaleCrops(scale=2, lr_side=8), steps=30, batch=2)
     done = train(
         replace(TOY, network=network, stages=(stage,)), waves(), tmp_path, replace(PLAN, dtype="bf16", log_every=10)

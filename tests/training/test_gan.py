@@ -15,9 +15,10 @@ from training.toy import CROPS, PLAN, STAGE, TOY, waves
 from scalewise.data.degradations import real_world, unsharp
 from scalewise.errors import InvalidRequest, TrainingError
 from scalewise.recipes import find
+from scalewise.training.adversarial import Adversarial
 from scalewise.training.engine import train
-from scalewise.training.gan import Adversarial, UNetDiscriminator
-from scalewise.training.perceptual import VGG19, WEIGHTS
+from scalewise.training.gan import UNetDiscriminator
+from scalewise.training.losses.perceptual import VGG19, WEIGHTS
 
 WIDTHS = (2, 3, 4, 4, 4)
 SEEN = replace(CROPS, lr_side=16, points=16, scales=(1.0, 2.0), layout="window", target=unsharp)

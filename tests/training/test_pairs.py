@@ -13,8 +13,8 @@ from training.toy import PLAN, waves
 
 from scalewise import zoo
 from scalewise.data import AnyScaleCrops
-from scalewise.grid import Frame, rectangle
-from scalewise.model import SuperResolver
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.pairs import ENCODERS, UPSAMPLERS, tiny_pair
 from scalewise.training.engine import train

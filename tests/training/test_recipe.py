@@ -10,13 +10,14 @@ import pytest
 import torch
 from training.toy import PLAN, TOY, waves
 
-from scalewise import zoo
+from scalewise.checkpoints.spec import Network
 from scalewise.errors import InvalidRequest, TrainingError
-from scalewise.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.pairs import PAIRS
 from scalewise.training.engine import train
-from scalewise.training.recipe import Stage, Theirs, constant, cosine, halved, one_cycle
+from scalewise.training.recipe import CustomModel
+from scalewise.training.stage import Stage, constant, cosine, halved, one_cycle
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -46,7 +47,7 @@ def test_every_recipe_builds_and_has_a_tiny_sibling(name: str) -> None:
     recipe = find(name)
     assert recipe.name == name and recipe.source and recipe.summary and recipe.steps > 0
     assert name.endswith("-tiny") or f"{name}-tiny" in RECIPES or recipe in PAIRS  # of pairs: test_pairs.py
-    assert isinstance(recipe.network, zoo.Network)
+    assert isinstance(recipe.network, Network)
     with torch.device("meta"):
         model = recipe.network.build()
     for stage in recipe.stages:
@@ -62,7 +63,7 @@ def test_names_steps_and_seeds_are_asked_for() -> None:
 
 EXAMPLE = """
 from scalewise.upsamplers.liif import LIIF
-from scalewise.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.encoders.edsr import EDSR
 
 def build():
@@ -77,7 +78,7 @@ def test_a_model_of_ones_own_is_named_by_its_function(tmp_path: Path, monkeypatc
     (tmp_path / "theirs_here.py").write_text(EXAMPLE)
     monkeypatch.chdir(tmp_path)
     for target in ("theirs_here:build", str(tmp_path / "theirs_here.py") + ":build"):
-        assert isinstance(Theirs(target).build(), SuperResolver)
+        assert isinstance(CustomModel(target).build(), SuperResolver)
     wrong = {
         "theirs_here:none": "has no 'none'",
         "theirs_here:number": "gave int",
@@ -87,7 +88,7 @@ def test_a_model_of_ones_own_is_named_by_its_function(tmp_path: Path, monkeypatc
     }
     for target, words in wrong.items():
         with pytest.raises(InvalidRequest, match=words):
-            Theirs(target).build()
+            CustomModel(target).build()
 
 
 def test_the_encoder_of_the_documentation_trains(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_the_encoder_of_the_documentation_trains(tmp_path: Path) -> None:
     assert len(code.strip().splitlines()) <= 30
     path = tmp_path / "mine.py"
     path.write_text(code)
-    own = replace(TOY, network=Theirs(f"{path}:build"), stages=(replace(TOY.stages[0], steps=2),))
+    own = replace(TOY, network=CustomModel(f"{path}:build"), stages=(replace(TOY.stages[0], steps=2),))
     done = train(own, waves(), tmp_path / "out", PLAN)
     assert done.reason == "done" and isinstance(done.model, SuperResolver)
     size = (40, 40)

@@ -18,27 +18,28 @@ from training.toy import PLAN, waves
 from scalewise import zoo
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.encoders.camixer_odi import CAMixerODI
-from scalewise.grid import Frame, rectangle
-from scalewise.metrics import ws_l1
-from scalewise.model import SuperResolver
-from scalewise.projection import tangent_positions
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.geometry.projection import tangent_positions
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.arm import ARM_FSRCNN_TINY
 from scalewise.recipes.camixer import CAMIXER_ODI_TINY, CAMIXER_TINY
 from scalewise.recipes.classsr import CLASSSR_FSRCNN_TINY
 from scalewise.recipes.enaf import ENAF_FSRCNN_TINY
-from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
 from scalewise.training.edge_table import EdgeTable
 from scalewise.training.engine import train
-from scalewise.training.exits import divided_l1
-from scalewise.training.recipe import Batch, Moment, Recipe
+from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
+from scalewise.training.losses.exits import divided_l1
+from scalewise.training.losses.pixel import ws_l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Batch, StepContext
 
 METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")
 TINY = [name for name in RECIPES if name.split("-")[0] in METHODS and name.endswith("-tiny")]
 
 
-def moment() -> Moment:
-    return Moment(0, 1, torch.Generator().manual_seed(3))
+def moment() -> StepContext:
+    return StepContext(0, 1, torch.Generator().manual_seed(3))
 
 
 def built(recipe: Recipe) -> nn.Module:

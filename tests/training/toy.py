@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
-from scalewise.training.engine import Plan, train
-from scalewise.training.losses import l1
-from scalewise.training.recipe import Batch, Moment, Recipe, Stage, cosine
-from scalewise.training.way import Way
-from scalewise.zoo import Network
+from scalewise.training.engine import TrainOptions, train
+from scalewise.training.losses.pixel import l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Batch, Stage, StepContext, cosine
+from scalewise.training.task import StageTask
 
 NETWORK = Network.pair(
     "edsr", "liif", of_encoder={"channels": 4, "blocks": 1}, of_upsampler={"hidden": [8]}
@@ -26,7 +27,7 @@ NETWORK = Network.pair(
 CROPS = AnyScaleCrops(lr_side=8, points=4, scales=(1.0, 3.0))
 STAGE = Stage("l1", 6, CROPS, l1, batch=4, learning_rate=1e-2, schedule=cosine, warmup=2, ema=0.9)
 TOY = Recipe("toy", NETWORK, (STAGE, replace(STAGE, name="finish", steps=3)), source="tests")
-PLAN = Plan(save_every=2, workers=0, dtype="fp32", quiet=True)
+PLAN = TrainOptions(save_every=2, workers=0, dtype="fp32", quiet=True)
 
 
 def waves(count: int = 2, side: int = 40) -> list[Tensor]:
@@ -47,7 +48,7 @@ class At:
     step: int
     act: Callable[[], object]
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
         if moment.step == self.step:
             self.act()
         return l1(model, batch, moment)
@@ -59,7 +60,7 @@ def acting(step: int, act: Callable[[], object], recipe: Recipe = TOY) -> Recipe
     return replace(recipe, stages=(replace(first, loss=At(step, act)), *others))
 
 
-class Watched(Way):
+class Watched(StageTask):
     """Keeps the gradient that the optimizer gets."""
 
     def checked(self, optimizer: torch.optim.Optimizer) -> None:

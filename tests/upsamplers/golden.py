@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from scalewise.budget.budget import Effort
 from scalewise.compat.geometry import PublishedGeometry as PublishedGeometry
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query
+from scalewise.geometry.grid import Frame, Query
 from scalewise.upsamplers.corners import Geometry
 
 State = dict[str, Tensor]

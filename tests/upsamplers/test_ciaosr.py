@@ -7,7 +7,7 @@ import torch
 from upsamplers import literal
 
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Frame, rectangle
+from scalewise.geometry.grid import Frame, rectangle
 from scalewise.upsamplers import ciaosr, corners
 from scalewise.upsamplers.ciaosr import CiaoSR, CrossScaleAttention
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from upsamplers import literal
 
 from scalewise.compat.geometry import PublishedGeometry
-from scalewise.grid import Frame, Query, rectangle
+from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.upsamplers.corners import EXACT, MLP, as_convolution, bilinear, in_bands, sides, to_rows
 
 

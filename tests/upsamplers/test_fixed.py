@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import UnsupportedScale
-from scalewise.grid import Frame, Query, rectangle
-from scalewise.model import SuperResolver
-from scalewise.resize import imresize
+from scalewise.geometry.grid import Frame, Query, rectangle
+from scalewise.geometry.resize import imresize
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.fixed import (
     Bicubic,
     CascadeTail,

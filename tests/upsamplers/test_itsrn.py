@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, rectangle
+from scalewise.budget.budget import Effort
+from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.upsamplers import itsrn
 from scalewise.upsamplers.corners import sides
 from scalewise.upsamplers.itsrn import ITSRN, repeated_offsets

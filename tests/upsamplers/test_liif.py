@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from scalewise.effort import Effort
-from scalewise.grid import Frame, rectangle
+from scalewise.budget.budget import Effort
+from scalewise.geometry.grid import Frame, rectangle
 from scalewise.upsamplers.liif import LIIF
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, rectangle
+from scalewise.budget.budget import Effort
+from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.upsamplers.lte import LTE
 
 

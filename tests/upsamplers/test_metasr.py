@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
 from scalewise.errors import UnsupportedScale
-from scalewise.grid import Frame, output_size, rectangle
+from scalewise.geometry.grid import Frame, output_size, rectangle
 from scalewise.upsamplers.metasr import MetaSR
 
 

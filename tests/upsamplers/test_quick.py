@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, rectangle
+from scalewise.budget.budget import Effort
+from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.liif import LIIF
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from upsamplers import literal
 
+from scalewise.budget.budget import Effort
 from scalewise.contracts import Upsampler
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, output_box, rectangle
+from scalewise.geometry.grid import Frame, Query, output_box, rectangle
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF

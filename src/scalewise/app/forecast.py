@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from scalewise import images, pipeline, zoo
-from scalewise.app.tasks import Facts, Wish, box_of, check, suffix_of
+from scalewise.app.tasks import Facts, JobRequest, box_of, check, suffix_of
 from scalewise.app.worker import Limits
-from scalewise.calibration import Calibration
-from scalewise.effort import Budget
-from scalewise.grid import Frame, Size
+from scalewise.budget.budget import Budget
+from scalewise.budget.quality import Calibration
+from scalewise.geometry.grid import Frame, Size
 
 PROBE = 128  # pixels a side of the picture that the machine's speed is first read from
 SECONDS_PER_PIXEL = 1.2e-7  # writing and previewing an output pixel
@@ -62,18 +62,18 @@ class Speeds:
                 self._known[model] = before + LEARNED * (seconds / macs - before)
 
 
-def forecast(facts: Facts, wish: Wish, limits: Limits, speeds: Speeds) -> Forecast:
+def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) -> Forecast:
     """Raises Refused for what the job would be refused for."""
-    out, budget, box = check(facts, wish, limits), Budget.parse(wish.budget), box_of(wish, facts.size)
-    loaded, size = zoo.load(wish.model), facts.size
+    out, budget, box = check(facts, request, limits), Budget.parse(request.budget), box_of(request, facts.size)
+    loaded, size = zoo.load(request.model), facts.size
     whole = loaded.model.full_macs(Frame(size), size, (0, 0, *size), out)
     area = out[0] * out[1]
     if box is not None:
         part = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
         whole, area = round(whole * part), round(area * part)
-    suffix = suffix_of(facts, wish)
+    suffix = suffix_of(facts, request)
     pages = facts.pages if box is None and suffix in (".tif", ".gif", ".webp") else 1
-    rate, writing = speeds.of(wish.model), area * SECONDS_PER_PIXEL
+    rate, writing = speeds.of(request.model), area * SECONDS_PER_PIXEL
     if budget.kind == "seconds":  # as much as fits, and no more than there is
         share = min(1.0, max(0.0, budget.value / pages - writing) / max(whole * rate, 1e-12))
     else:

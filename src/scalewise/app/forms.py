@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scalewise.app.problems import Refused
 
 
-class Wished(BaseModel):
+class UpscaleFields(BaseModel):
     """How large, and how. One of scale, size and long_edge; without any the factor is 2."""
 
     model_config = ConfigDict(extra="forbid")
@@ -32,24 +32,24 @@ class Wished(BaseModel):
     effort_map: bool = Field(False, description="also draw where the work went")
 
 
-class JobWish(Wished):
+class JobForm(UpscaleFields):
     file: UploadFile | None = Field(None, description="the picture")
     picture: str | None = Field(None, max_length=100, description="instead of a file: the id of a stored picture")
     timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which the job ends with status 504")
     keep: bool = Field(False, description="go on when the client is gone")
 
 
-class UpscaleWish(Wished):
+class UpscaleForm(UpscaleFields):
     file: UploadFile = Field(description="the picture")
     timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which it ends with status 504")
 
 
-class ForecastWish(Wished):
+class ForecastForm(UpscaleFields):
     file: UploadFile | None = Field(None, description="the picture")
     picture: str | None = Field(None, max_length=100, description="instead of a file: the id of a stored picture")
 
 
-class PictureWish(BaseModel):
+class PictureForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file: UploadFile = Field(description="the picture")
@@ -119,19 +119,19 @@ class Part(BaseModel):
     width: int = Field(4096, ge=1, le=8192)
 
 
-def asked_of(wish: Wished) -> Any:
-    """The form's fields as `tasks.Wish`."""
-    from scalewise.app.tasks import Wish
+def asked_of(request: UpscaleFields) -> Any:
+    """The form's fields as `tasks.JobRequest`."""
+    from scalewise.app.tasks import JobRequest
 
     crop = None
-    if wish.crop is not None:
-        match = re.fullmatch(r"\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*", wish.crop)
+    if request.crop is not None:
+        match = re.fullmatch(r"\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*,\s*(\d{1,7})\s*", request.crop)
         if match is None:
-            raise Refused(422, f"crop {wish.crop[:40]!r} is not a box: write x,y,width,height", "crop")
+            raise Refused(422, f"crop {request.crop[:40]!r} is not a box: write x,y,width,height", "crop")
         x, y, width, height = (int(part) for part in match.groups())
         crop = (x, y, width, height)
-    named = wish.model_dump(include={"scale", "size", "long_edge", "budget", "model", "quality", "projection"})
-    return Wish(**named, format=wish.format or None, crop=crop, effort_map=wish.effort_map)
+    named = request.model_dump(include={"scale", "size", "long_edge", "budget", "model", "quality", "projection"})
+    return JobRequest(**named, format=request.format or None, crop=crop, effort_map=request.effort_map)
 
 
 def clean_name(name: str | None) -> str:
@@ -140,23 +140,23 @@ def clean_name(name: str | None) -> str:
     return re.sub(r"[\x00-\x1f\x7f\"<>|:*?\u202a-\u202e\u2066-\u2069]", "", last).strip(". ")[-120:] or "picture"
 
 
-def result_name(name: str, wish: Wished, out: tuple[int, int], suffix: str) -> str:
+def result_name(name: str, request: UpscaleFields, out: tuple[int, int], suffix: str) -> str:
     stem = name.rpartition(".")[0] or name
-    by_factor = wish.size is None and wish.long_edge is None and wish.crop is None
-    return f"{stem}_{f'{wish.scale or 2:g}x' if by_factor else f'{out[1]}x{out[0]}'}{suffix}"
+    by_factor = request.size is None and request.long_edge is None and request.crop is None
+    return f"{stem}_{f'{request.scale or 2:g}x' if by_factor else f'{out[1]}x{out[0]}'}{suffix}"
 
 
 __all__ = [
     "ForecastAbout",
-    "ForecastWish",
+    "ForecastForm",
     "JobAbout",
-    "JobWish",
+    "JobForm",
     "Part",
     "PictureAbout",
-    "PictureWish",
+    "PictureForm",
     "Problem",
-    "UpscaleWish",
-    "Wished",
+    "UpscaleFields",
+    "UpscaleForm",
     "asked_of",
     "clean_name",
     "result_name",

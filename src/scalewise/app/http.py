@@ -18,10 +18,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from scalewise import __version__
 from scalewise.app.problems import MEDIA_TYPE, Refused
 from scalewise.app.worker import Job, Limits, Picture, Worker
 from scalewise.errors import InvalidRequest
+from scalewise.version import __version__
 
 try:
     import python_multipart  # noqa: F401 (FastAPI reads forms with it)
@@ -34,13 +34,13 @@ except ImportError as missing:
 
 from scalewise.app.forms import (
     ForecastAbout,
-    ForecastWish,
+    ForecastForm,
     JobAbout,
-    JobWish,
+    JobForm,
     Part,
     PictureAbout,
-    PictureWish,
-    UpscaleWish,
+    PictureForm,
+    UpscaleForm,
     asked_of,
     clean_name,
     result_name,
@@ -126,19 +126,19 @@ class Server:
         name = clean_name(file.filename)
         return await self.shortly(self.worker.receive, owner, name, write, partial(tasks.look, limits=self.limits))
 
-    async def picture_of(self, owner: str, wish: JobWish | ForecastWish) -> tuple[Picture, bool]:
+    async def picture_of(self, owner: str, form: JobForm | ForecastForm) -> tuple[Picture, bool]:
         """The picture that is meant, and whether it came with this request."""
-        if (wish.file is None) == (wish.picture is None):
+        if (form.file is None) == (form.picture is None):
             raise Refused(422, "send a file, or name a stored picture: one of the two", "file")
-        if wish.file is not None:
-            return await self.received(owner, wish.file), True
-        return self.worker.picture(wish.picture or "", owner), False
+        if form.file is not None:
+            return await self.received(owner, form.file), True
+        return self.worker.picture(form.picture or "", owner), False
 
-    def submit(self, owner: str, picture: Picture, wish: JobWish | UpscaleWish, keep: bool) -> Job:
+    def submit(self, owner: str, picture: Picture, form: JobForm | UpscaleForm, keep: bool) -> Job:
         """Checked and foreseen, then queued."""
         from scalewise.app import forecast, tasks
 
-        asked = asked_of(wish)
+        asked = asked_of(form)
         ahead = forecast.forecast(picture.facts, asked, self.limits, self.speeds)
         suffix = f".{ahead.format}"
         facts, limits, speeds = picture.facts, self.limits, self.speeds
@@ -149,9 +149,9 @@ class Server:
                 speeds.learn(asked.model, result.report.macs, result.report.seconds)
             return result
 
-        about = {"name": result_name(picture.name, wish, ahead.size, suffix), "format": ahead.format}
+        about = {"name": result_name(picture.name, form, ahead.size, suffix), "format": ahead.format}
         about |= {"width": ahead.size[1], "height": ahead.size[0]}
-        named = {"about": about, "keep": keep, "limit": wish.timeout, "expected": ahead.seconds}
+        named = {"about": about, "keep": keep, "limit": form.timeout, "expected": ahead.seconds}
         return self.worker.submit(owner, picture, run, **named)
 
     def job_about(self, job: Job) -> dict[str, Any]:
@@ -287,12 +287,12 @@ def _jobs(app: FastAPI, server: Server) -> None:
     wrong = told(401, 403, 413, 415, 422, 429, 503)
 
     @app.post("/v1/jobs", status_code=202, tags=["jobs"], responses=wrong, dependencies=ONE_FORM, summary="Start a job")
-    async def start(wish: Annotated[JobWish, Form(media_type="multipart/form-data")], owner: Owner) -> JobAbout:
+    async def start(form: Annotated[JobForm, Form(media_type="multipart/form-data")], owner: Owner) -> JobAbout:
         """Takes a picture, answers at once with the job's id. Follow it by `GET /v1/jobs/{id}` or its events; a job
         that nobody looks at for half a minute is cancelled, unless `keep` is true."""
-        picture, came = await server.picture_of(owner, wish)
+        picture, came = await server.picture_of(owner, form)
         try:
-            job = await server.shortly(server.submit, owner, picture, wish, wish.keep)
+            job = await server.shortly(server.submit, owner, picture, form, form.keep)
         finally:
             if came:
                 worker.drop_picture(picture.id, owner)
@@ -426,14 +426,14 @@ def _jobs(app: FastAPI, server: Server) -> None:
         summary="A picture for a picture, in one request",
     )
     async def upscale(
-        wish: Annotated[UpscaleWish, Form(media_type="multipart/form-data")], request: Request, owner: Owner
+        form: Annotated[UpscaleForm, Form(media_type="multipart/form-data")], request: Request, owner: Owner
     ) -> Response:
         """Waits for the result; hanging up cancels. The header `X-Scalewise-Report` says what it took, as JSON."""
         from scalewise.app.tasks import media_type
 
-        picture = await server.received(owner, wish.file)
+        picture = await server.received(owner, form.file)
         try:
-            job = await server.shortly(server.submit, owner, picture, wish, True)
+            job = await server.shortly(server.submit, owner, picture, form, True)
         finally:
             worker.drop_picture(picture.id, owner)
         try:
@@ -454,14 +454,14 @@ def _jobs(app: FastAPI, server: Server) -> None:
 
     @app.post("/v1/forecast", tags=["jobs"], responses=wrong, dependencies=ONE_FORM, summary="What a job would take")
     async def foresee(
-        wish: Annotated[ForecastWish, Form(media_type="multipart/form-data")], owner: Owner
+        form: Annotated[ForecastForm, Form(media_type="multipart/form-data")], owner: Owner
     ) -> ForecastAbout:
         """Size, seconds, and how much is given away against full effort; or the refusal that the job would get."""
         from scalewise.app import forecast
 
-        picture, came = await server.picture_of(owner, wish)
+        picture, came = await server.picture_of(owner, form)
         try:
-            named = (picture.facts, asked_of(wish), server.limits, server.speeds)
+            named = (picture.facts, asked_of(form), server.limits, server.speeds)
             found = await server.shortly(forecast.forecast, *named)
         finally:
             if came:
@@ -505,9 +505,9 @@ def _pictures(app: FastAPI, server: Server) -> None:
         dependencies=ONE_FORM,
         summary="Store a picture for several jobs",
     )
-    async def store(wish: Annotated[PictureWish, Form(media_type="multipart/form-data")], owner: Owner) -> PictureAbout:
+    async def store(form: Annotated[PictureForm, Form(media_type="multipart/form-data")], owner: Owner) -> PictureAbout:
         """It is kept for half an hour after it was last asked for."""
-        return about(await server.received(owner, wish.file))
+        return about(await server.received(owner, form.file))
 
     @app.get("/v1/pictures/{id}", tags=[tag], responses=told(404), summary="What a stored picture is")
     async def look(id: str, owner: Owner) -> PictureAbout:

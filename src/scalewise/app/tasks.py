@@ -20,8 +20,8 @@ import torch
 from scalewise import images, pipeline, zoo
 from scalewise.app.problems import Refused
 from scalewise.app.worker import Limits
-from scalewise.cost import CostReport
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import CostReport
 from scalewise.errors import (
     BudgetInfeasible,
     ImageError,
@@ -31,10 +31,12 @@ from scalewise.errors import (
     UnsupportedScale,
     UnwritableOutput,
 )
-from scalewise.grid import Box, Size
+from scalewise.execution.decide import decide
+from scalewise.execution.pages import enlarge_pages
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
+from scalewise.geometry.grid import Box, Size
 from scalewise.images import WRITABLE, Encoding
-from scalewise.pages import enlarge_pages
-from scalewise.pipeline import Job as How
 
 THUMBNAIL = 320  # pixels a side at most
 PREVIEW = 2400  # pixels a side at most of what the page is shown at first; `view` gives every pixel
@@ -75,7 +77,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Wish:
+class JobRequest:
     """What is asked for: one of `scale`, `size` (a text: `3840x2160`, `3840x`, `x2160`) and `long_edge`; `crop` is
     (x, y, width, height) in pixels of the input."""
 
@@ -155,18 +157,18 @@ def look(path: Path, limits: Limits) -> Facts:
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 
-def out_size(size: Size, wish: Wish) -> Size:
+def out_size(size: Size, request: JobRequest) -> Size:
     """The output size (H, W) of a whole picture of `size`. Raises Refused."""
-    given = {"scale": wish.scale, "size": wish.size or None, "long_edge": wish.long_edge}
+    given = {"scale": request.scale, "size": request.size or None, "long_edge": request.long_edge}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise Refused(422, f"say how large by one of scale, size and long_edge, not by {' and '.join(named)}", named[1])
     with said_of(named[0] if named else "scale"):
-        if wish.size:
-            return pipeline.wanted_size(size, out=parsed_size(wish.size, size))
-        if wish.long_edge is not None:
-            return pipeline.wanted_size(size, long_edge=wish.long_edge)
-        return pipeline.wanted_size(size, 2.0 if wish.scale is None else wish.scale)
+        if request.size:
+            return pipeline.wanted_size(size, out=parsed_size(request.size, size))
+        if request.long_edge is not None:
+            return pipeline.wanted_size(size, long_edge=request.long_edge)
+        return pipeline.wanted_size(size, 2.0 if request.scale is None else request.scale)
 
 
 def parsed_size(text: str, size: Size) -> Size:
@@ -181,48 +183,48 @@ def parsed_size(text: str, size: Size) -> Size:
     return height, width
 
 
-def box_of(wish: Wish, size: Size) -> Box | None:
+def box_of(request: JobRequest, size: Size) -> Box | None:
     """The crop as (y0, x0, y1, x1). Raises Refused if it does not lie in the picture."""
-    if wish.crop is None:
+    if request.crop is None:
         return None
-    x, y, width, height = wish.crop
+    x, y, width, height = request.crop
     if x < 0 or y < 0 or width < 1 or height < 1 or x + width > size[1] or y + height > size[0]:
         told = f"{x},{y},{width},{height}"
         raise Refused(422, f"crop {told} (x,y,width,height) is not inside the picture, {size[1]}x{size[0]}", "crop")
     return y, x, y + height, x + width
 
 
-def suffix_of(facts: Facts, wish: Wish) -> str:
+def suffix_of(facts: Facts, request: JobRequest) -> str:
     """Of the file that will be made: as asked, else the container that came in, else PNG."""
-    if wish.format is not None:
-        found = f".{wish.format.lower().lstrip('.')}"
+    if request.format is not None:
+        found = f".{request.format.lower().lstrip('.')}"
         if found not in WRITABLE:
             allowed = ", ".join(name for name in FORMATS if f".{name}" in WRITABLE)
-            raise Refused(422, f"format {wish.format[:20]!r} cannot be written: allowed are {allowed}", "format")
+            raise Refused(422, f"format {request.format[:20]!r} cannot be written: allowed are {allowed}", "format")
         return found
     own = _SUFFIX.get(facts.format, f".{facts.format}")
     return own if own in WRITABLE else ".png"
 
 
-def check(facts: Facts, wish: Wish, limits: Limits) -> Size:
+def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
     """The output size of a page; raises Refused for what this server will not do, before any work."""
-    out, box = out_size(facts.size, wish), box_of(wish, facts.size)
-    known(wish.model)
-    suffix = suffix_of(facts, wish)
+    out, box = out_size(facts.size, request), box_of(request, facts.size)
+    known(request.model)
+    suffix = suffix_of(facts, request)
     with said_of("budget"):
-        budget = Budget.parse(wish.budget)
-    if budget.kind == "fraction" and budget.value < floor_of(wish.model):
-        least = math.ceil(floor_of(wish.model) * 100)
+        budget = Budget.parse(request.budget)
+    if budget.kind == "fraction" and budget.value < floor_of(request.model):
+        least = math.ceil(floor_of(request.model) * 100)
         raise Refused(
             422,
-            f"budget {budget.value:.0%} is below the least of model {wish.model!r}, {least}%: ask for more",
+            f"budget {budget.value:.0%} is below the least of model {request.model!r}, {least}%: ask for more",
             "budget",
         )
     with said_of("quality"):
-        Encoding(wish.quality)
-    if wish.projection not in ("auto", "flat", "erp"):
+        Encoding(request.quality)
+    if request.projection not in ("auto", "flat", "erp"):
         raise Refused(
-            422, f"projection {wish.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
+            422, f"projection {request.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
         )
     if suffix in (".jpg", ".jpeg") and facts.alpha:
         raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
@@ -236,7 +238,7 @@ def check(facts: Facts, wish: Wish, limits: Limits) -> Size:
             422,
             f"{told} are {area * pages / 1e6:.0f} megapixels, and this server makes at most "
             f"{limits.max_pixels / 1e6:.0f} (--max-pixels): ask for less",
-            "long_edge" if wish.long_edge is not None else "size" if wish.size else "scale",
+            "long_edge" if request.long_edge is not None else "size" if request.size else "scale",
         )
     return out
 
@@ -265,8 +267,8 @@ def floor_of(model: str) -> float:
             loaded, least = zoo.load(model), 1.0
             try:
                 source = images.open((noise * 255).round().to(torch.uint8))
-                ahead = pipeline.look_ahead(source, (192, 192), loaded.model, Budget.full(), How())
-                pipeline.decide(ahead, Budget.fraction(1e-4))
+                run_plan = plan_run(source, (192, 192), loaded.model, Budget.full(), RunOptions())
+                decide(run_plan, Budget.fraction(1e-4))
                 least = 0.01
             except BudgetInfeasible as error:
                 least = 1.0 if error.floor is None else error.floor
@@ -289,33 +291,33 @@ def models() -> list[dict[str, Any]]:
 
 
 def enlarge(
-    upload: Path, facts: Facts, wish: Wish, folder: Path, limits: Limits, progress: Callable[[float], None]
+    upload: Path, facts: Facts, request: JobRequest, folder: Path, limits: Limits, progress: Callable[[float], None]
 ) -> Result:
     """Enlarge the upload into `folder`, every page and frame of it. Raises Refused, and what `progress` raises."""
     with said_of():
-        loaded = zoo.load(known(wish.model), device=limits.device)
+        loaded = zoo.load(known(request.model), device=limits.device)
         source = images.open(upload, max_pixels=limits.max_pixels)
-        box = box_of(wish, source.size)
-        budget = Budget.parse(wish.budget)
-        out = out_size(source.size, wish)
-        how = How(device=limits.device, projection=wish.projection, crop=box)  # type: ignore[arg-type] (checked)
-        suffix = suffix_of(facts, wish)
+        box = box_of(request, source.size)
+        budget = Budget.parse(request.budget)
+        out = out_size(source.size, request)
+        how = RunOptions(device=limits.device, projection=request.projection, crop=box)  # type: ignore[arg-type] (checked)
+        suffix = suffix_of(facts, request)
         like = source if box is None else replace(pipeline.cropped(source, box), pages=1)
-        ahead = pipeline.look_ahead(source, out, loaded.model, budget, how)
+        run_plan = plan_run(source, out, loaded.model, budget, how)
         note = pipeline.provenance(loaded.name, source.size, out, budget)
 
         def size_of(size: Size) -> Size:
-            return out_size(size, wish) if box is None else ahead.canvas
+            return out_size(size, request) if box is None else run_plan.canvas
 
         album = images.create_pages(
-            folder / f"result{suffix}", like, size_of, encoding=Encoding(wish.quality, note=note)
+            folder / f"result{suffix}", like, size_of, encoding=Encoding(request.quality, note=note)
         )
         left = like.pages - len(album)
 
         def told(share: float) -> None:
             progress(0.98 * share)
 
-        picture, report = enlarge_pages(album, loaded.model, budget, how, told, ahead=ahead)
+        picture, report = enlarge_pages(album, loaded.model, budget, how, told, run_plan=run_plan)
         if left > 0:
             said = (
                 f"the first of {like.pages} pages or frames: {suffix[1:]} does not hold them (ask for tif, gif or webp)"
@@ -323,7 +325,7 @@ def enlarge(
             report = replace(report, notes=(*report.notes, said))
         cells, extent = _cells(report, source.size, folder)
         drawn = None
-        if wish.effort_map:
+        if request.effort_map:
             drawn = folder / "effort-map.png"
             images.save(drawn, pipeline.effort_picture(source, report).numpy())
     progress(1.0)
@@ -332,7 +334,7 @@ def enlarge(
 
 def _cells(report: CostReport, size: Size, folder: Path) -> tuple[Path, tuple[float, float]]:
     """The effort map, one pixel a cell, and its extent over the picture's."""
-    from scalewise.route import paint
+    from scalewise.budget.route import paint
 
     path, cells = folder / "cells.png", report.effort_map
     images.save(path, paint(cells, 1, torch.ones_like(cells)).movedim(-1, 0))
@@ -442,9 +444,9 @@ def _in_eight_bits(image: pyvips.Image, path: Path) -> pyvips.Image:
 
 __all__ = [
     "Facts",
+    "JobRequest",
     "Result",
     "ScalewiseError",
-    "Wish",
     "check",
     "enlarge",
     "floor_of",

@@ -1,10 +1,11 @@
 """The command line: `main`, and how errors become one line and an exit code.
 
-- enlarge.py: upscale; places.py: which files it reads and writes; streams.py: stdin and stdout
+- upscale.py: upscale; one_picture.py, many_pictures.py: its work; paths.py: which files it reads and writes; stdio.py:
+  stdin and stdout
 - measure.py: evaluate, curve, calibrate, reproduce
-- models.py: models, inspect, convert, export, doctor; page.py: app
+- models.py: models, inspect, convert, export, doctor; serve.py: app
 - train.py: train
-- common.py: options and texts that several commands share
+- options.py: options that several commands share; format.py: how tables and numbers are printed
 
 Commands import what they need when they run: `scalewise --help` loads neither torch nor libvips.
 """
@@ -18,8 +19,8 @@ import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import enlarge, measure, models, page, train
-from scalewise.cli.common import one_line
+from scalewise.cli import measure, models, serve, train, upscale
+from scalewise.cli.format import format_line
 from scalewise.errors import InvalidRequest, ScalewiseError
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
@@ -32,7 +33,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ScalewiseError as error:
-            typer.echo(f"scalewise: {one_line(str(error))}", err=True)
+            typer.echo(f"scalewise: {format_line(str(error))}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
         except KeyboardInterrupt:
             typer.echo("scalewise: interrupted", err=True)
@@ -65,7 +66,7 @@ def scalewise_command(
 
 
 for command in (
-    enlarge.upscale,
+    upscale.upscale,
     models.models,
     models.doctor,
     measure.evaluate,
@@ -75,7 +76,7 @@ for command in (
     models.inspect,
     models.convert,
     models.export,
-    page.app,
+    serve.app,
     train.train,
 ):
     app.command()(command)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.common import (
+from scalewise.cli.format import progress_bar, reproduced_table, table_text
+from scalewise.cli.options import (
     FILES,
     Data,
     Json,
@@ -22,16 +23,15 @@ from scalewise.cli.common import (
     check_files,
     measuring,
     parse_budgets,
-    progress_bar,
     wanted_budget,
     write_json,
 )
 from scalewise.errors import DataError, InvalidRequest
 
 if TYPE_CHECKING:
-    from scalewise.effort import Budget
+    from scalewise.budget.budget import Budget
     from scalewise.evaluate import EvalResult, Upscaler
-    from scalewise.pipeline import Job
+    from scalewise.execution.plan import RunOptions
 
 Model = Annotated[
     str, typer.Option("--model", "-n", metavar="MODEL|FILE", help="A name of `scalewise models`, or a weight file.")
@@ -71,14 +71,14 @@ def evaluate(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """Measure a model on a folder: PSNR, SSIM and consistency per picture, share of MACs, seconds.
 
     Pictures that cannot be read are named and skipped, and the exit code is then 1.
     """
     from scalewise import evaluate as runner
-    from scalewise import metrics
+    from scalewise.evaluate import metrics
 
     check_files([json], overwrite=overwrite)
     find = _models(how)
@@ -111,7 +111,6 @@ def evaluate(
 
 def _per_picture(result: EvalResult) -> str:
     """One row per picture, and the mean."""
-    from scalewise.reporting import table_text
 
     columns = [key for key in result.mean if key not in ("macs", "macs_full")]
     rows = [[one.name, *(_figure(key, one.values.get(key, math.nan)) for key in columns)] for one in result.images]
@@ -138,11 +137,11 @@ def _end(result: EvalResult) -> None:
         raise typer.Exit(1)
 
 
-def _models(how: Job) -> Callable[[str, Budget], Upscaler]:
+def _models(how: RunOptions) -> Callable[[str, Budget], Upscaler]:
     """(name or file, budget) → what is measured. `bicubic` by name is MATLAB's own, whose taps cost no MACs."""
     from scalewise import evaluate as runner
     from scalewise import zoo
-    from scalewise.effort import Budget
+    from scalewise.budget.budget import Budget
 
     def find(name: str, budget: Budget) -> Upscaler:
         if name == "bicubic" and budget == Budget.full():
@@ -168,12 +167,12 @@ def curve(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """Quality against cost over budgets, for one or several models, with bicubic as the floor."""
-    from scalewise import reporting
-    from scalewise.effort import Budget
-    from scalewise.images import atomic_write
+    from scalewise.budget.budget import Budget
+    from scalewise.evaluate import curve as curves
+    from scalewise.storage import atomic_write
 
     check_files([json, picture], overwrite=overwrite)
     if picture is not None and picture.suffix.lower() != ".png":
@@ -186,7 +185,7 @@ def curve(
     with progress_bar(quiet) as bar:
         steps = 1 + len(shares) * len([one for one in models if one != "bicubic"])
         done = iter(range(steps))
-        found = reporting.curve(
+        found = curves.curve(
             models, data, scale, protocol, budgets=shares,
             progress=lambda model, share: bar(f"{model} {share:.0%}", next(done) / steps),
         )  # fmt: skip
@@ -210,7 +209,7 @@ def curve(
             for p in found.points
         ]
         header = ["model", "budget", "share", "GMACs", "PSNR", "SSIM", "seconds"]
-        typer.echo(reporting.table_text(header, rows, "text"), nl=False)
+        typer.echo(table_text(header, rows, "text"), nl=False)
     for note in found.notes:
         typer.echo(f"scalewise: {note}", err=True)
     if any(" was skipped: " in note for note in found.notes):
@@ -236,11 +235,11 @@ def calibrate(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder."""
-    from scalewise import calibration, reporting
     from scalewise import evaluate as runner
+    from scalewise.budget import quality
 
     weights = None if not keep else _weight_file(name)
     check_files([json], overwrite=overwrite)
@@ -257,10 +256,10 @@ def calibrate(
             results.append(result)
             return result.mean["macs_share"], result.mean["psnr"], result.mean["seconds"]
 
-        found = calibration.measure(run, shares, scale=scale, protocol=protocol, data=str(data))
+        found = quality.measure(run, shares, scale=scale, protocol=protocol, data=str(data))
     if weights is not None:
-        curves = calibration.joined(calibration.kept(weights), found)
-        write_json(calibration.beside(weights), curves, overwrite=True)
+        curves = quality.joined(quality.kept(weights), found)
+        write_json(quality.beside(weights), curves, overwrite=True)
     if json is not None:
         write_json(json, {"model": name, **found.as_dict()}, overwrite=overwrite)
     if not quiet:
@@ -269,7 +268,7 @@ def calibrate(
             [f"{p.budget:.0%}", f"{p.share:.1%}", f"{p.psnr:.3f}", f"{found.loss_at(p.share):.3f}", f"{p.seconds:.3f}"]
             for p in found.points
         ]
-        typer.echo(reporting.table_text(["budget", "share", "PSNR", "loss", "seconds"], rows, "text"), nl=False)
+        typer.echo(table_text(["budget", "share", "PSNR", "loss", "seconds"], rows, "text"), nl=False)
     for budget in sorted(set(shares) - {point.budget for point in found.points}):
         typer.echo(f"scalewise: {budget:.0%} is below the floor of this model", err=True)
     _end(results[0])
@@ -307,15 +306,15 @@ def reproduce(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     *,
-    how: Job,
+    how: RunOptions,
 ) -> None:
     """A published table beside what we measure: published, ours, difference, and why a number is absent."""
-    from scalewise import reporting
-    from scalewise.effort import Budget
-    from scalewise.images import atomic_write
+    from scalewise.budget.budget import Budget
+    from scalewise.evaluate import tables
+    from scalewise.storage import atomic_write
 
     check_files([output], overwrite=overwrite)
-    known = {row.method for row in reporting.load_table(table)}
+    known = {row.method for row in tables.load_table(table)}
     files = dict(_pair(text) for text in weights or ())
     for unknown in sorted({*(method or ()), *files} - known):
         raise InvalidRequest(f"table {table} has no method {unknown!r}: there are {', '.join(sorted(known))}")
@@ -331,11 +330,11 @@ def reproduce(
         return find(files[name], wanted_budget(None, dial or None)) if name in files else None
 
     with progress_bar(quiet) as bar:
-        rows = reporting.reproduce(
+        rows = tables.reproduce(
             table, data, models, methods=method or (),
             progress=lambda row: bar(f"{row.method} {row.dataset} ×{row.scale:g}", 0.0),
         )  # fmt: skip
-    text = reporting.reproduced_table(rows, style)
+    text = reproduced_table(rows, style)
     if output is None:
         typer.echo(text, nl=False)
         return

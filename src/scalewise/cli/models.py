@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.common import OneScale, Overwrite, memory, one_line
+from scalewise.cli.format import format_line, memory
+from scalewise.cli.options import OneScale, Overwrite
 from scalewise.errors import ScalewiseError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def models() -> None:
     import torch
 
     from scalewise import zoo
-    from scalewise.reporting import table_text
+    from scalewise.cli.format import table_text
 
     rows = []
     for name, entry in zoo.MODELS.items():
@@ -98,12 +99,12 @@ def export(
     scalewise export -n fast -s 4 fast_x4.onnx
     """
     from scalewise import zoo
-    from scalewise.exporting import export as write
+    from scalewise.export.onnx_file import export as write
 
     done = write(zoo.load(name, device="cpu").model, scale, output, overwrite=overwrite)
     shapes = ", ".join(f"{width}x{height}" for height, width in done.shapes)
     typer.echo(
-        f"{one_line(str(output))}: ×{scale:g}, pictures of {done.least} pixels a side or more; at most "
+        f"{format_line(str(output))}: ×{scale:g}, pictures of {done.least} pixels a side or more; at most "
         f"{done.difference:.1e} from torch on {shapes}; operators {', '.join(done.operators)}"
     )
 
@@ -128,7 +129,7 @@ def _findings() -> Iterator[tuple[str, str, bool]]:
 
     import scalewise
     from scalewise import images, zoo
-    from scalewise.inference import fast_bf16, pick_device
+    from scalewise.machine.device import fast_bf16, pick_device
 
     yield "scalewise", scalewise.__version__, True
     yield "python", f"{platform.python_version()} ({platform.machine()}, {sys.platform})", True

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from scalewise.cli.common import FILES, RUNNING, Quiet
-from scalewise.errors import DataError, InvalidRequest
+from scalewise.cli.format import table_text
+from scalewise.cli.options import FILES, RUNNING, Quiet
+from scalewise.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from scalewise.evaluate import EvalProtocol, Picture
-    from scalewise.training.recipe import Recipe
-
-SHOWN = 3  # crops in a sample picture
 ROOM = 4 / 3  # side of a pack's crops over what a sample needs, so that samples can move in them
 
 
@@ -99,8 +91,9 @@ def train(
     seconds = parse_time(max_time)
 
     from scalewise.data import open_pictures, read_pack, write_pack
+    from scalewise.evaluate.validation import Validation
     from scalewise.recipes import find
-    from scalewise.training.engine import Plan
+    from scalewise.training.engine import TrainOptions
     from scalewise.training.engine import train as run
 
     chosen = find(recipe, model=model, steps=steps, seed=seed, vgg=vgg)
@@ -114,11 +107,11 @@ def train(
         typer.echo(f"{pack}: {count} crops, {pack.stat().st_size / 2**20:.1f} MiB")
         return
     out = out or Path("runs") / chosen.name
-    plan = Plan(
+    plan = TrainOptions(
         resume=resume, seconds=seconds, devices=devices, nodes=nodes, dtype=checked_dtype(dtype), workers=workers,
         save_every=save_every, watch_every=val_every, state=state, parts=parts, quiet=quiet,
     )  # fmt: skip
-    watch = None if val is None else Watch.of(val, chosen, protocol, val_side, out)
+    watch = None if val is None else Validation.of(val, chosen, protocol, val_side, out)
     done = run(chosen, pictures, out, plan, watch=watch, card=card)
     if not done.main:
         return
@@ -130,7 +123,6 @@ def train(
 
 def _list() -> None:
     from scalewise.recipes import RECIPES
-    from scalewise.reporting import table_text
 
     rows = [
         [name, f"{recipe.steps:,}", ", ".join(stage.name for stage in recipe.stages), str(recipe.needs), recipe.summary]
@@ -153,87 +145,3 @@ def checked_dtype(text: str) -> Any:
     if text not in ("auto", "fp32", "bf16"):
         raise InvalidRequest(f"--dtype {text} is not known: allowed are auto, fp32, bf16")
     return text
-
-
-@dataclass
-class Watch:
-    """Measures a model on the centres of pictures under a protocol, and saves some beside bicubic and the truth.
-
-    `__call__` gives "PROTOCOL xSCALE" → dB, and the gain over bicubic."""
-
-    pictures: list[Picture]
-    scales: tuple[float, ...]
-    protocol: EvalProtocol
-    out: Path
-    floor: dict[float, float] = field(default_factory=dict)  # dB of bicubic
-
-    @classmethod
-    def of(cls, folder: Path, recipe: Recipe, protocol: str, side: int, out: Path) -> Watch:
-        """Raises DataError and ProtocolMismatch before hours of training, not after."""
-        from scalewise.data import decode_folder
-        from scalewise.evaluate import find_protocol
-
-        how = find_protocol(protocol)
-        pictures = []
-        for picture in decode_folder(folder):
-            top, left = ((n - side) // 2 if 0 < side < n else 0 for n in picture.shape[-2:])
-            centre = picture[:, top : top + side or None, left : left + side or None] if side else picture
-            pictures.append(centre.float() / 255)
-        for scale in recipe.validate_at:
-            how.check(scale)
-        watch = cls(pictures, recipe.validate_at, how, out)
-        if min(min(p.shape[-2:]) for p in pictures) < 8 * max(recipe.validate_at):
-            raise DataError(f"pictures of {str(folder)!r} are too small to measure at x{max(recipe.validate_at):g}")
-        return watch
-
-    def __call__(self, model: nn.Module, step: int) -> Mapping[str, float]:
-        import torch
-
-        from scalewise.evaluate import bicubic, predict, score, upscaler_of
-        from scalewise.pipeline import Job
-
-        device = str(next(model.parameters()).device)
-        upscaler = upscaler_of(model, job=Job(device=device))  # type: ignore[arg-type]
-        found: dict[str, float] = {}
-        rows: list[Tensor] = []
-        for scale in self.scales:
-            total, floor = 0.0, 0.0
-            for number, (lr, hr) in enumerate(self.pair(picture, scale) for picture in self.pictures):
-                size = (hr.shape[-2], hr.shape[-1])
-                with torch.no_grad():
-                    sr = predict(upscaler, lr, size, scale, self.protocol).sr.float()
-                total += score(sr, hr[:, : sr.shape[-2], : sr.shape[-1]], scale, self.protocol)["psnr"]
-                if scale not in self.floor or (number < SHOWN and scale == self.scales[-1]):
-                    plain = predict(bicubic, lr, size, scale, self.protocol).sr
-                    floor += score(plain, hr[:, : plain.shape[-2], : plain.shape[-1]], scale, self.protocol)["psnr"]
-                    if number < SHOWN and scale == self.scales[-1] and sr.shape == hr.shape == plain.shape:
-                        rows.append(torch.cat([plain, sr, hr], -1))
-            self.floor.setdefault(scale, floor / len(self.pictures))
-            name = f"{self.protocol.name} x{scale:g}"
-            found[name] = total / len(self.pictures)
-            found[f"{name} over bicubic"] = found[name] - self.floor[scale]
-        self.show(rows, step)
-        return found
-
-    def pair(self, picture: Picture, scale: float) -> tuple[Picture, Picture]:
-        """(lr, hr): the picture cropped as the protocol does, and the LR that the protocol makes of it."""
-        from scalewise.evaluate import make_lr
-
-        h, w = (math.floor((n - n % self.protocol.multiple) / scale + 1e-9) for n in picture.shape[-2:])
-        hr = picture[:, : round(h * scale), : round(w * scale)]
-        return make_lr(hr, (h, w), scale, self.protocol), hr
-
-    def show(self, rows: list[Tensor], step: int) -> None:
-        """Bicubic, ours and the truth from left to right, one row for each picture."""
-        import torch
-
-        from scalewise import images
-
-        if not rows:
-            return
-        folder = self.out / "pictures"
-        folder.mkdir(exist_ok=True)
-        width = min(row.shape[-1] for row in rows)
-        sheet = torch.cat([row[..., :width] for row in rows if row.shape[-1] == width], -2)
-        levels = (sheet.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        images.save(folder / f"{step:07d}.png", levels, overwrite=True)

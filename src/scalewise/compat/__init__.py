@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, multipath, native, pcsr
-from scalewise.compat.build import BUILDERS, empty, parameter_count
-from scalewise.compat.files import Content, sha256
-from scalewise.compat.files import read as read_file
-from scalewise.compat.layouts import Translated, few
+from scalewise.checkpoints import native
+from scalewise.checkpoints.build import BUILDERS, empty, parameter_count
+from scalewise.checkpoints.files import Content, sha256
+from scalewise.checkpoints.files import read as read_file
+from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, multipath, pcsr
 from scalewise.compat.official import OFFICIAL_BUILDERS
+from scalewise.compat.translate import Translated, few
 from scalewise.errors import CheckpointError, InvalidRequest, ScalewiseError
-from scalewise.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 
 FORMATS = (adaformer, multipath, pcsr, liif, basicsr, elan, mmediting, bare)  # the first that accepts a file reads it
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalewise.compat.build import Colour
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import DIRECT_ELAN, Choices, Layout, Network, Tensors, Translated, count, translate
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
+from scalewise.checkpoints.build import Colour
+from scalewise.checkpoints.files import Content
+from scalewise.compat.tables import DIRECT_ELAN
+from scalewise.compat.translate import Choices, Layout, Network, Tensors, Translated, count, translate
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.adaformer_block import Block, PrototypeAttention
 from scalewise.layers import merge, partition

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import BARE_NETWORKS, BASICSR_NETWORKS, Choices, Translated, translate
+from scalewise.checkpoints.files import Content
+from scalewise.compat.networks import BARE_NETWORKS, BASICSR_NETWORKS
+from scalewise.compat.translate import Choices, Translated, translate
 
 TITLE = "bare state dict"
 

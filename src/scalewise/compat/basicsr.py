@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scalewise.checkpoints.files import Content
 from scalewise.compat import camixer
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import BASICSR_NETWORKS, Choices, Translated, translate
+from scalewise.compat.networks import BASICSR_NETWORKS
+from scalewise.compat.translate import Choices, Translated, translate
 
 TITLE = "BasicSR"
 KEYS = ("params_ema", "params")

@@ -13,22 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalewise.compat.build import Constructors
-from scalewise.compat.layouts import (
-    DIV2K_MEAN,
-    Choices,
-    Colour,
-    Layout,
-    Network,
-    Tensors,
-    count,
-    direct_arguments,
-    plain,
-)
+from scalewise.checkpoints.build import Colour, Constructors
+from scalewise.compat.arguments import direct_arguments
+from scalewise.compat.networks import DIV2K_MEAN, plain
+from scalewise.compat.translate import Choices, Layout, Network, Tensors, count
 from scalewise.encoders.camixer import CAMixer
 from scalewise.encoders.camixer_block import Mixed, Mixer, attend, window_edges
 from scalewise.encoders.camixer_odi import CAMixerODI
-from scalewise.grid import Frame
+from scalewise.geometry.grid import Frame
 from scalewise.routing.window import Predictor, straight_through, top, window_coordinates
 
 BLOCK = r"body\.(\d+)\.body\.(\d+)\."

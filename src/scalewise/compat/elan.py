@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import (
-    DIRECT_ELAN,
-    ELAN_KEYS,
-    Choices,
-    Network,
-    Translated,
-    from_mean_shift,
-    translate,
-)
+from scalewise.checkpoints.files import Content
+from scalewise.compat.networks import from_mean_shift
+from scalewise.compat.tables import DIRECT_ELAN, ELAN_KEYS
+from scalewise.compat.translate import Choices, Network, Translated, translate
 
 TITLE = "ELAN"
 NETWORKS = (Network("ELAN", ELAN_KEYS, DIRECT_ELAN, from_mean_shift),)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import LIIF_NETWORKS, Choices, Translated, translate
+from scalewise.checkpoints.files import Content
+from scalewise.compat.networks import LIIF_NETWORKS
+from scalewise.compat.translate import Choices, Translated, translate
 
 TITLE = "LIIF wrapper"
 NAMES = ("liif", "metasr", "lte", "lte-fast", "ITNSR", "edsr-baseline", "edsr", "rdn", "rcan", "swinir")

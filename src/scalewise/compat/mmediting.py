@@ -10,20 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from scalewise.compat.files import Content
-from scalewise.compat.layouts import (
-    CIAOSR_KEYS,
-    EDSR_BASICSR,
-    LIIF_KEYS,
-    RDN_MMEDITING,
-    SWINIR_KEYS,
-    Choices,
-    Network,
-    Translated,
-    div2k,
-    half,
-    translate,
-)
+from scalewise.checkpoints.files import Content
+from scalewise.compat.networks import div2k, half
+from scalewise.compat.tables import CIAOSR_KEYS, EDSR_BASICSR, LIIF_KEYS, RDN_MMEDITING, SWINIR_KEYS
+from scalewise.compat.translate import Choices, Network, Translated, translate
 from scalewise.errors import CheckpointError
 
 TITLE = "mmediting"

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scalewise.compat.files import Content
-from scalewise.compat.files import read as read_file
-from scalewise.compat.layouts import BARE_NETWORKS, BASICSR_NETWORKS, Choices, Translated, count, translate
+from scalewise.checkpoints.files import Content
+from scalewise.checkpoints.files import read as read_file
+from scalewise.compat.networks import BARE_NETWORKS, BASICSR_NETWORKS
+from scalewise.compat.translate import Choices, Translated, count, translate
 from scalewise.errors import CheckpointError
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.routing.estimator import CLASSSR_COSTS, ENAF_COSTS, PatchEstimator
 
 TITLE = "bare state dict of a network with several paths"

@@ -9,16 +9,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from scalewise.budget.budget import Effort
+from scalewise.budget.route import Route
+from scalewise.checkpoints.build import BUILDERS, ENCODERS, UPSAMPLERS, Constructors, classsr, enaf, super_resolver
 from scalewise.compat import camixer, multipath
 from scalewise.compat.adaformer import OfficialAdaFormer
-from scalewise.compat.build import BUILDERS, ENCODERS, UPSAMPLERS, Constructors, classsr, enaf, super_resolver
 from scalewise.compat.geometry import PublishedGeometry
 from scalewise.contracts import Sampled
-from scalewise.effort import Effort
 from scalewise.encoders.nlsa import NLSA, bucket_count
-from scalewise.grid import Frame, Query
-from scalewise.model import SuperResolver, pad_to_grid
-from scalewise.route import Route
+from scalewise.geometry.grid import Frame, Query
+from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.corners import gather
 from scalewise.upsamplers.fixed import FixedTail

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from scalewise.compat.files import Content
+from scalewise.checkpoints.files import Content
 from scalewise.errors import CheckpointError
 
 TITLE = "PCSR wrapper"

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scalewise.errors import DataError
-from scalewise.grid import Size, axis_positions
-from scalewise.resize import axis_taps, imresize, resample
+from scalewise.geometry.grid import Size, axis_positions
+from scalewise.geometry.resize import axis_taps, imresize, resample
 
 Random = np.random.Generator
 # hr (3, H, W) float in [0, 1], LR size → lr (3, h, w) in [0, 1]. Degradations are such functions.

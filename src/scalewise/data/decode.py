@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import DataError, ImageError
-from scalewise.images import atomic_write
+from scalewise.storage import atomic_write
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 Progress = Callable[[str], None]

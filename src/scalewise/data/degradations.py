@@ -19,10 +19,10 @@ from torch import Tensor
 
 from scalewise.data.crops import Random, bicubic_8bit
 from scalewise.data.jpeg import jpeg
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 
-Way = Literal["bilinear", "bicubic", "area"]
-WAYS: tuple[Way, ...] = ("bilinear", "bicubic", "area")
+DegradationSettings = Literal["bilinear", "bicubic", "area"]
+WAYS: tuple[DegradationSettings, ...] = ("bilinear", "bicubic", "area")
 KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso", "sinc")
 SHARES = (0.405, 0.225, 0.108, 0.027, 0.108, 0.027, 0.1)
 
@@ -76,7 +76,7 @@ def unsharp(image: Tensor, amount: float = 0.5, *, side: int = 51, threshold: fl
     return mask * (image + amount * residue).clamp(0, 1) + (1 - mask) * image
 
 
-def resize(image: Tensor, size: Size, way: Way) -> Tensor:
+def resize(image: Tensor, size: Size, way: DegradationSettings) -> Tensor:
     """As OpenCV resizes: no antialiasing but by "area", which averages what a pixel covers; not clamped.
 
     Where "area" would enlarge an axis, both are bilinear."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scalewise.data.crops import detail
 from scalewise.errors import DataError
-from scalewise.images import atomic_write
+from scalewise.storage import atomic_write
 
 LARGEST = 48 << 20  # bytes of a pack
 KIND = "scalewise-pack-1"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalewise.data.crops import Random, Reduce, Sample, bicubic_8bit, flipped, random_crop
-from scalewise.projection import FISHEYE_DENSITY, tangent_positions
+from scalewise.geometry.projection import FISHEYE_DENSITY, tangent_positions
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from scalewise.data.crops import AnyScaleCrops, Random, Sample, bicubic_8bit, la
 from scalewise.data.degradations import Photo
 from scalewise.data.jpeg import compressed
 from scalewise.errors import DataError
-from scalewise.grid import Size
-from scalewise.resize import cubic
+from scalewise.geometry.grid import Size
+from scalewise.geometry.resize import cubic
 
 CELL = 32  # HR pixels a side of the map of detail
 

@@ -21,15 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.contracts import Encoded, Grant, Scale
-from scalewise.cost import Macs
-from scalewise.effort import Effort, spread
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision, Route
+from scalewise.budget.solver import spread
+from scalewise.contracts import Allocation, Encoded, Scale
 from scalewise.encoders.adaformer_block import Block
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
 from scalewise.layers import ResidualBlock, conv3, init_transformer, merge, partition
-from scalewise.route import Decision, Route
 from scalewise.routing.token import Confidence, Kept, below, lowest
 
 
@@ -80,10 +81,10 @@ class AdaFormer(nn.Module):
 
     # --- the sockets of contracts.RoutedEncoder -----------------------------------------------------------------------
 
-    def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
+    def route(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
         return ()
 
-    def survey(self, lr: Tensor, scale: Scale) -> None:
+    def score(self, lr: Tensor, scale: Scale) -> None:
         return None
 
     def encode(self, lr: Tensor, frame: Frame, scale: Tensor, effort: Effort, plan: Route) -> Encoded:
@@ -121,14 +122,16 @@ class AdaFormer(nn.Module):
         frame, scale = Frame((lr.shape[-2], lr.shape[-1])), torch.ones(len(lr), 2)
         return self.encode(lr, frame, scale, effort or Effort(), ()).features
 
-    def grant(self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None) -> Grant:
+    def allocate(
+        self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None
+    ) -> Allocation:
         """The greatest share of windows and tokens, the same for all layers but the first, within `limit` MACs.
 
         At ε = `native` the MACs are an upper bound: nothing leaves."""
         if native is not None:
             if native > 1:
                 raise BudgetInfeasible(f"epsilon={native:g} is out of range: 1 - epsilon is the score to leave at")
-            return Grant(Effort(native={"epsilon": native}), (), self.macs(size, scale).total)
+            return Allocation(Effort(native={"epsilon": native}), (), self.macs(size, scale).total)
         grid = (size[0] // self.grid, size[1] // self.grid)
         steps = grid[0] * grid[1] * self.grid**2 * len(self.counts(1.0, grid))
 
@@ -139,7 +142,7 @@ class AdaFormer(nn.Module):
         while over - fits > 1:
             middle = (fits + over) // 2
             fits, over = (middle, over) if spent(middle) <= limit else (fits, middle)
-        return Grant(Effort(keep=fits / steps), (), spent(fits))
+        return Allocation(Effort(keep=fits / steps), (), spent(fits))
 
     def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
         """Exact from the route of the first image; without one, nothing has left."""

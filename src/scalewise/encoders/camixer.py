@@ -16,15 +16,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.contracts import Encoded, Grant, Scale
-from scalewise.cost import Macs
-from scalewise.effort import Effort
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision, Route
+from scalewise.contracts import Allocation, Encoded, Scale
 from scalewise.encoders.camixer_block import Block, GatedConvolution, Mixed, Mixer
 from scalewise.errors import BudgetInfeasible
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
 from scalewise.layers import conv3, product
-from scalewise.route import Decision, Route
 from scalewise.routing.window import WINDOW, Allowance, Predictor, gumbel, priority, straight_through, top
 
 SMALL, MEDIUM, BASE = 36, 48, 60  # channels of the published sizes
@@ -79,7 +79,7 @@ class MixerTrunk(nn.Module):
 
     # --- the sockets of contracts.RoutedEncoder
 
-    def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
+    def route(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
         return ()
 
     def encode(self, lr: Tensor, frame: Frame, scale: Tensor, effort: Effort, plan: Route) -> Encoded:
@@ -95,10 +95,12 @@ class MixerTrunk(nn.Module):
         """(b, 3, h, w) → (b, channels, h, w)."""
         return self.run(lr, Frame((lr.shape[-2], lr.shape[-1])), effort or Effort()).features
 
-    def survey(self, lr: Tensor, scale: Scale) -> None:
+    def score(self, lr: Tensor, scale: Scale) -> None:
         return None
 
-    def grant(self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None) -> Grant:
+    def allocate(
+        self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None
+    ) -> Allocation:
         """A share of windows to keep that spends `limit` MACs to one window; or the published rule at γ = `native`."""
         least, unit, windows = self.kept_macs(size, 0).total, self._hard_macs().total, self._windows(size)
         if native is not None:
@@ -108,10 +110,10 @@ class MixerTrunk(nn.Module):
                 windows if native == 1 else min(windows, math.floor(windows * 2 * native * share))
                 for share in (block.mixer.predictor.largest_share for block in self.blocks)
             ]
-            return Grant(Effort(native={"gamma": native}), (), least + sum(most) * unit)
+            return Allocation(Effort(native={"gamma": native}), (), least + sum(most) * unit)
         total = windows * len(self.blocks)
         kept = min(max(math.floor((limit - least) / unit), 0), total)
-        return Grant(Effort(keep=kept / total), (), least + kept * unit)
+        return Allocation(Effort(keep=kept / total), (), least + kept * unit)
 
     def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
         """Exact from the route of one image; without one, all windows hard."""

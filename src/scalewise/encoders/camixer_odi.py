@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
 from scalewise.encoders.camixer import BASE, Group, MixerTrunk
 from scalewise.encoders.camixer_block import Block, GatedConvolution, Mixer
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
+from scalewise.geometry.projection import latitude_weights
 from scalewise.layers import conv3
-from scalewise.projection import latitude_weights
 from scalewise.routing.window import EPS, WINDOW, Predictor
 
 SLOPE = 0.2

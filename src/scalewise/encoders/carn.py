@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from scalewise.budget.cost import Macs, conv2d
+from scalewise.budget.route import Route
 from scalewise.contracts import PlainEncoder, Scale
-from scalewise.cost import Macs, conv2d
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.layers import conv3
-from scalewise.route import Route
 
 STEPS = 3  # units of a block, and blocks of the trunk
 

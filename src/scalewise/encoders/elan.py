@@ -15,13 +15,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Route
 from scalewise.contracts import PlainEncoder, Scale
-from scalewise.cost import Macs
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.layers import conv3, merge, partition
-from scalewise.route import Route
 
 # In what direction each fifth of the channels looks: (rows, columns). The rest looks at its own pixel.
 LOOKS = ((0, 1), (0, -1), (1, 0), (-1, 0))

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scalewise.budget.cost import Macs, conv2d, matmul
+from scalewise.budget.route import Route
 from scalewise.contracts import PlainEncoder, Scale
-from scalewise.cost import Macs, conv2d, matmul
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.layers import ResidualBlock, conv3
-from scalewise.route import Route
 
 MAX_BUCKETS = 128
 EVERY = 8  # residual blocks between two attentions

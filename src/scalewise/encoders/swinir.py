@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
 from scalewise.errors import InvalidRequest
 from scalewise.layers import (
     ResidualGroup,

@@ -23,16 +23,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.contracts import Encoded, Grant, PlainEncoder, Scale
-from scalewise.cost import Macs
-from scalewise.effort import Effort, solve
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision, Route
+from scalewise.budget.solver import solve
+from scalewise.contracts import Allocation, Encoded, PlainEncoder, Scale
 from scalewise.encoders.tadt_block import Block, Group, check_sizes
 from scalewise.errors import BudgetInfeasible
-from scalewise.grid import Frame, Size
+from scalewise.geometry.grid import Frame, Size
+from scalewise.geometry.projection import units
 from scalewise.layers import conv3, init_transformer, window_context
-from scalewise.projection import units
-from scalewise.route import Decision, Route
 from scalewise.routing.branch import TaskController, expected, likely, straight_through, unclipped
 
 
@@ -139,19 +140,21 @@ class TADT(MultiScaleTransformer):
 
     # --- the sockets of contracts.RoutedEncoder -----------------------------------------------------------------------
 
-    def plan(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
+    def route(self, lr: Tensor, scale: Tensor, effort: Effort) -> Route:
         """At a native β, what the controller decides on this image; else nothing: all branches run."""
         if self.training or "beta" not in effort.native:
             return ()
         p = self.probabilities(lr, scale, effort.native["beta"])
-        return self.route(self.chosen(p), p, (lr.shape[-2], lr.shape[-1]))
+        return self._decisions(self.chosen(p), p, (lr.shape[-2], lr.shape[-1]))
 
-    def survey(self, lr: Tensor, scale: Scale) -> Tensor:
+    def score(self, lr: Tensor, scale: Scale) -> Tensor:
         """What the controller sees of a piece: (its channels, gy, gx), one look for each cell."""
         return self.controller.look(lr)[0]
 
     @torch.no_grad()
-    def grant(self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None) -> Grant:
+    def allocate(
+        self, evidence: Tensor | None, size: Size, scale: Scale, limit: float, native: float | None
+    ) -> Allocation:
         """The branches of greatest summed probability within `limit` MACs, or the paper's rule at β = `native`."""
         assert evidence is not None
         seen = self._pooled(evidence.unsqueeze(0).to(self.head.weight))
@@ -163,7 +166,7 @@ class TADT(MultiScaleTransformer):
             mask, effort = self.chosen(p), Effort(native={"beta": native})
         else:
             p = unclipped(self.controller.judge(seen), beta.view(-1, 1, 1, 1))
-            always = self.macs(size, scale, self.route(torch.zeros_like(p), p, size))
+            always = self.macs(size, scale, self._decisions(torch.zeros_like(p), p, size))
             gain = p.double().cpu().clamp_min(1e-30)  # with everything granted all branches run
             gain = torch.stack((torch.zeros_like(gain), gain), -1).view(-1, 2)
             costs = self._costs(size) / units
@@ -171,8 +174,8 @@ class TADT(MultiScaleTransformer):
             solution = solve(gain, price, max(limit - always.total, 0.0))
             mask = solution.choice.view(p.shape)
             effort = Effort(price=solution.price)
-        route = self.route(mask, p, size)
-        return Grant(effort, route, self.macs(size, scale, route).total)
+        route = self._decisions(mask, p, size)
+        return Allocation(effort, route, self.macs(size, scale, route).total)
 
     def encode(self, lr: Tensor, frame: Frame, scale: Tensor, effort: Effort, plan: Route) -> Encoded:
         """lr (b, 3, h, w) → features, and a Decision for each branch, group by group.
@@ -183,7 +186,7 @@ class TADT(MultiScaleTransformer):
         if self.training and not plan:
             p = self.probabilities(lr, scale, effort.native.get("beta", 0.0))
             drawn = straight_through(p, self._uniform(p))
-            return Encoded(self(lr, self._grouped(drawn)), self.route(drawn.detach() > 0.5, p, size))
+            return Encoded(self(lr, self._grouped(drawn)), self._decisions(drawn.detach() > 0.5, p, size))
         plan = self._of_tile(plan, frame, size)
         mask = torch.stack([decision.choice for decision in plan], -1).to(lr.device) if plan else None
         return Encoded(self(lr, None if mask is None else self._grouped(mask)), plan)
@@ -209,7 +212,7 @@ class TADT(MultiScaleTransformer):
         costs = self._costs((self.grid, self.grid)).to(p.device)
         return expected(p, costs) if self.rule == "expected" else likely(p)
 
-    def route(self, mask: Tensor, p: Tensor, size: Size) -> Route:
+    def _decisions(self, mask: Tensor, p: Tensor, size: Size) -> Route:
         """A Decision for each branch from a mask (b, gy, gx, groups · branches)."""
         extent = self.grid if self.cells else max(size)
         units = size[0] * size[1] // self.grid**2 if self.cells else 1

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.layers import LocalAttention, Mlp, conv3, merge, partition, size_table, split_heads, window_attention
 
 Active = tuple[bool, ...]  # which branches of a group run

@@ -14,8 +14,8 @@ from scalewise.encoders.camixer import CAMixer
 from scalewise.errors import ProtocolMismatch
 from scalewise.evaluate.runner import EvalResult
 from scalewise.evaluate.upscalers import ModelUpscaler, PatchUpscaler, Upscaler
-from scalewise.grid import Size
-from scalewise.patch_paths import PatchPaths
+from scalewise.geometry.grid import Size
+from scalewise.models.patchwise import PatchwiseModel
 
 Convention = Literal["honest", "classsr", "camixer"]
 
@@ -102,7 +102,7 @@ def classsr_flops(run: Callable[[], Tensor]) -> int:
     return counter.flops
 
 
-def path_flops(model: PatchPaths) -> list[int]:
+def path_flops(model: PatchwiseModel) -> list[int]:
     """The FLOPs of each path on one patch, as ClassSR, ARM and ENAF count them: without router, bias and activation."""
     device = next(model.parameters()).device
     patch = torch.zeros(1, 3, model.patch, model.patch, device=device)

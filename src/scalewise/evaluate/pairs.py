@@ -11,12 +11,12 @@ import torch
 
 from scalewise import images
 from scalewise.errors import DataError, ProtocolMismatch
+from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.protocols import EvalProtocol
 from scalewise.evaluate.upscalers import Picture
-from scalewise.grid import Size
-from scalewise.metrics import eight_bit
-from scalewise.projection import fisheye_shrink
-from scalewise.resize import imresize, pillow_bicubic
+from scalewise.geometry.grid import Size
+from scalewise.geometry.projection import fisheye_shrink
+from scalewise.geometry.resize import imresize, pillow_bicubic
 
 
 @dataclass(frozen=True)

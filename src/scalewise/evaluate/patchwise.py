@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.protocols import Tiles
 from scalewise.evaluate.upscalers import PatchUpscaler, Picture, Prediction, Upscaler, joined_costs
-from scalewise.grid import Size
-from scalewise.inference import numbers, pick_device, pick_dtype
-from scalewise.metrics import eight_bit
+from scalewise.geometry.grid import Size
+from scalewise.machine.device import numbers, pick_device, pick_dtype
 
 
 def tiled(
@@ -44,7 +44,7 @@ def tiled(
 def _patches(upscaler: PatchUpscaler, lr: Picture, scale: int, tiles: Tiles, *, round_tiles: bool) -> Prediction:
     """The patch protocol of ClassSR, ARM and ENAF (spec adaptive §1.2): a path for each patch, patches in batches."""
     started, model = time.perf_counter(), upscaler.model
-    device = pick_device(upscaler.job.device)
+    device = pick_device(upscaler.options.device)
     h, w = lr.shape[-2:]
     length, area = tiles.side(h, w), tiles.area(h, w)
     side, rows, columns = (length, length), tiles.starts(h, length), tiles.starts(w, length)
@@ -53,7 +53,7 @@ def _patches(upscaler: PatchUpscaler, lr: Picture, scale: int, tiles: Tiles, *, 
     plan = model.choose(evidence, side, model.router.macs(area), upscaler.budget)
     choice = plan.route[0].choice.flatten()
     places = [(y, x) for y in rows for x in columns]
-    with numbers(device, pick_dtype(upscaler.job.dtype, device)):
+    with numbers(device, pick_dtype(upscaler.options.dtype, device)):
         runs = model.run(image, places, side, choice)
         finished = (
             (places[k][0] * scale, places[k][1] * scale, eight_bit(sr.float()) if round_tiles else sr) for k, sr in runs

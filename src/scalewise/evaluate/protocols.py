@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scalewise.errors import ProtocolMismatch
-from scalewise.grid import Size
-from scalewise.metrics import Channel
+from scalewise.evaluate.metrics import Channel
+from scalewise.geometry.grid import Size
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from scalewise import metrics
 from scalewise.errors import ImageError
+from scalewise.evaluate import metrics
+from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.pairs import Picture, find_pairs, load_pair
 from scalewise.evaluate.patchwise import tiled
 from scalewise.evaluate.protocols import DEFAULT, EvalProtocol, find_protocol
 from scalewise.evaluate.upscalers import Prediction, Upscaler
-from scalewise.grid import Size
-from scalewise.metrics import eight_bit
+from scalewise.geometry.grid import Size
 
 
 def predict(upscaler: Upscaler, lr: Picture, size: Size, scale: float, protocol: EvalProtocol) -> Prediction:

@@ -13,14 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scalewise import images
-from scalewise.effort import Budget
+from scalewise.budget.budget import Budget
 from scalewise.errors import ProtocolMismatch
-from scalewise.grid import Frame, Size, rectangle
-from scalewise.inference import pick_device
-from scalewise.model import Model, SuperResolver
-from scalewise.patch_paths import PatchPaths
-from scalewise.pipeline import Job, enlarge
-from scalewise.resize import imresize
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions
+from scalewise.geometry.grid import Frame, Size, rectangle
+from scalewise.geometry.resize import imresize
+from scalewise.machine.device import pick_device
+from scalewise.models.model import Model
+from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.super_resolver import SuperResolver
 
 Picture = Float[Tensor, "3 h w"]
 
@@ -75,12 +77,12 @@ class ModelUpscaler:
 
     model: Model
     budget: Budget
-    job: Job
+    options: RunOptions
 
     def __call__(self, lr: Picture, size: Size, scale: float) -> Prediction:
         if any(target - n * scale > 1.5 for n, target in zip(lr.shape[-2:], size, strict=True)):
-            return _run_told(self.model, lr, size, scale, self.job)
-        sr, report = enlarge(images.open(lr), _Pixels(size), self.model, self.budget, self.job)
+            return _run_told(self.model, lr, size, scale, self.options)
+        sr, report = enlarge(images.open(lr), _Pixels(size), self.model, self.budget, self.options)
         return Prediction(sr, report.macs, report.macs_full, report.seconds)
 
 
@@ -88,22 +90,22 @@ class ModelUpscaler:
 class PatchUpscaler(ModelUpscaler):
     """A model that routes patches: under a protocol of such patches its budget holds per picture too."""
 
-    model: PatchPaths
+    model: PatchwiseModel
 
 
-def upscaler_of(model: Model, budget: Budget | None = None, job: Job | None = None) -> ModelUpscaler:
+def upscaler_of(model: Model, budget: Budget | None = None, options: RunOptions | None = None) -> ModelUpscaler:
     """A model to measure; the whole of it by default."""
-    budget, job = budget or Budget.full(), job or Job()
-    if isinstance(model, PatchPaths):
-        return PatchUpscaler(model, budget, job)
-    return ModelUpscaler(model, budget, job)
+    budget, options = budget or Budget.full(), options or RunOptions()
+    if isinstance(model, PatchwiseModel):
+        return PatchUpscaler(model, budget, options)
+    return ModelUpscaler(model, budget, options)
 
 
-def _run_told(model: Model, lr: Picture, size: Size, scale: float, job: Job) -> Prediction:
+def _run_told(model: Model, lr: Picture, size: Size, scale: float, options: RunOptions) -> Prediction:
     """The whole picture at once, with cells as large as `scale` would make them, whatever the size."""
     if not isinstance(model, SuperResolver) or model.scales is not None:
         raise ProtocolMismatch(f"cell_clip tells the network x{scale:g}; only any-scale upsamplers listen to that")
-    device = pick_device(job.device)
+    device = pick_device(options.device)
     low = (lr.shape[-2], lr.shape[-1])
     start = time.perf_counter()
     cell = torch.full((1, 2), 1 / scale, device=device)
@@ -133,7 +135,7 @@ def wrapped(upscaler: Upscaler, pixels: int = 16) -> Upscaler:
     """For 360° pictures, without a seam. A model that can is run as for `--projection erp`, poles included; any other
     upscaler sees `pixels` LR columns of the other side."""
     if isinstance(upscaler, ModelUpscaler) and upscaler.model.wraps:
-        return dataclasses.replace(upscaler, job=dataclasses.replace(upscaler.job, projection="erp"))
+        return dataclasses.replace(upscaler, options=dataclasses.replace(upscaler.options, projection="erp"))
 
     def wrap(lr: Picture, size: Size, scale: float) -> Prediction:
         w = lr.shape[-1]

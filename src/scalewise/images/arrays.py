@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scalewise.errors import UnreadableImage
-from scalewise.images.metadata import Metadata
+from scalewise.images.metadata.metadata import Metadata
 
 Origin = Literal["path", "numpy", "pil", "torch"]
 

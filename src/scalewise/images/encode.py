@@ -15,13 +15,13 @@ import numpy as np
 import pyvips
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
-from scalewise.images import containers
-from scalewise.images.atomic import FULL
 from scalewise.images.files import reason
-from scalewise.images.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
-from scalewise.images.rows import Rows
+from scalewise.images.metadata import containers
+from scalewise.images.metadata.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
+from scalewise.images.metadata.tiff import Book
 from scalewise.images.source import Depth, Source
-from scalewise.images.tiff import Book
+from scalewise.images.stream import StreamedCanvas
+from scalewise.storage import FULL
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 for _suffix, _saver in ((".avif", "heifsave_target"), (".gif", "gifsave_target")):
@@ -109,7 +109,7 @@ class Packed:
 
 @contextmanager
 def pack(
-    pixels: np.ndarray | Rows,
+    pixels: np.ndarray | StreamedCanvas,
     format: str,
     like: Source,
     how: Encoding,
@@ -123,7 +123,7 @@ def pack(
     `frames`: the canvas holds so many pictures one below the other, shown for these milliseconds each. `big`: a BigTIFF
     in any case. `folder` has room for the file, which is gone behind the block.
     """
-    canvas = pixels.canvas if isinstance(pixels, Rows) else pixels
+    canvas = pixels.canvas if isinstance(pixels, StreamedCanvas) else pixels
     size = (canvas.shape[0] // max(1, len(frames)), canvas.shape[1])
     image = _image(pixels, format, like)
     if how.strip:
@@ -185,11 +185,11 @@ def unwritten(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _image(pixels: np.ndarray | Rows, format: str, like: Source) -> pyvips.Image:
-    canvas = pixels.canvas if isinstance(pixels, Rows) else pixels
+def _image(pixels: np.ndarray | StreamedCanvas, format: str, like: Source) -> pyvips.Image:
+    canvas = pixels.canvas if isinstance(pixels, StreamedCanvas) else pixels
     height, width, channels = canvas.shape
     gray, deep = like.kind == "gray", canvas.dtype == np.uint16
-    if isinstance(pixels, Rows):
+    if isinstance(pixels, StreamedCanvas):
         image = pixels.image()
     else:
         image = pyvips.Image.new_from_memory(canvas.data, width, height, channels, _BAND_FORMATS[canvas.dtype.name])

@@ -14,10 +14,10 @@ import numpy as np
 import pyvips
 
 from scalewise.errors import UnreadableImage
-from scalewise.images.containers import png_chunks
-from scalewise.images.metadata import Metadata, metadata_of
+from scalewise.images.metadata.containers import png_chunks
+from scalewise.images.metadata.metadata import Metadata, metadata_of
+from scalewise.images.metadata.tiff import TiffExtras, beside
 from scalewise.images.source import LEVELS, READABLE, Box, Depth, Source, channels
-from scalewise.images.tiff import Beside, beside
 
 _AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband")  # the rest is converted to sRGB
 _DEPTHS: dict[str, Depth] = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
@@ -32,10 +32,10 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
     name = repr(str(path))
     format = _format(path, name)
     if format == "tiff":
-        from scalewise.images import geo  # optional
+        from scalewise.images.geotiff import read as geotiff  # optional
 
-        if geo.wanted(path):
-            return geo.open_file(path, max_pixels, page)
+        if geotiff.wanted(path):
+            return geotiff.open_file(path, max_pixels, page)
     image = _load(path, name, format, page or 0)
     pages = _integer(image, "n-pages", 1)
     if pages > MAX_PAGES:
@@ -136,9 +136,9 @@ def _source(path: Path, name: str, format: str, image: pyvips.Image, page: int, 
     )
 
 
-def _beside(path: Path, format: str, page: int, metadata: Metadata, notes: list[str]) -> tuple[Metadata, Beside]:
+def _beside(path: Path, format: str, page: int, metadata: Metadata, notes: list[str]) -> tuple[Metadata, TiffExtras]:
     """What libvips does not tell of a file."""
-    layout = Beside()
+    layout = TiffExtras()
     try:
         if format == "tiff":
             layout = beside(path, page)

@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,89 +19,31 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
-from scalewise.images.atomic import atomic_write, check_writable
 from scalewise.images.encode import (
-    FORMATS,
-    QUALITY,
     STREAMED,
-    WRITABLE,
     Encoding,
     Packed,
-    bind,
-    check_format,
-    depth_for,
     pack,
     unwritten,
 )
-from scalewise.images.rows import Ahead, Rows
-from scalewise.images.source import Depth, Source, open
+from scalewise.images.source import Depth, Source
+from scalewise.images.stream import BackgroundEncoder, StreamedCanvas
 
 CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
-_BAND_ROWS = 512
 
 AHEAD_PIXELS = 2**20  # a picture below is encoded when all of it is there: a thread would gain nothing
 
 # A full canvas, or what was packed of it → the result, and what was left out.
 Deliver = Callable[[Any], tuple[Any, list[str]]]
 Trial = Callable[[np.ndarray], None]  # encodes a canvas, and throws that away
-Pack = Callable[[np.ndarray | Rows], AbstractContextManager[Packed]]
-
-
-def create(
-    path: str | os.PathLike[str] | None,
-    size: tuple[int, int],
-    like: Source,
-    *,
-    encoding: Encoding | None = None,
-    quality: int | None = None,
-    overwrite: bool = False,
-    scratch: Path | None = None,
-) -> Sink:
-    """A `Sink` of `size` (H, W) with the channels, depth and metadata of `like`; `path` None: the result is returned.
-
-    The format follows the extension. PNG keeps 8 and 16 bit, TIFF also float, AVIF up to 12 bit; JPEG, WebP and GIF
-    take 8 bit, JPEG no alpha. Depth that is lost is in `Sink.notes`; what the format cannot hold at all is refused
-    here, before any work is done. `encoding` says how it is written; `quality` is short for one of quality only.
-    `scratch` names the file that holds the pixels until they are encoded: a run that was cut off finds them there.
-    """
-    if min(size) < 1:
-        raise InvalidRequest(f"size is {size[0]}x{size[1]}; each side must be at least 1")
-    how = encoding or Encoding(quality=quality)
-    if path is None:
-        return Sink(size, like, like.dtype, lambda canvas: (like.restore(canvas), []), scratch=scratch)
-    path = Path(os.fsdecode(path))
-    format = check_format(path, size, like, how)
-    if like.path is not None and same_file(path, like.path):
-        raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
-    check_writable(path, overwrite=overwrite)
-    dtype, note = depth_for(format, like)
-    if like.bands is not None:
-        from scalewise.images import geo_write  # stands above this file
-
-        if format == "tiff":
-            finish, trial = geo_write.deliver(path, like, how, overwrite=overwrite), geo_write.trial(like)
-            return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch, trial=trial)
-        note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
-
-    def deliver(packed: Packed) -> tuple[Path, list[str]]:
-        within = None if scratch is None else scratch.parent
-        writing = atomic_write(path, overwrite=overwrite, within=within)
-        with writing as temporary, unwritten(path), temporary.open("r+b") as out:
-            left_out = bind(packed, out, format)
-        return path, left_out
-
-    said = (note,) if note else ()
-    packing = packer(path, format, like, how)
-    return Sink(
-        size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, pack=packing, format=format
-    )
+Pack = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[Packed]]
 
 
 def packer(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Pack:
     """For a `Sink`: what makes `Packed` of its canvas."""
 
     @contextmanager
-    def packed(pixels: np.ndarray | Rows) -> Iterator[Packed]:
+    def packed(pixels: np.ndarray | StreamedCanvas) -> Iterator[Packed]:
         with unwritten(path), pack(pixels, format, like, how, path.parent, big=big) as made:
             yield made
 
@@ -148,7 +89,7 @@ class Sink:
         self.streams = pack is not None and format in STREAMED and math.prod(size) >= AHEAD_PIXELS
         self._covered = np.zeros(size[0], np.int64) if self.streams else None  # of each row the columns from the left
         self._rows = 0  # from above, that are complete
-        self._ahead: Ahead[Packed] | None = None
+        self._ahead: BackgroundEncoder[Packed] | None = None
         self._forgotten: weakref.finalize[..., Sink] | None = None  # stops it
         self._writing = threading.Lock()
 
@@ -196,7 +137,7 @@ class Sink:
             self._rows += int(rest.argmax()) if rest.any() else len(rest)
             if self._ahead is None and 0 < self._rows < self.size[0]:
                 assert self._canvas is not None and self._pack is not None
-                self._ahead = Ahead(Rows(self._canvas), self._pack)
+                self._ahead = BackgroundEncoder(StreamedCanvas(self._canvas), self._pack)
                 self._forgotten = weakref.finalize(self, self._ahead.stop)
             if self._ahead is not None:
                 if self._ahead.error is not None:
@@ -274,51 +215,6 @@ class Sink:
         block = block.copy()
         block[..., : -1 if self.like.alpha else None][~finite] = np.nan
         return block
-
-
-def save(
-    path: str | os.PathLike[str],
-    image: object,
-    *,
-    like: Source | None = None,
-    encoding: Encoding | None = None,
-    quality: int | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write a picture that is in memory (numpy, PIL, torch) to a file; metadata comes from `like`, if given."""
-    if like is not None and like.bands is not None and isinstance(image, np.ndarray):
-        from scalewise.images import geo_write  # in the values of the file, whatever their type and range
-
-        how = Encoding(quality) if encoding is None else encoding
-        with create(path, (image.shape[0], image.shape[1]), like, encoding=how, overwrite=overwrite) as sink:
-            sink.write(0, 0, geo_write.picture(like, image))
-            return sink.finish()
-    own_range = like is not None and like.path is not None and like.dtype == "float32"
-    own_range = own_range and isinstance(image, np.ndarray) and image.dtype.kind == "f"
-    if own_range:
-        assert like is not None and isinstance(image, np.ndarray)
-        image = _in_unit_range(image, like)
-    source = how = open(image)
-    if like is not None:
-        # Its size too: metadata is mended from there.
-        how = replace(like, kind=source.kind, alpha=source.alpha, dtype=source.dtype, restore=source.restore)
-        if not own_range:
-            how = replace(how, levels=source.levels, holes=False)
-    height, width = source.size
-    with create(path, source.size, how, encoding=encoding, quality=quality, overwrite=overwrite) as sink:
-        for top in range(0, height, _BAND_ROWS):
-            band = (top, 0, min(top + _BAND_ROWS, height), width)
-            sink.write(top, 0, source.read(band), source.read_alpha(band))
-        return sink.finish()
-
-
-def _in_unit_range(array: np.ndarray, like: Source) -> np.ndarray:
-    """What came out of a float file, as arrays are taken: in [0, 1], without holes."""
-    low, high = like.levels
-    colour = np.nan_to_num((array - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
-    if like.alpha:
-        colour[..., -1] = np.nan_to_num(array[..., -1], nan=0.0).clip(0, 1)
-    return colour.astype(np.float32)
 
 
 def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
@@ -403,6 +299,3 @@ def _reserve(descriptor: int, byte_count: int) -> None:
         os.posix_fallocate(descriptor, 0, byte_count)
     else:
         os.ftruncate(descriptor, byte_count)
-
-
-__all__ = ["CANVAS_BYTES", "FORMATS", "QUALITY", "WRITABLE", "Encoding", "Sink", "create", "save", "to_levels"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scalewise.errors import InvalidRequest, UnreadableImage
-from scalewise.images.arrays import Origin, from_memory
-from scalewise.images.bleed import REACH, bleed
-from scalewise.images.metadata import Metadata
+from scalewise.errors import InvalidRequest
+from scalewise.images.alpha import REACH, bleed
+from scalewise.images.arrays import Origin
+from scalewise.images.metadata.metadata import Metadata
 
 Kind = Literal["gray", "rgb"]
 Depth = Literal["uint8", "uint16", "float32"]
@@ -45,7 +44,7 @@ class Source:
     depth: int | None = None  # bits of an AVIF or HEIC sample: 8, 10 or 12
     tiled: bool = False  # a TIFF in tiles
     big: bool = False  # a BigTIFF
-    bands: Any = None  # of a GeoTIFF: which of its bands this page is (`geo.Group`)
+    bands: Any = None  # of a GeoTIFF: which of its bands this page is (`geotiff.read.Group`)
     notes: tuple[str, ...] = ()  # what was converted on the way in, for the user
     fetch: Callable[[Box], np.ndarray] = field(repr=False, kw_only=True)  # raw pixels (h, w, c)
     restore: Callable[[np.ndarray], Any] = field(repr=False, kw_only=True)  # canvas (h, w, c) → the kind that came in
@@ -55,7 +54,7 @@ class Source:
         """Colour as float32 (3, h, w) in [0, 1], gray repeated; no box: all of it.
 
         With `wrap`, x may lie outside the image and goes round, as in a 360° image. With `bled`, fully transparent
-        pixels have the colour of the visible ones near them (bleed.py): what a network should see. Pixels of a float
+        pixels have the colour of the visible ones near them (alpha.py): what a network should see. Pixels of a float
         file that are not finite always have.
         """
         pixels = self._read(box, wrap)
@@ -114,41 +113,6 @@ class Source:
             colour -= np.float32(low)
             colour /= np.float32(high - low)
         return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def open(image: str | os.PathLike[str] | object, *, page: int | None = None, max_pixels: int = MAX_PIXELS) -> Source:
-    """A path, numpy array (H, W[, C]), torch tensor (C, H, W) or PIL image, as a `Source`.
-
-    `page` of a file with several, counted from 0; without it the first, or the one that a HEIC calls primary. A file
-    with more than `max_pixels` is refused before it is decoded. Truncated or damaged files are refused here if their
-    header shows it, else at the first read.
-    """
-    if isinstance(image, str | os.PathLike):
-        from scalewise.images.files import open_file
-
-        return open_file(Path(os.fsdecode(image)), max_pixels, page)
-    if page:
-        raise UnreadableImage(f"page {page} of a picture in memory: it has one")
-    memory = from_memory(image)
-    pixels = memory.pixels
-
-    def fetch(box: Box) -> np.ndarray:
-        y0, x0, y1, x1 = box
-        return pixels[y0:y1, x0:x1]
-
-    kind, alpha = channels(pixels.shape[2])
-    dtype: Depth = "float32" if pixels.dtype.kind == "f" else "uint8" if pixels.dtype.itemsize == 1 else "uint16"
-    return Source(
-        size=pixels.shape[:2],
-        kind=kind,
-        alpha=alpha,
-        dtype=dtype,
-        origin=memory.origin,
-        metadata=memory.metadata,
-        levels=LEVELS[dtype],
-        fetch=fetch,
-        restore=memory.restore,
-    )
 
 
 def channels(count: int) -> tuple[Kind, bool]:

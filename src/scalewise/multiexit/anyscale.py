@@ -6,7 +6,7 @@ step; exit 0 is that base alone. The idea of patches that take the exit worth it
 2025); any scale, and blocks that see what their neighbours last computed, are ours.
 
 Definition (training and inference): after every block each patch keeps the new features if its choice reaches that
-block's level, else the ones it had. `dense` computes exactly that; `patches.PatchRouted` computes only what is kept.
+block's level, else the ones it had. `dense` computes exactly that; `patches.MultiExitModel` computes only what is kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
-from scalewise.grid import Query, axis_positions
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Query, axis_positions
 from scalewise.layers import repeat_edge
 from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs
 

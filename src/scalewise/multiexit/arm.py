@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from scalewise.cost import Macs
+from scalewise.budget.cost import Macs
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.multiexit.paths import Backbone, bicubic, bicubic_macs, run_by_path
 
 

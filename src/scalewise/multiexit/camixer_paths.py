@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.cost import Macs
-from scalewise.effort import Effort
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
 from scalewise.encoders.camixer import BASE, MEDIUM, SMALL, CAMixer
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.upsamplers.fixed import DirectShuffle
 
 

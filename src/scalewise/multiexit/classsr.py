@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scalewise.cost import Macs
-from scalewise.grid import Size
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Size
 from scalewise.multiexit.paths import Backbone, run_by_path
 
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.cost import Macs, conv2d, deconv2d
+from scalewise.budget.cost import Macs, conv2d, deconv2d
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.layers import conv3
 from scalewise.multiexit.paths import Backbone, FixedNetwork, bicubic, bicubic_macs
 from scalewise.upsamplers.fixed import deconvolve

@@ -11,12 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from scalewise.budget.cost import Macs, matmul
 from scalewise.contracts import PlainEncoder
-from scalewise.cost import Macs, matmul
 from scalewise.encoders.carn import CARN
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.srresnet import SRResNet
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution, FixedTail, ResNetTail
 
 BICUBIC = -0.75  # torch's coefficient, which these papers use; MATLAB's is -0.5

@@ -34,8 +34,9 @@ from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PANO_TINY, PHOTO, PHOT
 from scalewise.recipes.fixed import FIXED
 from scalewise.recipes.pairs import PAIRS, TINY_PAIRS
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
-from scalewise.training.gan import Adversarial
-from scalewise.training.recipe import Recipe, Stage, Theirs
+from scalewise.training.adversarial import Adversarial
+from scalewise.training.recipe import CustomModel, Recipe
+from scalewise.training.stage import Stage
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -101,7 +102,7 @@ def find(
         raise InvalidRequest(f"no recipe is called {name!r}: there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     if model is not None:
-        recipe = replace(recipe, name=f"{name}-theirs", network=Theirs(model), expects={})
+        recipe = replace(recipe, name=f"{name}-theirs", network=CustomModel(model), expects={})
     if steps is not None:
         recipe = recipe.shortened(steps)
     if vgg is not None:

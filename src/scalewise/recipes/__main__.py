@@ -13,7 +13,7 @@ from pathlib import Path
 from scalewise.data import open_pictures, read_pack
 from scalewise.errors import ScalewiseError
 from scalewise.recipes import RECIPES, find
-from scalewise.training.engine import Plan, train
+from scalewise.training.engine import TrainOptions, train
 
 
 def main() -> int:
@@ -35,7 +35,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         pictures, about = read_pack(given.data) if given.data.is_file() else (open_pictures(given.data), {})
-        plan = Plan(
+        plan = TrainOptions(
             resume=given.resume, seconds=given.max_seconds, devices=given.devices, dtype=given.dtype,
             workers=given.workers, save_every=given.save_every, state=given.state, parts=given.parts,
         )  # fmt: skip

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.adaptive import estimator, halting_l1
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
-from scalewise.zoo import Network
+from scalewise.training.losses.adaptive import estimator, halting_l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, halved
 
 L1 = Stage(
     "l1", 1_000_000, FixedScaleCrops(scale=2, lr_side=48), halting_l1, learning_rate=2e-4,

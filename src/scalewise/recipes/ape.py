@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.exits import capacities, last_exit_l1
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
-from scalewise.zoo import Network
+from scalewise.training.losses.exits import capacities, last_exit_l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, halved
 
 BACKBONE = Stage(
     "backbone", 300_000, FixedScaleCrops(scale=4, lr_side=48), last_exit_l1, schedule=halved(2 / 3), ema=None

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from torch import nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.exits import edge_table, one_width_l1
-from scalewise.training.recipe import Recipe, Stage, cosine
-from scalewise.zoo import Network
+from scalewise.training.losses.exits import edge_table, one_width_l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine
 
 
 def network(model: nn.Module) -> Iterable[nn.Parameter]:

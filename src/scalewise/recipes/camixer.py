@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.recipes import start
-from scalewise.training.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
-from scalewise.zoo import Network
+from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, halved
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import real_world, unsharp
 from scalewise.recipes import start
 from scalewise.recipes.pairs import CIAOSR_MEAN, CIAOSR_STD, ENCODERS
-from scalewise.training.gan import Adversarial
-from scalewise.training.losses import l1
-from scalewise.training.recipe import Recipe, Stage, cosine
-from scalewise.zoo import Network
+from scalewise.training.adversarial import Adversarial
+from scalewise.training.losses.pixel import l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine
 
 CROPS = AnyScaleCrops(lr_side=64, points=64, reduce=real_world, target=unsharp)
 L1 = Stage("l1", 1_000_000, CROPS, l1, batch=48, learning_rate=2e-4, betas=(0.9, 0.99))

@@ -13,12 +13,13 @@ from dataclasses import replace
 
 from torch import nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
 from scalewise.routing.estimator import CLASSSR_COSTS
-from scalewise.training.exits import ClassLoss, divided_l1
-from scalewise.training.recipe import Recipe, Stage, cosine
-from scalewise.zoo import Network
+from scalewise.training.losses.exits import ClassLoss, divided_l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine
 
 
 def networks(model: nn.Module) -> Iterable[nn.Parameter]:

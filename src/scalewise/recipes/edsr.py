@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops, FixedScaleCrops
 from scalewise.recipes import start
-from scalewise.training.losses import l1
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
-from scalewise.zoo import Network
+from scalewise.training.losses.pixel import l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, halved
 
 LIIF = Stage("l1", 1_000_000, AnyScaleCrops(lr_side=48, points=48), l1, schedule=halved(0.2, 0.4, 0.6, 0.8))
 

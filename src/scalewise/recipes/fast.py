@@ -2,7 +2,7 @@
 
 Exits: L1 at every exit, crops of 48×48 LR at scales U(1, 4), a quarter of them unequal, AdamW with cosine decay, EMA.
 Finish: a tenth as long with squared error. Router: the network frozen, crops of 96×96. The shipped weights were made
-from these values by `training/resident.py`, where the share of the steps is the share of the time.
+from these values by `training/device_loop.py`, where the share of the steps is the share of the time.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import replace
 
 from torch import nn
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import Photo
 from scalewise.data.resident import ErpCrops
-from scalewise.training.exits import ExitLoss, router_loss
-from scalewise.training.recipe import Recipe, Stage, cosine, one_cycle
-from scalewise.zoo import Network
+from scalewise.training.losses.exits import ExitLoss, router_loss
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, one_cycle
 
 
 def network(model: nn.Module) -> Iterable[nn.Parameter]:

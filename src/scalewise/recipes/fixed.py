@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import FixedScaleCrops
 from scalewise.recipes import start
 from scalewise.recipes.pairs import printed
-from scalewise.training.losses import l1
-from scalewise.training.recipe import Recipe, Stage, cosine
-from scalewise.zoo import Network
+from scalewise.training.losses.pixel import l1
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine
 
 L1 = Stage(
     "l1", 500_000, FixedScaleCrops(scale=4, lr_side=32), l1, learning_rate=2e-4, schedule=cosine, betas=(0.9, 0.99)

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.recipes import start
 from scalewise.recipes.edsr import EDSR_LIIF, LIIF
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
-from scalewise.zoo import Network
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, halved
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,14 @@ def _one_scale(stage: Stage) -> Stage:
 
 
 def printed(method: str, dataset: str, sources: Mapping[str, str]) -> dict[str, float]:
-    """The dB at scales up to 4 that `tables/*.csv` have of a method; `sources`: file → which of a paper's tables."""
+    """The dB at scales up to 4 that `evaluate/tables/*.csv` have; `sources`: file → which of a paper's tables."""
     found = {}
     for paper, source in sources.items():
-        lines = (resources.files("scalewise") / "tables" / f"{paper}.csv").read_text(encoding="utf-8").splitlines()
+        lines = (
+            (resources.files("scalewise") / "evaluate" / "tables" / f"{paper}.csv")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
         for row in csv.DictReader(lines):
             same = (row["method"], row["dataset"], row["source"], row["metric"]) == (method, dataset, source, "psnr")
             if same and float(row["scale"]) <= 4:

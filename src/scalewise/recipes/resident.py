@@ -1,4 +1,4 @@
-"""Train recipes side by side on one device by the clock (`training/resident.py`), from a folder of pictures:
+"""Train recipes side by side on one device by the clock (`training/device_loop.py`), from a folder of pictures:
 
 python -m scalewise.recipes.resident fast quality --pictures DIR --seconds 400 --out DIR
 """
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from scalewise.data.resident import Pictures
 from scalewise.recipes import find
-from scalewise.training.resident import Run, load_pictures, train
+from scalewise.training.device_loop import Run, load_pictures, train
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,7 +24,7 @@ from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
 from scalewise.encoders.tadt import MultiScaleTransformer
 from scalewise.layers import ResidualBlock, TransformerTrunk
-from scalewise.model import SuperResolver
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.enaf import CARNExits, DeconvolutionHead, FSRCNNExits
 from scalewise.multiexit.paths import FixedNetwork

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scalewise.checkpoints.spec import Network
 from scalewise.data import AnyScaleCrops
 from scalewise.recipes import start
 from scalewise.recipes.pairs import printed
-from scalewise.training.adaptive import RoutedL1, all_branches_l1, without_controller
-from scalewise.training.recipe import Recipe, Stage, cosine, halved
-from scalewise.zoo import Network
+from scalewise.training.losses.adaptive import RoutedL1, all_branches_l1, without_controller
+from scalewise.training.recipe import Recipe
+from scalewise.training.stage import Stage, cosine, halved
 
 BASELINE = Stage(
     "baseline", 1_000_000, AnyScaleCrops(lr_side=48, points=48), all_branches_l1, schedule=halved(0.2, 0.4, 0.6, 0.8),

@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
-from scalewise.grid import Size
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Size
 from scalewise.layers import conv3
 
 PENALTY = 2e-4  # λ of Eq. 5

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
-from scalewise.edges import edge_score
-from scalewise.grid import Size
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Size
+from scalewise.routing.edges import edge_score
 
 CELL = 4  # LR pixels a side that one vector sees
 WIDTH, LAST = 128, 32

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
-from scalewise.grid import Size
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Size
 
 CELL = 4  # LR pixels a side that one vector of the estimator sees, as in ENAF's (spec adaptive §4.1)
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
 from scalewise.errors import InvalidRequest
-from scalewise.grid import Size
+from scalewise.geometry.grid import Size
 from scalewise.layers import partition, product, size_table
 
 WINDOW = 16

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scalewise.edges import edge_score
+from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.enaf import patch_psnr
-from scalewise.patch_paths import PatchPaths
+from scalewise.routing.edges import edge_score
 from scalewise.routing.estimator import EdgeRouter
-from scalewise.training.recipe import Batch, Stage
-from scalewise.training.way import Way
+from scalewise.training.stage import Batch, Stage
+from scalewise.training.task import StageTask
 
 
-class EdgeTable(Way):
+class EdgeTable(StageTask):
     """ARM's second stage, which learns nothing by gradient: the mean PSNR of each width on patches of one edge score.
 
     The bins part 0..`MOST` evenly; where no patch fell, a bin has what its nearest neighbour has. The table is written
@@ -35,7 +35,7 @@ class EdgeTable(Way):
 
     @property
     def router(self) -> EdgeRouter:
-        assert isinstance(self.model, PatchPaths) and isinstance(self.model.router, EdgeRouter)
+        assert isinstance(self.model, PatchwiseModel) and isinstance(self.model.router, EdgeRouter)
         return self.model.router
 
     @torch.no_grad()

@@ -21,19 +21,19 @@ from torch import Tensor, nn
 
 from scalewise.data.crops import large_enough
 from scalewise.errors import InvalidRequest, TrainingError
-from scalewise.inference import Dtype, pick_dtype
+from scalewise.machine.device import Dtype, pick_dtype
 from scalewise.training import state as states
 from scalewise.training.logs import Log
 from scalewise.training.recipe import Recipe
-from scalewise.training.way import Way
+from scalewise.training.task import StageTask
 
 # Looks at the averaged model at a step: numbers for the log, pictures into OUT if it likes.
-Watch = Callable[[nn.Module, int], Mapping[str, float]]
+Validation = Callable[[nn.Module, int], Mapping[str, float]]
 Reason = Literal["done", "time", "interrupted"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainOptions:
     """How to run, beside what the recipe says. Steps between saved states, watches and lines of the log; `seconds` of
     wall time for this call; `state`: the folder of the portable state; `parts`: leave the last state in parts too."""
 
@@ -81,16 +81,16 @@ class Stop:
 class Steps(lightning.Callback):
     """What happens around a step: learning rate before it; average, log, watch, state and stop after it."""
 
-    plan: Plan
+    plan: TrainOptions
     book: Log
     stop: Stop
-    watch: Watch | None
-    save: Callable[[Way], None]
+    watch: Validation | None
+    save: Callable[[StageTask], None]
     sums: dict[str, Tensor] = field(default_factory=dict)
     counted: int = 0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, Way)
+        assert isinstance(pl_module, StageTask)
         pl_module.average = {name: value.to(pl_module.device) for name, value in pl_module.average.items()}
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -101,7 +101,7 @@ class Steps(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        way: Way = pl_module
+        way: StageTask = pl_module
         rate = way.rate()
         way.advance()
         for name, value in way.last.items():
@@ -128,9 +128,9 @@ def train(
     recipe: Recipe,
     pictures: Sequence[Tensor],
     out: Path,
-    plan: Plan | None = None,
+    plan: TrainOptions | None = None,
     *,
-    watch: Watch | None = None,
+    watch: Validation | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train a recipe on pictures (3, h, w) uint8, or go on where the state in `out` stopped.
@@ -139,7 +139,7 @@ def train(
     weight file with its card; `card` adds to that what only the caller knows, as training_data. Raises DataError,
     InvalidRequest and TrainingError before the first step if recipe, pictures, state and folder do not fit.
     """
-    plan = plan or Plan()
+    plan = plan or TrainOptions()
     started = time.monotonic()
     state = _state(recipe, out, plan)
     large_enough(pictures, max((stage.samples for stage in recipe.stages), key=lambda samples: samples.needs))
@@ -158,7 +158,7 @@ def train(
     stop = Stop(started + plan.seconds)
     log = Log(out, enabled=rank_zero_only.rank == 0, quiet=plan.quiet)
 
-    def save(way: Way) -> None:
+    def save(way: StageTask) -> None:
         states.write_state(
             out,
             way.state() | {"recipe": recipe.name, "seed": recipe.seed, "seconds": before + time.monotonic() - started},
@@ -171,7 +171,7 @@ def train(
                 stage.prepare(model)
             if number < first:
                 continue
-            way = (stage.way or Way)(model, stage, seed=(recipe.seed, number), out=out)
+            way = (stage.way or StageTask)(model, stage, seed=(recipe.seed, number), out=out)
             if state is not None and number == first:
                 way.go_on(state)
             if way.step < stage.steps:
@@ -200,7 +200,7 @@ def train(
     return Trained(model, weights, way.stage.name, way.step, way.stage.steps, stop.reason, rank_zero_only.rank == 0)
 
 
-def _fit(way: Way, pictures: Sequence[Tensor], plan: Plan, steps: Steps) -> None:
+def _fit(way: StageTask, pictures: Sequence[Tensor], plan: TrainOptions, steps: Steps) -> None:
     """One stage up to its last step, or to a stop."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
@@ -230,7 +230,7 @@ def _fit(way: Way, pictures: Sequence[Tensor], plan: Plan, steps: Steps) -> None
     way.to("cpu")
 
 
-def _state(recipe: Recipe, out: Path, plan: Plan) -> dict[str, Any] | None:
+def _state(recipe: Recipe, out: Path, plan: TrainOptions) -> dict[str, Any] | None:
     """The state to go on from: the last of this folder, else the portable one. Raises TrainingError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,9 @@ def _state(recipe: Recipe, out: Path, plan: Plan) -> dict[str, Any] | None:
     return state
 
 
-def _card(recipe: Recipe, way: Way, seconds: float, plan: Plan, seen: Mapping[str, float]) -> dict[str, Any]:
+def _card(
+    recipe: Recipe, way: StageTask, seconds: float, plan: TrainOptions, seen: Mapping[str, float]
+) -> dict[str, Any]:
     """What the weight file says of itself; strings, numbers and JSON."""
     finished = way.stage is recipe.stages[-1] and way.step == way.stage.steps
     at = "" if finished else f", stopped at step {way.step} of {way.stage.name}"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from scalewise.data.pack import save_tensors
 from scalewise.errors import TrainingError
-from scalewise.images import atomic_write
+from scalewise.storage import atomic_write
 
 LAST = "last.ckpt"
 PART_BYTES = 15 << 20

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
-from scalewise.grid import Frame, Query, Size
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.layers import ready_linear
 
 # Points rendered at a time, so that memory stays the same for any output size. On a processor 1024 × 256 channels are

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs, conv2d, deconv2d
+from scalewise.budget.route import Route
 from scalewise.contracts import Sampled
-from scalewise.cost import Macs, conv2d, deconv2d
-from scalewise.effort import Effort
 from scalewise.errors import UnsupportedScale
-from scalewise.grid import Frame, Query, Size
+from scalewise.geometry.grid import Frame, Query, Size
+from scalewise.geometry.resize import Taps, cubic, resample
 from scalewise.layers import conv3
-from scalewise.resize import Taps, cubic, resample
-from scalewise.route import Route
 
 
 @dataclass(frozen=True)

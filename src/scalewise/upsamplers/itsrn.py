@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Route
 from scalewise.contracts import Sampled
-from scalewise.cost import Macs
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, Size, rectangle
-from scalewise.route import Route
+from scalewise.geometry.grid import Frame, Query, Size, rectangle
 from scalewise.upsamplers.corners import (
     EXACT,
     MLP,

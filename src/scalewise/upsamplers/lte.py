@@ -16,13 +16,13 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Route
 from scalewise.contracts import Sampled
-from scalewise.cost import Macs
-from scalewise.effort import Effort
-from scalewise.grid import Frame, Query, Size
+from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.layers import conv3
-from scalewise.route import Route
 from scalewise.upsamplers.corners import EXACT, MLP, Geometry, Side, bilinear, gather, in_bands, sides, to_rows
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from scalewise import cost
+from scalewise.budget import cost
+from scalewise.budget.budget import Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Route
 from scalewise.contracts import Sampled
-from scalewise.cost import Macs
-from scalewise.effort import Effort
 from scalewise.errors import UnsupportedScale
-from scalewise.grid import Frame, Query, Size
-from scalewise.route import Route
+from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.upsamplers.corners import (
     EXACT,
     MLP,

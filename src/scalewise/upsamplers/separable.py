@@ -18,9 +18,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from scalewise import cost
-from scalewise.cost import Macs
-from scalewise.grid import Size
+from scalewise.budget import cost
+from scalewise.budget.cost import Macs
+from scalewise.geometry.grid import Size
 
 OFFSET_FEATURES = 6
 

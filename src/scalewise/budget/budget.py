@@ -1,0 +1,143 @@
+"""From what a user asks for to what a model does: Budget and Effort."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from scalewise.errors import BudgetInfeasible
+
+DIALS = ("eta", "k", "gamma", "epsilon", "beta", "lambda", "threshold", "path")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a user asks for: a share of the full model's MACs in (0, 1], MACs, seconds, or the paper's own `dial`.
+
+    Seconds are those of one picture, from opening it to the finished file (docs/budgets.md); `execution/deadline.py`
+    makes a share of them. `later`: (tile, share) from which on another share holds, as a run in seconds was corrected
+    on its way.
+
+    The dials are those that published tables are printed in: `eta` of ENAF, `k` of ARM, `gamma` of CAMixerSR, `epsilon`
+    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE; and `path`, which all patches
+    take.
+    """
+
+    kind: Literal["fraction", "macs", "seconds", "native"]
+    value: float
+    dial: str = ""
+    later: tuple[tuple[int, float], ...] = ()
+
+    @classmethod
+    def full(cls) -> Budget:
+        return cls("fraction", 1.0)
+
+    @classmethod
+    def fraction(cls, value: float) -> Budget:
+        if not (math.isfinite(value) and 0 < value <= 1):
+            raise BudgetInfeasible(f"budget {value:g} is out of range: a share is above 0 and at most 1 (100%)")
+        return cls("fraction", value)
+
+    @classmethod
+    def macs(cls, value: float) -> Budget:
+        if not (math.isfinite(value) and value > 0):
+            raise BudgetInfeasible(f"budget of {value:g} MACs is out of range: it must be above 0")
+        return cls("macs", value)
+
+    @classmethod
+    def seconds(cls, value: float) -> Budget:
+        if not (math.isfinite(value) and value > 0):
+            raise BudgetInfeasible(f"budget of {value:g} seconds is out of range: it must be above 0")
+        return cls("seconds", value)
+
+    @classmethod
+    def native(cls, dial: str, value: float) -> Budget:
+        if dial not in DIALS or not math.isfinite(value):
+            raise BudgetInfeasible(f"native dial {dial}={value:g}: dials are {', '.join(DIALS)}, with a number")
+        return cls("native", value, dial)
+
+    @classmethod
+    def parse(cls, text: str | float | Budget | None) -> Budget:
+        """`50%`, `0.5`, `2e12macs`, `2s`, `1500ms`, `eta=0.5`; `0.5,0.4@3` from tile 3 on less; None is the full model.
+        Raises BudgetInfeasible."""
+        if text is None:
+            return cls.full()
+        if isinstance(text, Budget):
+            return text
+        named = re.fullmatch(r"\s*([a-z]+)\s*=\s*([-+0-9.eE]+)\s*", str(text))
+        if named and named[1] in DIALS:
+            try:
+                return cls.native(named[1], float(named[2]))
+            except ValueError:
+                raise BudgetInfeasible(f"native dial {text!r} is not a number") from None
+        first, *rest = str(text).split(",")
+        match = re.fullmatch(r"\s*([-+0-9.eE]+|nan|[-+]?inf)\s*(%|macs|s|ms)?\s*", first)
+        steps = [re.fullmatch(r"\s*([0-9.]+)@([0-9]+)\s*", part) for part in rest]
+        try:
+            value, unit = float(match[1]), match[2]  # type: ignore[index]
+            later = tuple((int(step[2]), cls.fraction(float(step[1])).value) for step in steps)  # type: ignore[index]
+        except (TypeError, ValueError) as error:
+            if isinstance(error, BudgetInfeasible):
+                raise
+            raise BudgetInfeasible(f"budget {text!r} is not a budget: write 50%, 0.5, 2e12macs or 2s") from None
+        if unit in ("macs", "s", "ms"):
+            if later:
+                raise BudgetInfeasible(f"budget {text!r} is not a budget: only a share can change at a tile")
+            return cls.macs(value) if unit == "macs" else cls.seconds(value / 1000 if unit == "ms" else value)
+        return dataclasses.replace(cls.fraction(value / 100 if unit == "%" else value), later=later)
+
+    def allowed(self, full: int) -> float:
+        """The MACs that this budget grants a model that costs `full` with everything on."""
+        if self.kind == "seconds":  # `execution.deadline` makes a share of them before a model hears of it
+            raise BudgetInfeasible(f"budget {self.value:g} s: seconds are for upscale; give a share or MACs here")
+        if self.kind == "native":
+            return float(full)
+        return self.value * full if self.kind == "fraction" else min(self.value, float(full))
+
+    def dial_of(self, *own: str) -> float | None:
+        """The value of the native dial, None without one. Raises BudgetInfeasible if it is not one of `own`."""
+        if self.kind != "native":
+            return None
+        if self.dial not in own:
+            has = f"has {', '.join(own)}" if own else "has no native dial"
+            raise BudgetInfeasible(f"this model does not turn by {self.dial!r}: it {has}; use a budget like 50%")
+        return self.value
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a budget became, and what repeats the picture exactly when it is asked for again.
+
+    `share` of the full model's MACs, for decisions known before the run; `price` the gain that a MAC had to bring;
+    `keep` the share of units kept per layer, for decisions made layer by layer; `native` the paper's own dial. `budget`
+    is what to write for the same picture again, where seconds were asked for; else it is empty.
+    """
+
+    share: float = 1.0
+    price: float | None = None
+    keep: float = 1.0
+    native: Mapping[str, float] = field(default_factory=dict)
+    budget: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        plain: dict[str, object] = {
+            "share": self.share,
+            "price": self.price,
+            "keep": self.keep,
+            "native": dict(self.native),
+        }
+        if self.budget:
+            plain["budget"] = self.budget
+        return plain
+
+
+def format_budget(budget: Budget) -> str:
+    if budget.kind == "seconds":
+        return f"{budget.value:g} s"
+    if budget.kind == "native":
+        return f"{budget.dial}={budget.value:g}"
+    return f"{budget.value:.4g} MACs" if budget.kind == "macs" else f"{budget.value:.1%}"

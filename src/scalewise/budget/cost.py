@@ -1,0 +1,112 @@
+"""What a run costs: multiply-accumulates by kind from shapes and kept counts, seconds, memory.
+
+One function per kind of layer. Kinds `conv`, `linear` and `matmul` are what `torch.utils.flop_counter` counts (÷ 2) on
+the plain path; the router's share of them is kept apart as `router`. Bicubic taps and other sampling are outside
+`total` (DESIGN section 7). Transposed convolution is counted at its input rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scalewise.budget.budget import Effort
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates by kind. `total` leaves out `sampling` (interpolation taps)."""
+
+    conv: int = 0
+    linear: int = 0
+    matmul: int = 0
+    router: int = 0
+    sampling: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.conv + self.linear + self.matmul + self.router
+
+    def __add__(self, other: Macs) -> Macs:
+        return Macs(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, times: int) -> Macs:
+        return Macs(*(getattr(self, f.name) * times for f in fields(self)))
+
+    def as_router(self) -> Macs:
+        """The same work, booked as the router's."""
+        return Macs(router=self.total, sampling=self.sampling)
+
+    def as_dict(self) -> dict[str, int]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def conv2d(inputs: int, outputs: int, kernel: int, height: int, width: int, groups: int = 1) -> Macs:
+    """A convolution whose output is height × width."""
+    return Macs(conv=kernel * kernel * (inputs // groups) * outputs * height * width)
+
+
+def deconv2d(inputs: int, outputs: int, kernel: int, height: int, width: int, groups: int = 1) -> Macs:
+    """A transposed convolution whose *input* is height × width."""
+    return Macs(conv=kernel * kernel * (inputs // groups) * outputs * height * width)
+
+
+def linear(inputs: int, outputs: int, rows: int) -> Macs:
+    """A linear layer on `rows` vectors."""
+    return Macs(linear=inputs * outputs * rows)
+
+
+def matmul(m: int, k: int, n: int, batch: int = 1) -> Macs:
+    """`batch` products of (m, k) by (k, n)."""
+    return Macs(matmul=m * k * n * batch)
+
+
+def attention(queries: int, keys: int, channels: int, batch: int = 1) -> Macs:
+    """Scores and weighted sum: 2·n_q·n_k·c, for `batch` windows (all heads together: channels = heads × head dim)."""
+    return Macs(matmul=2 * queries * keys * channels * batch)
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """What one image cost.
+
+    `macs` ran; `macs_full` is the same model on the same image with every unit at its highest level. `effort_map` is
+    (gy, gx) float32, MACs each unit spent over the most it could; a unit is `effort_unit` LR pixels wide. `rim` is the
+    share of the MACs spent on pixels computed more than once: context of tiles and rims of patches. `notes` are plain
+    sentences.
+    """
+
+    macs: int
+    macs_full: int
+    by_kind: dict[str, int]
+    seconds: float
+    peak_bytes: int
+    size: tuple[int, int]
+    effort: Effort
+    effort_map: Tensor
+    effort_unit: int
+    rim: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """MACs spent over MACs of the full model."""
+        return self.macs / self.macs_full if self.macs_full else 1.0
+
+    def as_dict(self) -> dict[str, object]:
+        """The JSON of `--report`: plain numbers, no tensors."""
+        return {
+            "macs": self.macs,
+            "macs_full": self.macs_full,
+            "by_kind": self.by_kind,
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+            "size": [self.size[1], self.size[0]],
+            "effort": self.effort.as_dict(),
+            "share": self.share,
+            "rim": self.rim,
+            "notes": list(self.notes),
+        }

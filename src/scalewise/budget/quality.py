@@ -1,0 +1,102 @@
+"""Quality against cost of one model, kept with its weights: what a budget costs in dB."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from scalewise.budget.budget import Budget
+from scalewise.errors import BudgetInfeasible, DataError
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean share of the full model's MACs, mean PSNR in dB, and seconds per image, at one budget."""
+
+    budget: float
+    share: float
+    psnr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The curve of one model at one scale: points by rising budget, measured on `data` under `protocol`."""
+
+    scale: float
+    protocol: str
+    data: str
+    points: tuple[Point, ...]
+
+    def psnr_at(self, share: float) -> float:
+        """The PSNR to expect at a share of the MACs: linear between the points, flat beyond them."""
+        points = self.points
+        if share <= points[0].share:
+            return points[0].psnr
+        for low, high in pairwise(points):
+            if share <= high.share:
+                part = (share - low.share) / max(1e-12, high.share - low.share)
+                return low.psnr + part * (high.psnr - low.psnr)
+        return points[-1].psnr
+
+    def loss_at(self, share: float) -> float:
+        """How many dB a share of the MACs gives away."""
+        return self.points[-1].psnr - self.psnr_at(share)
+
+    def as_dict(self) -> dict[str, Any]:
+        points = [vars(point) for point in self.points]
+        return {"scale": self.scale, "protocol": self.protocol, "data": self.data, "points": points}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Calibration:
+        points = tuple(Point(**point) for point in value["points"])
+        return cls(value["scale"], value["protocol"], value["data"], points)
+
+
+def measure(
+    run: Callable[[Budget], tuple[float, float, float]],
+    budgets: Iterable[float],
+    *,
+    scale: float,
+    protocol: str,
+    data: str,
+) -> Calibration:
+    """Run at each budget (a share in (0, 1]); `run` gives mean share, PSNR and seconds. Budgets below the model's floor
+    are left out; raises BudgetInfeasible if all are."""
+    points, refused = [], None
+    for budget in sorted(set(budgets)):
+        try:
+            points.append(Point(budget, *run(Budget.fraction(budget))))
+        except BudgetInfeasible as error:
+            refused = error
+    if refused is not None and not points:
+        raise refused
+    return Calibration(scale, protocol, data, tuple(points))
+
+
+def beside(weights: Path) -> Path:
+    """Where the curves of a weight file are kept if they are not in it."""
+    return weights.with_name(weights.name + ".calibration.json")
+
+
+def kept(weights: Path) -> list[Calibration]:
+    """The curves beside a weight file. Raises DataError if they cannot be read."""
+    path = beside(weights)
+    if not path.exists():
+        return []
+    try:
+        return [Calibration.from_dict(curve) for curve in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        raise DataError(
+            f"{path} holds no calibration: delete it, or measure again (scalewise calibrate --keep)"
+        ) from None
+
+
+def joined(curves: Iterable[Calibration], found: Calibration) -> list[dict[str, Any]]:
+    """Curves as JSON, one for each scale: `found` in place of an older one."""
+    others = (curve for curve in curves if curve.scale != found.scale)
+    return [curve.as_dict() for curve in sorted((*others, found), key=lambda curve: curve.scale)]

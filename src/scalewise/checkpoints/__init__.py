@@ -1,0 +1,1 @@
+"""Our own weight files, and reading any without trusting it."""

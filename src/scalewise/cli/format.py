@@ -1,0 +1,108 @@
+"""How tables, numbers, sizes and names are printed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from scalewise.evaluate import Comparison
+    from scalewise.evaluate.tables import Reproduced
+
+
+def reproduced_table(rows: Sequence[Reproduced], style: Literal["text", "csv", "markdown"] = "text") -> str:
+    """published | ours | difference | FLOPs published | ours | why absent. CSV also has the source and the note of
+    every number."""
+    from scalewise.evaluate.tables import MEASURED
+
+    header = ["method", "dial", "dataset", "scale", "metric", "protocol"]
+    header += ["published", "ours", "difference", "FLOPs", "our count", "why absent"]
+    if style == "csv":
+        header += ["source", "note"]
+    cells = []
+    for row in rows:
+        printed = row.published
+        digits = max(2, decimals(printed.value)) if "psnr" in printed.metric else 4
+        line = [printed.method, printed.dial, printed.dataset, f"{printed.scale:g}", printed.metric, printed.protocol]
+        line += [f"{printed.value:.{digits}f}" if printed.metric in MEASURED else f"{printed.value:g}"]
+        line += ["", ""] if math.isnan(row.ours) else [f"{row.ours:.{digits}f}", f"{row.difference:+.{digits}f}"]
+        cost = "" if row.cost is None else f"{row.cost.mean / 1e6:.1f}M ({row.cost.share:.1%})"
+        line += [printed.flops, cost, row.absent]
+        cells.append([*line, printed.source, printed.note] if style == "csv" else line)
+    return table_text(header, cells, style)
+
+
+def decimals(value: float) -> int:
+    """How many a printed number has."""
+    return len(repr(value).partition(".")[2])
+
+
+def comparison_table(rows: Sequence[Comparison], style: Literal["text", "csv", "markdown"] = "text") -> str:
+    """One set of predictions under all protocols: what `compare_protocols` found."""
+    cells = []
+    for row in rows:
+        numbers = ["", ""] if row.absent else [f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
+        cells.append([row.protocol, *numbers, row.absent])
+    return table_text(["protocol", "PSNR", "SSIM", "why absent"], cells, style)
+
+
+def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], style: Literal["text", "csv", "markdown"]) -> str:
+    """A table as aligned text, CSV or Markdown, with a newline at its end."""
+    if style == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        return text.getvalue()
+    cells = [[cell.replace("|", "\\|") if style == "markdown" else cell for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    cells.insert(1, ["-" * width for width in widths])
+    left, between, right = ("| ", " | ", " |") if style == "markdown" else ("", "  ", "")
+    lines = [left + between.join(map(str.ljust, row, widths)) + right for row in cells]
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+@contextmanager
+def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr with the time left: takes what is being done, and the share done. None without a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda doing, share: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda doing, share: progress.update(task, description=escape(doing), completed=share)
+
+
+def format_line(text: str) -> str:
+    """A name as it can be shown: a file's may hold line breaks, and signs that a terminal obeys."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def amount(value: float) -> str:
+    """A count with three figures: `812 G`."""
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(value) < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} P"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def memory(value: float) -> str:
+    """Bytes: `1.1 GiB`."""
+    return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"

@@ -1,0 +1,226 @@
+"""Options that several commands share, what users may write in them, and how numbers are printed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from scalewise.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from scalewise.budget.budget import Budget
+    from scalewise.execution.plan import RunOptions
+    from scalewise.geometry.grid import Box, Size
+
+Format = Literal["text", "csv", "markdown"]
+
+RUNNING, FILES = "How to run", "Files"  # panels of the help
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1 or mps. Default: CUDA if there is one.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Number = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="auto|fp32|bf16",
+        help="Number type. auto: bf16 where the machine is good at it.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Fp32 = Annotated[bool, typer.Option("--fp32", help="The same as --dtype fp32.", rich_help_panel=RUNNING)]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", help="Threads to compute with. Default: one per core.", rich_help_panel=RUNNING
+    ),
+]
+TileSide = Annotated[
+    int,
+    typer.Option(
+        "--tile",
+        "-t",
+        metavar="N",
+        help="Side of a tile in pixels of the input; 0: as memory allows.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=FILES)]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="JSON", help="Write everything to this file, as JSON.", rich_help_panel=FILES),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data", metavar="DIR", help="A folder of HR pictures, or one with HR and LR_bicubic/X4 or the like."
+    ),
+]
+Protocol = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="How it is measured; docs/protocols.md lists them. Every dB names its protocol.",
+    ),
+]
+OneScale = Annotated[float, typer.Option("--scale", "-s", metavar="FACTOR", help="The scale, a number of at least 1.")]
+Native = Annotated[
+    str | None,
+    typer.Option(
+        "--native",
+        metavar="NAME=VALUE",
+        help="Instead of a budget, the paper's own dial: eta=0.5 (ENAF), k=4 (ARM), lambda=0 (ClassSR), gamma=0.5 "
+        "(CAMixerSR), …; path=K takes path K of a network that routes patches.",
+    ),
+]
+Style = Annotated[Format, typer.Option("--format", metavar="text|csv|markdown", help="How the table is printed.")]
+
+
+def run_options(
+    tile: int = 0,
+    device: str | None = None,
+    dtype: str = "auto",
+    fp32: bool = False,
+    exact: bool = False,
+    projection: str = "auto",
+    max_memory: str | None = None,
+    crop: str | None = None,
+) -> RunOptions:
+    """How to run, from the options. Raises InvalidRequest."""
+    from scalewise.execution.plan import RunOptions
+    from scalewise.geometry.projection import Projection
+    from scalewise.machine.device import Dtype, pick_device
+    from scalewise.machine.memory import parse_bytes
+
+    if tile < 0:
+        raise InvalidRequest(f"--tile {tile} is out of range: pixels of the input a side, or 0 to let memory decide")
+    if dtype not in get_args(Dtype):
+        raise InvalidRequest(f"--dtype {dtype} is not known: allowed are {', '.join(get_args(Dtype))}")
+    if fp32 and dtype == "bf16":
+        raise InvalidRequest("--fp32 and --dtype bf16 contradict each other: leave one out")
+    if projection not in get_args(Projection):
+        raise InvalidRequest(f"--projection {projection} is not known: allowed are {', '.join(get_args(Projection))}")
+    pick_device(device)
+    most = None if max_memory is None else parse_bytes(max_memory)
+    window = None if crop is None else parse_crop(crop)
+    return RunOptions(tile or None, device, "fp32" if fp32 else dtype, exact, projection, most, window)  # type: ignore[arg-type]
+
+
+def measuring(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that measures: its parameter `how: Job` becomes the options --tile, --device, --dtype, --fp32 and
+    --threads. A dB is measured in fp32 unless asked otherwise."""
+    options = (("tile", TileSide, 0), ("device", Device, None), ("dtype", Number, "fp32"), ("fp32", Fp32, False))
+    options += (("threads", Threads, None),)
+    ours = [inspect.Parameter(name, KEYWORD, default=default, annotation=kind) for name, kind, default in options]
+
+    @functools.wraps(command)
+    def run(tile: int, device: str | None, dtype: str, fp32: bool, threads: int | None, **others: Any) -> None:
+        use_threads(threads)
+        command(**others, how=run_options(tile, device, dtype, fp32))
+
+    del command.__annotations__["how"]  # the module of Job loads torch
+    own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "how"]
+    run.__signature__ = inspect.Signature([*(one.replace(kind=KEYWORD) for one in own), *ours])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in (*own, *ours)}
+    return run
+
+
+def use_threads(count: int | None) -> None:
+    """So many threads for networks and for libvips; to be called before libvips is loaded."""
+    if count is None:
+        return
+    if count < 1:
+        raise InvalidRequest(f"--threads {count} is out of range: at least 1")
+    os.environ["VIPS_CONCURRENCY"] = str(count)
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def parse_scale(text: str) -> float | tuple[float, float]:
+    """`3.7`, or width × height as `2x1.5`; gives one factor, or (rows, columns). Raises InvalidRequest."""
+    from scalewise.geometry.grid import output_size
+
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        factors = [float(part) for part in parts]
+    except ValueError:
+        factors = []
+    if len(factors) not in (1, 2):
+        raise InvalidRequest(f"scale {text!r} is not a scale: write 3.7, or width x height as 2x1.5")
+    scale = factors[0] if len(factors) == 1 else (factors[1], factors[0])
+    output_size((1, 1), scale)  # says now, and once, what no picture can have
+    return scale
+
+
+def parse_size(text: str) -> Size:
+    """Width × height, `3840x2160` → (rows, columns). Raises InvalidRequest."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InvalidRequest(f"size {text!r} is not a size: write width x height in pixels, as 3840x2160")
+    return int(parts[1]), int(parts[0])
+
+
+def parse_crop(text: str) -> Box:
+    """Left, top, width, height in pixels of the input, `100,50,640,480` → rows and columns of a box. Raises
+    InvalidRequest."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts) or "0" in (parts[2], parts[3]):
+        raise InvalidRequest(f"--crop {text!r}: write X,Y,WIDTH,HEIGHT in pixels of the input, as 100,50,640,480")
+    x, y, width, height = map(int, parts)
+    return y, x, y + height, x + width
+
+
+def wanted_budget(budget: str | None, native: str | None) -> Budget:
+    """What --budget or --native says; the full model without both. Raises InvalidRequest."""
+    from scalewise.budget.budget import DIALS, Budget
+
+    if native is None:
+        return Budget.parse(budget)
+    if budget is not None:
+        raise InvalidRequest("--budget and --native both say how much to spend: leave one out")
+    found = Budget.parse(native) if "=" in native else None
+    if found is None or found.kind != "native":
+        raise InvalidRequest(f"--native {native!r}: write NAME=VALUE, with a name of {', '.join(DIALS)}")
+    return found
+
+
+def parse_budgets(text: str) -> list[float]:
+    """Shares of the full model in percent: `25,50,75,100` → (0.25, …). Raises InvalidRequest."""
+    from scalewise.budget.budget import Budget
+
+    budgets = [Budget.parse(part if part.strip().endswith("%") else f"{part}%") for part in text.split(",")]
+    return sorted({budget.value for budget in budgets})
+
+
+def write_json(path: Path, value: Any, *, overwrite: bool) -> None:
+    """Whole or not at all. Raises UnwritableOutput."""
+    from scalewise.storage import atomic_write
+
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def check_files(paths: list[Path | None], *, overwrite: bool) -> None:
+    """Raise UnwritableOutput now, and not after the work is done."""
+    from scalewise.storage import check_writable
+
+    for path in paths:
+        if path is not None:
+            check_writable(path, overwrite=overwrite)

@@ -1,0 +1,234 @@
+"""A network at one scale as an ONNX file: from pixels in [0, 1] to pixels, rows and columns free, at full budget.
+
+Spec arbitrary_scale §8.3: at a whole factor an upsampler of any scale is convolutions and a pixel shuffle
+(`phases.py`), as the tail of a fixed network is at its own. Before a file is kept it is run, on three
+shapes, beside the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalewise.budget.budget import Budget
+from scalewise.contracts import PlainEncoder
+from scalewise.encoders.camixer import CAMixer
+from scalewise.encoders.nlsa import NLSA
+from scalewise.encoders.tadt import TADT
+from scalewise.errors import InvalidRequest, MissingDependency
+from scalewise.export.camixer import AllHard
+from scalewise.export.phases import BicubicPhases, KernelPhases, at_scale, shuffled, whole
+from scalewise.geometry.grid import Frame, Size, output_size
+from scalewise.layers import repeat_edge
+from scalewise.machine.device import for_inference
+from scalewise.models.model import Model
+from scalewise.models.multi_exit import MultiExitModel
+from scalewise.models.super_resolver import SuperResolver
+from scalewise.multiexit.anyscale import BLOCK_MARGIN, STEM_MARGIN, AnyScaleExits
+from scalewise.storage import atomic_write, check_writable
+
+CPU = torch.device("cpu")
+TOLERANCE = 1e-3  # of a pixel's range [0, 1]: what a file may differ from torch
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is in a file: the kinds of `operators`, the `least` side of a picture that it takes, and by how much at most
+    it differs from torch on the pictures of `shapes`, in [0, 1]."""
+
+    operators: tuple[str, ...]
+    least: int
+    difference: float
+    shapes: tuple[Size, ...]
+
+
+class OneScale(nn.Module):
+    """lr (1, 3, h, w) in [0, 1] → (1, 3, h·scale, w·scale), not clamped; h and w are at least `least`."""
+
+    least: int = 2
+    opset: int = 18
+
+
+class Pair(OneScale):
+    """An encoder, whose sides are multiples of `grid`, and an upsampler at one scale."""
+
+    def __init__(self, model: SuperResolver, encoder: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.tail = encoder, tail
+        self.mean, self.std = nn.Buffer(model.mean), nn.Buffer(model.std)
+        self.grid, self.least = model.grid, max(2, model.grid)
+        if isinstance(encoder, AllHard):
+            self.opset = 20  # before it, onnx's own evaluator does not know what GridSample is asked for
+
+    def forward(self, lr: Tensor) -> Tensor:
+        height, width = lr.shape[-2:]
+        normal = (lr - self.mean) / self.std
+        features = self.encoder(mirrored(normal, self.grid))[..., :height, :width]
+        return self.tail(features, normal) * self.std + self.mean
+
+
+class LastExit(OneScale):
+    """A multi-exit network with every patch at its last exit."""
+
+    def __init__(self, network: AnyScaleExits, scale: int) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+        self.base = BicubicPhases(scale)
+        self.kernels = KernelPhases(network.head(network.exits), scale)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        network = self.network
+        features = network.enter(repeat_edge(lr, STEM_MARGIN))
+        for index in range(1, network.depth + 1):
+            features = network.block(index, repeat_edge(features, BLOCK_MARGIN))
+        residual = self.kernels(network.coefficients(network.exits, repeat_edge(features, 1)))
+        return shuffled(self.base.phases(lr) + residual, self.scale)
+
+
+def mirrored(lr: Tensor, grid: int) -> Tensor:
+    """`model.pad_to_grid` for sides of `grid` or more, without asking whether there is anything to pad."""
+    if grid == 1:
+        return lr
+    for axis in (2, 3):
+        length = lr.shape[axis]
+        more = lr.narrow(axis, length - grid, grid - 1).flip(axis)
+        lr = torch.cat((lr, more), axis).narrow(axis, 0, (length + grid - 1) // grid * grid)
+    return lr
+
+
+def one_scale(model: Model, scale: float) -> OneScale:
+    """What a model is at one scale and full budget, on the CPU. It shares nothing with the model, which stays as and
+    where it is. Raises UnsupportedScale, InvalidRequest."""
+    return _of_copy(for_inference(model, CPU), scale)
+
+
+def _of_copy(model: Model, scale: float) -> OneScale:
+    if isinstance(model, MultiExitModel) and isinstance(model.network, AnyScaleExits):
+        network: OneScale = LastExit(model.network, whole(scale))
+    elif isinstance(model, SuperResolver):
+        network = Pair(model, _everything_on(model.encoder), at_scale(model.upsampler, scale))
+    else:
+        raise InvalidRequest(
+            f"{type(model).__name__} cuts the picture into patches that it treats apart, which an ONNX file cannot "
+            "hold: export a network that takes whole pictures"
+        )
+    return network.eval().requires_grad_(False)
+
+
+def _everything_on(encoder: object) -> nn.Module:
+    """The encoder as a module of lr alone, at full budget. Raises InvalidRequest."""
+    if isinstance(encoder, CAMixer):
+        return AllHard(encoder)
+    if isinstance(encoder, NLSA):
+        raise InvalidRequest(
+            "NLSA sorts pixels into groups whose number follows from the size of the picture, which a file for all "
+            "sizes cannot hold: export a network without it"
+        )
+    if isinstance(encoder, TADT | PlainEncoder):
+        return encoder
+    raise InvalidRequest(
+        f"{type(encoder).__name__} decides where it works while it runs, which an ONNX file cannot hold: "
+        "export a network that treats all pixels alike"
+    )
+
+
+def export(model: Model, scale: float, path: Path, *, overwrite: bool = False) -> Exported:
+    """Write `path`, and run it beside the model before it is kept.
+
+    Raises UnsupportedScale, InvalidRequest (also where torch or onnx cannot write this network), MissingDependency,
+    UnwritableOutput."""
+    own = for_inference(model, CPU)
+    network = _of_copy(own, scale)
+    if path.suffix.lower() != ".onnx":
+        raise InvalidRequest(f"{str(path)!r} has extension {path.suffix!r}: allowed is .onnx")
+    for name in ("onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise MissingDependency(f"export needs {name}: pip install 'scalewise[export]'")
+    check_writable(path, overwrite=overwrite)
+    program = _traced(network)
+    operators = tuple(sorted({node.op_type for node in program.model.graph}))
+    shapes = check_shapes(network.least)
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        program.save(str(temporary), external_data=False)
+        difference = _difference(own, scale, temporary, shapes)
+        if not difference <= TOLERANCE:
+            raise InvalidRequest(
+                f"the file that torch {torch.__version__} made of this network is wrong by {difference:.2g} of the "
+                f"range of pixels (allowed is {TOLERANCE:g}): it was not kept; try another version of torch"
+            )
+    return Exported(operators, network.least, difference, shapes)
+
+
+def _traced(network: OneScale) -> torch.onnx.ONNXProgram:
+    least = network.least
+    lr = torch.zeros(1, 3, 2 * least + 21, 3 * least + 25)  # sides that differ, and are not multiples of a window
+    free = {2: torch.export.Dim("height", min=least), 3: torch.export.Dim("width", min=least)}
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    # with gradients on, networks run as they are defined, without what makes them quick on our machines
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                network,
+                (lr,),
+                input_names=["lr"],
+                output_names=["sr"],
+                dynamic_shapes=(free,),
+                opset_version=network.opset,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = (str(error.__cause__ or error).strip().splitlines() or ["it does not say why"])[0]
+            raise InvalidRequest(f"torch {torch.__version__} cannot write this network as ONNX: {cause}") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+    assert program is not None
+    return program
+
+
+def check_shapes(least: int) -> tuple[Size, ...]:
+    """Sizes of the pictures that a file is checked on: the smallest, and two that fit no grid."""
+    return (least, least), (least + 15, 2 * least + 25), (2 * least + 37, least + 19)
+
+
+def _difference(model: Model, scale: float, path: Path, shapes: tuple[Size, ...]) -> float:
+    """The greatest between the pixels that a file gives and those of `model` at full budget, on pictures of noise."""
+    run, generator = _runner(path), torch.Generator().manual_seed(0)
+    pictures = [torch.rand(1, 3, *size, generator=generator) for size in shapes]
+    each = [(run(lr)[0] - in_full(model, lr, scale)).abs().max() for lr in pictures]
+    return float(torch.stack(each).max())  # of torch, which lets no NaN pass
+
+
+def in_full(model: Model, lr: Tensor, scale: float) -> Tensor:
+    """What the pipeline computes of a whole picture lr (1, 3, h, w) at full budget: (3, H, W), not clamped."""
+    size = (lr.shape[-2], lr.shape[-1])
+    out = output_size(size, scale)
+    with torch.inference_mode():
+        plan = model.plan(model.score(lr, (scale, scale)), size, out, Budget.full())
+        return model.render(lr, Frame(size), (0, 0, *size), out, plan).rgb
+
+
+def _runner(path: Path) -> Callable[[Tensor], Tensor]:
+    """lr → sr by the file: in ONNX Runtime if it is installed, else in onnx's own (slow) evaluator."""
+    if find_spec("onnxruntime") is not None:
+        onnxruntime = import_module("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    else:
+        session = import_module("onnx.reference").ReferenceEvaluator(str(path))
+    return lambda lr: torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])

@@ -1,0 +1,1 @@
+"""Where pixels lie: the two grids, tiles, 360° pictures, resizing."""

@@ -1,0 +1,1 @@
+"""GeoTIFF by rasterio (extra `geo`)."""

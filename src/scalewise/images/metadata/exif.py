@@ -1,0 +1,164 @@
+"""EXIF (CIPA DC-008): what a camera wrote, with the fields mended that an enlarged and upright picture changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from scalewise.images.metadata.ifd import (
+    LONG,
+    RATIONAL,
+    SHORT,
+    DamagedDirectory,
+    Entry,
+    Ifd,
+    Layout,
+    ReadAt,
+    converted,
+    directory,
+    entry_of,
+    header,
+    integers,
+    packed,
+)
+
+EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005  # tags that point to further directories
+MAKER_NOTE = 0x927C
+_WIDTH, _HEIGHT, _ORIENTATION, _DESCRIPTION = 0x0100, 0x0101, 0x0112, 0x010E
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+_PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
+_SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214  # in pixels: x, y[, diameter | width, height]
+# How the pixels of the old file lay, and what is carried elsewhere: XMP, IPTC, Photoshop, profile, georeference.
+_STRUCTURE = {0x00FE, 0x00FF, *range(0x0102, 0x010B), 0x0111, *range(0x0115, 0x011A), 0x011C, *range(0x011E, 0x0128)}
+_STRUCTURE |= {0x0129, 0x012D, 0x013D, 0x02BC, 0x83BB, 0x8649, 0x8773, 0x935C, 0xA480, 0xA481}
+_STRUCTURES = (
+    (0x0140, 0x015B),
+    (0x0200, 0x0214),
+    (0x80A3, 0x80E7),
+    (0x830E, 0x8482),
+    (0x85D8, 0x85D8),
+    (0x87AF, 0x87B1),
+)
+_MOST_BYTES = 2**22  # of one value
+_PREFIX = b"Exif\0\0"
+
+
+@dataclass(frozen=True)
+class Exif:
+    """Four directories: of the picture, of the camera, of the place, of interoperability. Thumbnails are not read."""
+
+    layout: Layout
+    main: Ifd
+    exif: Ifd = field(default_factory=dict)
+    gps: Ifd = field(default_factory=dict)
+    interop: Ifd = field(default_factory=dict)
+
+
+def read(read_at: ReadAt, layout: Layout, main: Ifd) -> Exif:
+    """The directories that `main` points to; one that is damaged is left out."""
+
+    def below(tag: int, parent: Ifd) -> Ifd:
+        try:
+            return directory(read_at, layout, integers(parent[tag], layout)[0], _MOST_BYTES)[0]
+        except (KeyError, IndexError, DamagedDirectory):
+            return {}
+
+    exif = below(EXIF, main)
+    return Exif(layout, main, exif, below(GPS, main), below(INTEROP, exif))
+
+
+def parse(blob: bytes) -> Exif:
+    """From the block that JPEG and others carry. Raises DamagedDirectory."""
+    body = blob.removeprefix(_PREFIX)
+
+    def read_at(offset: int, count: int) -> bytes:
+        return body[offset : offset + count]
+
+    layout, first = header(read_at)
+    if layout.big:
+        raise DamagedDirectory("EXIF is never BigTIFF")
+    return read(read_at, layout, directory(read_at, layout, first, _MOST_BYTES)[0])
+
+
+def to_bytes(exif: Exif) -> bytes:
+    """The block, with its prefix `Exif`."""
+    layout = exif.layout
+    main, camera = dict(exif.main), dict(exif.exif)
+    pointer = entry_of(LONG, (0,), layout)
+    for parent, tag, child in ((main, GPS, exif.gps), (camera, INTEROP, exif.interop), (main, EXIF, camera)):
+        parent.pop(tag, None)
+        if child:
+            parent[tag] = pointer
+    parts = [b"II*\0\x08\0\0\0" if layout.order == "<" else b"MM\0*\0\0\0\x08", b""]
+    at = 8 + len(packed(main, layout, 8))
+
+    def put(parent: Ifd, tag: int, child: Ifd) -> None:
+        nonlocal at
+        if child:
+            parent[tag] = entry_of(LONG, (at,), layout)
+            parts.append(packed(child, layout, at))
+            at += len(parts[-1])
+
+    put(camera, INTEROP, exif.interop)
+    put(main, EXIF, camera)
+    put(main, GPS, exif.gps)
+    parts[1] = packed(main, layout, 8)
+    return _PREFIX + b"".join(parts)
+
+
+def mended(
+    exif: Exif, before: tuple[int, int], size: tuple[int, int], dpi: tuple[float, float] | None, turned: bool
+) -> Exif:
+    """For a picture that was `before` (h, w) upright and is `size` now; `turned`: orientation moved its pixels.
+
+    Sizes are those of the output, the orientation is upright, the resolution is `dpi` if known; places in the picture
+    are scaled, or left out if it was turned. Tags about strips and thumbnails are left out.
+    """
+    layout = exif.layout
+    main = {tag: entry for tag, entry in exif.main.items() if not is_structure(tag)}
+    if _declares_sizes(main):
+        del main[_DESCRIPTION]
+    for ifd, x, y in ((main, _WIDTH, _HEIGHT), (camera := dict(exif.exif), _PIXEL_X, _PIXEL_Y)):
+        if x in ifd or y in ifd:
+            ifd[x], ifd[y] = entry_of(LONG, (size[1],), layout), entry_of(LONG, (size[0],), layout)
+    if _ORIENTATION in main:
+        main[_ORIENTATION] = entry_of(SHORT, (1,), layout)
+    if dpi is not None and (_X_RESOLUTION in main or _Y_RESOLUTION in main):
+        main[_X_RESOLUTION], main[_Y_RESOLUTION] = (_rational(value, layout) for value in dpi)
+        main[_RESOLUTION_UNIT] = entry_of(SHORT, (2,), layout)  # inch
+    rows, columns = size[0] / before[0], size[1] / before[1]
+    for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
+        if tag in camera:
+            factors = (columns, rows, columns, rows)
+            places = [round(v * f) for v, f in zip(integers(camera[tag], layout), factors, strict=False)]
+            if turned or not places:
+                del camera[tag]
+            else:
+                camera[tag] = entry_of(LONG if max(places) > 65535 else SHORT, tuple(places), layout)
+    return replace(exif, main=main, exif=camera)
+
+
+def in_order(exif: Exif, layout: Layout) -> Exif:
+    """The same in the byte order of `layout`."""
+    parts = (converted(part, exif.layout, layout) for part in (exif.main, exif.exif, exif.gps, exif.interop))
+    return Exif(Layout(layout.order), *parts)
+
+
+def without_maker_note(exif: Exif) -> Exif:
+    return replace(exif, exif={tag: entry for tag, entry in exif.exif.items() if tag != MAKER_NOTE})
+
+
+def is_structure(tag: int) -> bool:
+    """True for tags that say how the pixels of the old file lay, and for what is carried elsewhere."""
+    return tag in _STRUCTURE or any(first <= tag <= last for first, last in _STRUCTURES)
+
+
+def _declares_sizes(main: Ifd) -> bool:
+    """True for the descriptions of tifffile and OME, which repeat sizes that are no longer true."""
+    text = main[_DESCRIPTION].data if _DESCRIPTION in main else b""
+    return text.startswith(b'{"shape"') or b"<OME " in text[:2000]
+
+
+def _rational(value: float, layout: Layout) -> Entry:
+    fraction = Fraction(value).limit_denominator(10_000)
+    return entry_of(RATIONAL, (fraction.numerator, fraction.denominator), layout)

@@ -1,0 +1,47 @@
+"""`open`: a path, an array, a tensor or a PIL image as a Source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from scalewise.errors import UnreadableImage
+from scalewise.images.arrays import from_memory
+from scalewise.images.source import LEVELS, MAX_PIXELS, Box, Depth, Source, channels
+
+
+def open(image: str | os.PathLike[str] | object, *, page: int | None = None, max_pixels: int = MAX_PIXELS) -> Source:
+    """A path, numpy array (H, W[, C]), torch tensor (C, H, W) or PIL image, as a `Source`.
+
+    `page` of a file with several, counted from 0; without it the first, or the one that a HEIC calls primary. A file
+    with more than `max_pixels` is refused before it is decoded. Truncated or damaged files are refused here if their
+    header shows it, else at the first read.
+    """
+    if isinstance(image, str | os.PathLike):
+        from scalewise.images.files import open_file
+
+        return open_file(Path(os.fsdecode(image)), max_pixels, page)
+    if page:
+        raise UnreadableImage(f"page {page} of a picture in memory: it has one")
+    memory = from_memory(image)
+    pixels = memory.pixels
+
+    def fetch(box: Box) -> np.ndarray:
+        y0, x0, y1, x1 = box
+        return pixels[y0:y1, x0:x1]
+
+    kind, alpha = channels(pixels.shape[2])
+    dtype: Depth = "float32" if pixels.dtype.kind == "f" else "uint8" if pixels.dtype.itemsize == 1 else "uint16"
+    return Source(
+        size=pixels.shape[:2],
+        kind=kind,
+        alpha=alpha,
+        dtype=dtype,
+        origin=memory.origin,
+        metadata=memory.metadata,
+        levels=LEVELS[dtype],
+        fetch=fetch,
+        restore=memory.restore,
+    )

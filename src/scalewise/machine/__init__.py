@@ -1,0 +1,1 @@
+"""What this computer is good at: device, number type, memory."""

@@ -1,0 +1,108 @@
+"""A model made ready to run: an eval copy on its device, channels last, and the number type the machine is good at."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from torch import nn
+
+from scalewise.errors import InvalidRequest
+from scalewise.models.model import Model
+
+if TYPE_CHECKING:
+    from scalewise.models.model import Model
+
+Dtype = Literal["auto", "fp32", "bf16"]
+
+
+def for_inference(model: Model, device: torch.device) -> Model:
+    """An independent copy in eval mode on `device`, convolutions channels last; the original is untouched."""
+    module = copy.deepcopy(cast(nn.Module, model)).eval().requires_grad_(False).to(device)
+    return cast("Model", module.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+
+
+def pick_device(name: str | None) -> torch.device:
+    """`cpu`, `cuda`, `cuda:1`, `mps`; None takes CUDA if there is one, else the CPU. Raises InvalidRequest."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("no such kind of device")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0][:120]
+        raise InvalidRequest(f"device {name!r} cannot be used: {reason} (use cpu, cuda, cuda:N or mps)") from None
+    return device
+
+
+def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
+    """`auto`: bf16 where the machine multiplies it in hardware (AMX, AVX512-BF16, CUDA from Ampere), else fp32."""
+    if name == "fp32":
+        return torch.float32
+    if name == "bf16":
+        return torch.bfloat16
+    if name != "auto":
+        raise InvalidRequest(f"dtype {name!r} is not known: allowed are auto, fp32 and bf16")
+    return torch.bfloat16 if fast_bf16(device) else torch.float32
+
+
+@contextmanager
+def numbers(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Compute in `dtype` where that is safe; weights and images stay fp32."""
+    if dtype == torch.float32:
+        yield
+    else:
+        with torch.autocast(device.type, dtype):
+            yield
+
+
+def work_alone(usual: int) -> None:
+    """For a thread beside the one that runs a model with `usual` threads: from now on its torch operators run on it
+    alone.
+
+    Otherwise it gets a team of threads of its own, and where there are more of those than cores, OpenMP puts all of
+    them to sleep at the end of every operator, the model's too: `fast` took 1.2 times as long. Where nobody has limited
+    how long they spin instead (see scalewise/__init__.py), that is the lesser evil, and all stays as it is.
+    """
+    if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
+        return
+    with _SETTING:
+        torch.set_num_threads(1)
+        # What was set last is also what threads get that are new to torch: put that back, from one that ends.
+        helper = threading.Thread(target=torch.set_num_threads, args=(usual,))
+        helper.start()
+        helper.join()
+
+
+_SETTING = threading.Lock()
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """True if bf16 is faster than fp32 here: emulated bf16 is hundreds of times slower (docs/performance.md)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool((supported and supported()) or (tiles and tiles()))
+
+
+def machine_of(device: torch.device) -> str:
+    """What computes: the GPU's name, or the processor's and how many cores it has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"

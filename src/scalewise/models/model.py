@@ -1,0 +1,96 @@
+"""What runs: Model, what the pipeline asks of it.
+
+An encoder with an upsampler is in `super_resolver.py`, patches that leave early in `multi_exit.py`, paths and exits of
+overlapping patches in `patchwise.py` and `early_exit.py`; networks at scales that are not theirs in `rescaled.py`. The
+way of an image (`pipeline.py`): `score` tiles for the router → `plan` once with the budget → `render` tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Route
+from scalewise.geometry.grid import Box, Frame, Size
+
+BYTES_PER_OUTPUT_PIXEL = 36  # base, canvas and rounded copy of three colours
+
+
+@dataclass(frozen=True)
+class RoutePlan:
+    """What was decided for one image: its `effort`, the `route` known so far, the MACs it will take and the full ones.
+
+    `macs` and `macs_full` are those of the untiled image; `overhead` is what deciding cost (the router)."""
+
+    effort: Effort
+    route: Route
+    macs: int
+    macs_full: int
+    overhead: Macs = field(default_factory=Macs)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One tile: `rgb` (3, H, W) of its target box, not clamped; the MACs that ran; those without rims and context.
+
+    `route`: the decisions that fell while the tile ran, on the units of the tile as it was read."""
+
+    rgb: Tensor
+    macs: Macs
+    lean: int
+    route: Route = ()
+
+
+class Model(Protocol):
+    """What the pipeline runs. `scales`: the only factors the model has, or None for any. `score_margin`: LR pixels by
+    which the units that a survey judges reach beyond the grid. `wraps`: it can render tiles of a 360° image that reach
+    beyond its borders."""
+
+    @property
+    def scales(self) -> tuple[float, ...] | None: ...
+
+    @property
+    def context(self) -> int | None: ...
+
+    @property
+    def grid(self) -> int: ...
+
+    @property
+    def unit(self) -> int: ...
+
+    @property
+    def score_margin(self) -> int: ...
+
+    @property
+    def wraps(self) -> bool: ...
+
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float: ...
+
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None: ...
+
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan: ...
+
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int: ...
+
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
+        """The MACs that `render` will run on a tile; None where that is decided while it runs."""
+        ...
+
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered: ...
+
+
+Ready = Callable[[Tensor, int], None]  # (rgb (3, H, W) of a tile, how many rows from above are final)
+
+
+@runtime_checkable
+class RowByRow(Protocol):
+    """A model that says on the way which rows of a tile are there, so that they are written and encoded meanwhile."""
+
+    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, ready: Ready) -> Rendered:
+        """As `Model.render`; `ready` is called with the growing canvas, as often as rows are finished."""
+        ...

@@ -1,0 +1,294 @@
+"""MultiExitModel: a router looks at every patch once, and each patch leaves a multi-exit network where it pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalewise.budget.budget import Budget, Effort, format_budget
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision
+from scalewise.budget.solver import Envelope
+from scalewise.errors import BudgetInfeasible
+from scalewise.geometry.grid import Box, Frame, Size, output_box
+from scalewise.geometry.resize import base_macs, bicubic_base
+from scalewise.layers import repeat_edge
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Ready, Rendered, RoutePlan
+from scalewise.models.patch_buffers import Padded, Slope, grouped, shape_of
+from scalewise.models.patch_cells import Cells, cut
+from scalewise.models.patch_contracts import MultiExit
+
+BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
+REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
+
+
+class MultiExitModel(nn.Module):
+    """A router that looks at every patch once, and a multi-exit network that each patch leaves where it pays.
+
+    Rules: the stem runs on the whole image; after every block a patch keeps the new features if its exit lies behind
+    that block, else the ones it had; neighbours see what a patch has. The network is computed on kept patches with the
+    rim that valid convolutions need; with all patches of a tile kept, on the tile in one piece.
+    """
+
+    scales: tuple[float, ...] | None = None
+    score_margin: int = 0
+    wraps: bool = True
+
+    def __init__(self, router: nn.Module, network: MultiExit, *, patch: int = 32) -> None:
+        super().__init__()
+        self.router = router
+        self.network = network
+        self.patch = patch
+
+    @property
+    def grid(self) -> int:
+        return self.patch
+
+    @property
+    def unit(self) -> int:
+        return 1
+
+    @property
+    def context(self) -> int | None:
+        return self.network.context
+
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
+        """Rough working memory per LR pixel of a tile: three layers in fp32, and the canvas."""
+        return 64 + 12 * self.network.channels + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
+
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
+        """The router's word on an LR tile cut along patches: (exits, gy, gx) drop in mean squared error per exit."""
+        return self.router(lr, torch.tensor([scale], device=lr.device))[0].float().square()
+
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
+        """Solve for the exits: greatest predicted drop in squared error within the budget, on this image."""
+        assert evidence is not None
+        cells = cut(Frame(size), size, self.patch, out)
+        shape = evidence.shape[1:]
+        exits = self.network.exits
+        top = torch.full((1, *shape), exits, dtype=torch.int64)
+        fixed = self.router.macs(size)  # type: ignore[operator]
+        whole = (0, 0, *size)
+        full = self._work(cells, top.flatten(), whole, Frame(size), out)[0].total + fixed.total
+        costs = self._option_costs(cells)
+        area = cells.lengths.prod(1, keepdim=True)
+        gain = F.pad(evidence.detach().double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area
+        budget.dial_of()
+        allowed = budget.allowed(full)
+        choice, price, spent = top, 0.0, full
+        if allowed < full:
+            always = (fixed + self._always(size, out)).total
+            if always > allowed:
+                floor = always / full
+                raise BudgetInfeasible(
+                    f"budget {format_budget(budget)} is below the floor of this model on this image, {floor:.2%} "
+                    f"({always:.3g} MACs): ask for more",
+                    floor,
+                )
+
+            known: dict[bytes, int] = {}  # MACs of choices that were looked at: they come again and again
+
+            def needs(choice: Tensor) -> int:
+                key = choice.numpy().tobytes()
+                if key not in known:
+                    known[key] = self._work(cells, choice.flatten(), whole, Frame(size), out)[0].total + fixed.total
+                return known[key]
+
+            def wins(choice: Tensor) -> float:
+                return float(gain.gather(1, choice.view(-1, 1)).sum())
+
+            # Patches are priced with their rims; blocks that all patches run have none, and what that saves is
+            # granted again. For the same reason raising the last few patches can cost less than leaving them.
+            choice = torch.zeros_like(top)
+            spent, best = needs(choice), 0.0
+            reserve = sum(self.network.table_macs(level, sum(out)).total for level in range(1, exits + 1))
+            low = grant = max(0.0, allowed - always - reserve)
+            envelope = Envelope(gain, costs.T)
+            for _ in range(REFINEMENTS):
+                solution = envelope.solve(grant)
+                candidate = solution.choice.view(1, *shape)
+                for level in range(exits + 1):
+                    raised = candidate.clamp_min(level)
+                    cost_of_it = needs(raised)
+                    if cost_of_it <= allowed and wins(raised) > best:
+                        choice, price, spent, best = raised, solution.price, cost_of_it, wins(raised)
+                left = allowed - needs(candidate)
+                if left >= 0:
+                    low, grant = grant, grant + left
+                else:
+                    grant = (low + grant) / 2
+        decision = Decision("patch", self.patch, choice, costs.unflatten(1, shape), evidence.unsqueeze(0))
+        return RoutePlan(Effort(share=budget.allowed(full) / full, price=price), (decision,), spent, full, fixed)
+
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
+        """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
+        return self.render_rows(lr, frame, core, out, plan, lambda rgb, rows: None)
+
+    @torch.no_grad()
+    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, ready: Ready) -> Rendered:
+        """The same; `ready` is told on the way which rows are there, as far as all patches go to the last exit."""
+        network = self.network
+        cells = cut(frame, (lr.shape[-2], lr.shape[-1]), self.patch, out)
+        choice = plan.route[0].choice[0][cells.patch.unbind(1)]
+        target = output_box(core, frame.size, out)
+        canvas = bicubic_base(lr, frame, out, target)[0]
+        picture = _Picture(cells, frame, out, target, canvas)
+        inside = cells.inside(core)
+        features = network.enter(repeat_edge(lr, network.stem_margin))
+        if bool((choice == network.exits).all()):
+            self._all_blocks(features, inside, picture, ready)
+        else:
+            self._blocks(features, choice, inside, picture)
+        macs, lean = self._work(cells, choice, core, frame, out)
+        return Rendered(canvas, macs, lean)
+
+    def _blocks(self, features: Tensor, choice: Tensor, inside: Tensor, picture: _Picture) -> None:
+        """Block after block on the patches that go on, whose exits lie behind it."""
+        network, cells = self.network, picture.cells
+        field = Padded(features, network.block_margin)
+        for index in range(1, network.depth + 1):
+            level = network.level(index)
+            active = choice >= level
+            if not bool(active.any()):
+                break
+            if bool(active.all()):
+                groups = [[box] for box in self._bands(cells.tile)]
+            else:
+                groups = grouped([cells.boxes[k] for k in active.nonzero().flatten().tolist()], shape_of)
+            fresh = [network.block(index, field.gather(group)) for group in groups]
+            for group, features in zip(groups, fresh, strict=True):
+                field.scatter(group, features)
+            field.refresh()
+            if index == network.exit_after[level - 1]:
+                leaving = ((choice == level) & inside).nonzero().flatten().tolist()
+                self._render_exit(level, leaving, field, picture)
+
+    def _all_blocks(self, features: Tensor, inside: Tensor, picture: _Picture, ready: Ready) -> None:
+        """Every patch through every block: band after band, each as far as blocks can see, so that upper rows of the
+        picture are finished while lower ones are still to be computed."""
+        network, cells, canvas = self.network, picture.cells, picture.canvas
+        slope = Slope(features, network.block_margin, network.depth)
+        todo = inside.nonzero().flatten()
+        stop = cells.stop[:, 0] - cells.origin[0]  # of each cell, in the tile
+        first = cells.first[:, 0] - picture.target[0]
+        for _, _, end, _ in self._bands(cells.tile):
+            for index in range(1, network.depth + 1):
+                slope.put(index, network.block(index, slope.above(index, end)))
+            seen = stop[todo] + network.block_margin <= slope.done if end < cells.tile[0] else stop[todo] > 0
+            leaving, todo = todo[seen], todo[~seen]
+            self._render_exit(network.exits, leaving.tolist(), slope.field, picture)
+            ready(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
+
+    def _bands(self, tile: Size) -> list[Box]:
+        """Of BAND rows each, or as many as a first band needs so that one is left for the last block."""
+        band = max(BAND, self.network.block_margin * self.network.depth + 1)
+        return [(y, 0, min(y + band, tile[0]), tile[1]) for y in range(0, tile[0], band)]
+
+    def _render_exit(self, level: int, leaving: list[int], field: Padded, picture: _Picture) -> None:
+        """Add the residual of exit `level` to the output pixels of the cells that leave there."""
+        network, cells, frame = self.network, picture.cells, picture.frame
+        out, target, canvas, tables = picture.out, picture.target, picture.canvas, picture.tables
+
+        def table(axis: int, start: int, stop: int, first: int, last: int) -> Tensor:
+            span = (level, axis, first, last)
+            if span not in tables:
+                n, size, goes_on = frame.size[axis], out[axis], frame.goes_on[axis]
+                tables[span] = network.table(level, first, last, n, size, start - 1, stop - start + 2, goes_on)
+            return tables[span]
+
+        spans = torch.stack((cells.start, cells.stop, cells.first, cells.last), -1)[leaving].tolist()
+        parts = [
+            (cells.boxes[k], table(0, *rows), table(1, *columns), rows[2] - target[0], columns[2] - target[1])
+            for k, (rows, columns) in zip(leaving, spans, strict=True)
+        ]
+        for group in grouped(parts, lambda part: (shape_of(part[0]), len(part[1]), len(part[2]))):
+            boxes, rows, columns, ys, xs = zip(*group, strict=True)
+            coefficients = network.coefficients(level, field.gather(boxes))
+            residual = network.render(level, coefficients, torch.stack(rows), torch.stack(columns))
+            for y, x, block in zip(ys, xs, residual, strict=True):
+                canvas[:, y : y + block.shape[-2], x : x + block.shape[-1]] += block
+
+    # --- what it costs ------------------------------------------------------------------------------------------------
+
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
+        """MACs of one tile with every patch at the last exit, the router left out."""
+        cells = cut(frame, tile, self.patch, out)
+        top = torch.full((len(cells.boxes),), self.network.exits)
+        return self._work(cells, top, core, frame, out)[0].total
+
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int:
+        """MACs that `render` will run on a tile."""
+        cells = cut(frame, tile, self.patch, out)
+        return self._work(cells, plan.route[0].choice[0][cells.patch.unbind(1)], core, frame, out)[0].total
+
+    def _always(self, size: Size, out: Size) -> Macs:
+        return self.network.stem_macs(*size) + _base(Frame(size), out, (0, 0, *out))
+
+    def _option_costs(self, cells: Cells) -> Tensor:
+        """(exits + 1, n) float64: MACs of each exit of each patch with its rims; exit 0 is free."""
+        network, (sides, kind) = self.network, cells.kinds
+        h, w, hq, wq = sides.unbind(1)
+        block = torch.as_tensor(network.block_macs(h, w).total)
+        options = [torch.zeros_like(h * w)]
+        for level, after in enumerate(network.exit_after, 1):
+            head = network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq))
+            options.append(block * after + head.total)
+        return torch.stack(options)[:, kind]
+
+    def _work(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
+        """MACs that `render` runs on a tile, and those without rims of patches and context of the tile."""
+        network, (height, width) = self.network, cells.tile
+        (sides, kind), inside = cells.kinds, cells.inside(core)
+        h, w, hq, wq = sides.unbind(1)
+        exits = network.exits + 1
+        cell = (kind * exits + choice) * 2 + inside
+        counts = cell.bincount(minlength=len(sides) * exits * 2).view(len(sides), exits, 2)
+        core_size = (core[2] - core[0], core[3] - core[1])
+        base = _base(frame, out, output_box(core, frame.size, out))
+        work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
+        for index in range(1, network.depth + 1):
+            active = counts[:, network.level(index) :].sum(1)
+            if int(active.sum()) == len(kind):
+                rows = torch.tensor([y1 - y0 for y0, _, y1, _ in self._bands(cells.tile)])
+                work += _sum(network.block_macs(rows, width), torch.ones_like(rows))
+            else:
+                work += _sum(network.block_macs(h, w), active.sum(1))
+            lean += _sum(network.lean_block_macs(h, w), active[:, 1]).total
+        for level in range(1, network.exits + 1):
+            leaving = counts[:, level, 1]
+            if not bool(leaving.any()):
+                continue
+            work += _sum(network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving)
+            lean += _sum(
+                network.lean_head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving
+            ).total
+            tables = network.table_macs(level, cells.positions((choice == level) & inside))
+            work += tables
+            lean += tables.total
+        return work, lean
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What a tile becomes: its cells, and the `canvas` (3, H, W) of the output pixels `target`.
+
+    `tables`: kernels for a span of an axis, by exit, axis, and first and last output pixel; each is computed once."""
+
+    cells: Cells
+    frame: Frame
+    out: Size
+    target: Box
+    canvas: Tensor
+    tables: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
+
+
+def _sum(macs: Macs, counts: Tensor) -> Macs:
+    """Macs whose fields are (n,) tensors, each taken as often as `counts` says, summed."""
+    return Macs(**{name: int((torch.as_tensor(value) * counts).sum()) for name, value in macs.as_dict().items()})
+
+
+def _base(frame: Frame, out: Size, target: Box) -> Macs:
+    return Macs(matmul=base_macs(frame, out, target))

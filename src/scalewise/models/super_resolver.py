@@ -1,0 +1,180 @@
+"""SuperResolver(encoder, upsampler): any encoder with any upsampler, rendered tile by tile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalewise.budget.budget import Budget, Effort, format_budget
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Route
+from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
+from scalewise.errors import BudgetInfeasible
+from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
+
+
+class SuperResolver(nn.Module):
+    """Any encoder with any upsampler. Images are RGB in [0, 1]; the networks see (x - mean) / std.
+
+    `scales` are the factors the pair was made for (fixed-scale networks), or None for any.
+    """
+
+    mean: Tensor
+    std: Tensor
+    score_margin: int = 0
+    wraps: bool = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        upsampler: Upsampler,
+        *,
+        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        scales: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.upsampler = upsampler
+        self.scales = scales
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def grid(self) -> int:
+        """Tiles start at multiples of it."""
+        return self.encoder.grid
+
+    @property
+    def unit(self) -> int:
+        return self.encoder.grid
+
+    @property
+    def context(self) -> int | None:
+        """LR pixels beyond a tile that can change its output; None: the whole image."""
+        if self.encoder.context is None or self.upsampler.context is None:
+            return None
+        return self.encoder.context + self.upsampler.context
+
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
+        """Rough working memory per LR pixel of a tile, by which tiles are sized: some layers of features at once, and
+        for tails of fixed scale such layers at output size."""
+        layer, area = 4 * self.encoder.channels, scale[0] * scale[1]
+        return 16 * layer + (BYTES_PER_OUTPUT_PIXEL if self.scales is None else 4 * layer) * area
+
+    def forward(
+        self,
+        lr: Tensor,
+        query: Query,
+        scale: Tensor,
+        effort: Effort | None = None,
+        frame: Frame | None = None,
+        plan: Route = (),
+    ) -> Sampled:
+        """lr (b, 3, h, w) in [0, 1], scale (b, 2) → RGB at the query's points, not clamped.
+
+        `plan`: decisions made before on the whole image; without them the encoder decides on this one."""
+        effort = effort or Effort()
+        height, width = lr.shape[-2:]
+        frame = frame or Frame((height, width))
+        normal = (lr - self.mean) / self.std
+        padded = pad_to_grid(normal, self.grid)
+        plan = plan or self.encoder.route(padded, scale, effort)
+        encoded = self.encoder.encode(padded, frame, scale, effort, plan)
+        features = encoded.features[..., :height, :width]
+        sampled = self.upsampler.sample(self.upsampler.prepare(features, normal, frame), query, effort)
+        return Sampled(self._denormal(sampled.rgb, query), encoded.route + sampled.route)
+
+    def _denormal(self, rgb: Tensor, query: Query) -> Tensor:
+        if query.rectangle:
+            return rgb * self.std + self.mean
+        return rgb * self.std.view(1, 1, 3) + self.mean.view(1, 1, 3)
+
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None:
+        """The encoder's evidence, if it routes by the whole image."""
+        if not isinstance(self.encoder, RoutedEncoder):
+            return None
+        return self.encoder.score(pad_to_grid((lr - self.mean) / self.std, self.grid), scale)
+
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
+        """What the encoder makes of the budget. Raises BudgetInfeasible below the model's floor."""
+        full = self.macs(size, out).total
+        scale = (out[0] / size[0], out[1] / size[1])
+        if isinstance(self.encoder, RoutedEncoder):
+            native, allowed = budget.dial_of(*self.encoder.dials), budget.allowed(full)
+            fixed = full - self.encoder.macs(self.padded(size), scale).total
+            grant = self.encoder.allocate(evidence, self.padded(size), scale, allowed - fixed, native)
+            macs = grant.macs + fixed
+            if native is None and macs > allowed:
+                raise BudgetInfeasible(
+                    f"budget {format_budget(budget)} is below the floor of this model on this image, {macs / full:.2%} "
+                    f"({macs:.3g} MACs): ask for more",
+                    macs / full,
+                )
+            effort = grant.effort if native is not None else replace(grant.effort, share=allowed / full)
+            return RoutePlan(effort, grant.route, macs, full)
+        budget.dial_of()
+        if (budget.kind == "fraction" and budget.value < 1) or budget.allowed(full) < full:
+            raise BudgetInfeasible(
+                f"budget {format_budget(budget)}: this model has one level of effort, 100% ({full:.3g} MACs); leave "
+                "the budget out, or take a model with exits (fast)",
+                1.0,
+            )
+        return RoutePlan(Effort(), (), full, full)
+
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
+        """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
+        target = output_box(core, frame.size, out)
+        scale = (out[0] / frame.size[0], out[1] / frame.size[1])
+        query = rectangle(frame, out, target, device=lr.device)
+        sampled = self(lr, query, torch.tensor([scale], device=lr.device), plan.effort, frame, plan.route)
+        route = sampled.route
+        tile, kept = (lr.shape[-2], lr.shape[-1]), (core[2] - core[0], core[3] - core[1])
+        pixels = (target[2] - target[0], target[3] - target[1])
+        if self.scales is None:
+            return Rendered(sampled.rgb[0], *self._tile_macs(tile, pixels, kept, pixels, route), route)
+        enlarged = tuple(
+            (round(n * scale[0]), round(m * scale[1])) for n, m in (tile, kept)
+        )  # tails enlarge all of a tile
+        return Rendered(sampled.rgb[0], *self._tile_macs(tile, enlarged[0], kept, enlarged[1], route), route)
+
+    def _tile_macs(self, tile: Size, pixels: Size, kept: Size, kept_pixels: Size, route: Route) -> tuple[Macs, int]:
+        """What a tile cost, and what it would have without its context, at the same share of the work."""
+        spent, full = self.macs(tile, pixels, route), self.macs(tile, pixels).total
+        return spent, min(spent.total, round(self.macs(kept, kept_pixels).total * spent.total / max(full, 1)))
+
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
+        """MACs of one tile with everything on, which is always so here."""
+        target, scale = output_box(core, frame.size, out), (out[0] / frame.size[0], out[1] / frame.size[1])
+        pixels = (target[2] - target[0], target[3] - target[1])
+        if self.scales is not None:
+            pixels = (round(tile[0] * scale[0]), round(tile[1] * scale[1]))
+        return self.macs(tile, pixels).total
+
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
+        """The same, but for encoders that decide while they run: None."""
+        return None if isinstance(self.encoder, RoutedEncoder) else self.full_macs(frame, tile, core, out)
+
+    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+        """The cost of one whole image, or of one tile and the pixels rendered from it."""
+        scale = (out[0] / size[0], out[1] / size[1])
+        return self.encoder.macs(self.padded(size), scale, route) + self.upsampler.macs(size, out)
+
+    def padded(self, size: Size) -> Size:
+        """`size` up to multiples of the encoder's grid."""
+        height, width = (-(-n // self.grid) * self.grid for n in size)
+        return height, width
+
+
+def pad_to_grid(lr: Tensor, grid: int) -> Tensor:
+    """Pad right and bottom to multiples of `grid`: mirrored, or the edge repeated where the image is too small."""
+    height, width = lr.shape[-2:]
+    bottom, right = -height % grid, -width % grid
+    if not (bottom or right):
+        return lr
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(lr, (0, right, 0, bottom), mode=mode)

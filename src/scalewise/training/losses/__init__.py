@@ -1,0 +1,1 @@
+"""What is minimised: functions of (model, batch, moment)."""

@@ -1,0 +1,116 @@
+"""`scalewise train`: what it writes and says; errors are one line before the first step."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from scalewise import images, zoo
+from scalewise.cli import app
+from scalewise.cli.train import parse_time
+from scalewise.errors import DataError, InvalidRequest
+from scalewise.evaluate import bicubic, evaluate, upscaler_of
+from scalewise.evaluate.validation import Validation
+from scalewise.recipes import find
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["train", *map(str, words)], catch_exceptions=False)
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        images.save(folder / name, random.integers(0, 256, (140, 150, 3)).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_recipe_trains_measures_and_goes_on(tmp_path: Path, photos: Path) -> None:
+    out = tmp_path / "out"
+    words = ("edsr-x4-tiny", "--data", photos, "--val", photos, "--val-side", 64, "--out", out, "--workers", 0, "-q")
+    code, printed, _ = run(*words, "--steps", 2, "--dtype", "fp32", "--state", tmp_path / "state", "--parts")
+    assert code == 0 and "l1 step 2 of 2" in printed
+    loaded = zoo.load(out / "edsr-x4-tiny.safetensors")
+    assert loaded.card["training_data"].startswith("2 pictures of") and loaded.card["licence"] == "Apache-2.0"
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "rate"} <= set(lines[0]) and "val/default x4" in lines[1]
+    assert loaded.card["validation"]["default x4"] == pytest.approx(lines[1]["val/default x4"])
+    assert images.open(out / "pictures" / "0000002.png").size == (2 * 64, 3 * 64)
+    assert (out / "parts" / "last.ckpt.part000").exists() and (tmp_path / "state" / "edsr-x4-tiny.safetensors").exists()
+    assert any((out / "tensorboard").iterdir())
+    code, _, error = run(*words, "--steps", 2)
+    assert code == 2 and "--resume" in error and error.count("\n") == 1
+    code, _, error = run(*words, "--steps", 3, "--resume", "--max-time", "0:00")
+    assert code == 0 and "step 3" in run(*words, "--steps", 3, "--resume")[1]
+
+
+def test_a_pack_is_written_and_trained_on(tmp_path: Path, photos: Path) -> None:
+    pack = tmp_path / "crops.safetensors"
+    code, printed, _ = run("edsr-liif-tiny", "--data", photos, "--pack", pack, "-q")
+    assert code == 1 or "crops" in printed
+    assert code == 1  # crops of 176 pixels do not fit pictures of 140
+    code, _, error = run("edsr-liif-tiny", "--data", photos / "a.png", "-q")
+    assert code == 1 and "cannot be read as a pack" in error
+
+
+def test_the_list_names_every_recipe() -> None:
+    code, printed, _ = run("--list")
+    assert code == 0 and all(name in printed for name in ("fast", "edsr-liif-tiny", "edsr-x4"))
+
+
+def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
+    out = ("--out", tmp_path / "out", "-q")
+    wrong = {
+        ("fats", "--data", photos): "no recipe is called 'fats'",
+        ("fast",): "--data",
+        ("fast", "--data", tmp_path / "nowhere"): "no pictures",
+        ("fast", "--data", photos): "384 pixels on both sides",
+        ("fast", "--data", photos, "--max-time", "soon"): "HH:MM:SS",
+        ("fast", "--data", photos, "--dtype", "fp8"): "--dtype fp8",
+        ("edsr-x4-tiny", "--data", photos, "--devices", "3"): "3 processes",
+        ("edsr-x4-tiny", "--data", photos, "--val", photos, "--protocol", "best"): "unknown protocol",
+        ("edsr-x4-tiny", "--data", photos, "--model", "nowhere.py:build"): "no file",
+    }
+    for words, message in wrong.items():
+        code, _, error = run(*words, *out)
+        assert code in (1, 2) and error.startswith("scalewise: ") and error.count("\n") == 1 and message in error, error
+    assert not (tmp_path / "out" / "last.ckpt").exists()
+
+
+def test_times_are_parsed() -> None:
+    assert parse_time("01:30:00") == 5400 and parse_time("90:00") == 5400 and parse_time("7") == 7
+    assert parse_time(None) == math.inf
+    with pytest.raises(InvalidRequest):
+        parse_time("1h")
+
+
+def test_the_watch_measures_what_evaluate_measures(tmp_path: Path, photos: Path) -> None:
+    """On whole pictures, and against bicubic."""
+    watch = Validation.of(photos, find("edsr-liif-tiny"), "default", 0, tmp_path)
+    model = zoo.bicubic()
+    model.register_parameter("any", torch.nn.Parameter(torch.zeros(())))
+    found = watch(model, 1)
+    for scale in (2, 3, 4):
+        expected = evaluate(upscaler_of(model), photos, scale).mean["psnr"]
+        floor = evaluate(bicubic, photos, scale).mean["psnr"]
+        assert found[f"default x{scale}"] == pytest.approx(expected, abs=1e-6)
+        assert found[f"default x{scale} over bicubic"] == pytest.approx(expected - floor, abs=1e-6)
+    small = tmp_path / "small"
+    small.mkdir()
+    images.save(small / "a.png", np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(DataError, match="too small"):
+        Validation.of(small, find("edsr-liif-tiny"), "default", 0, tmp_path)

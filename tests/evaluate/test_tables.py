@@ -1,0 +1,129 @@
+"""The published tables are whole and well formed, and `reproduce` sets ours beside them."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from scalewise.cli.format import reproduced_table, table_text
+from scalewise.errors import BudgetInfeasible, InvalidRequest
+from scalewise.evaluate import PROTOCOLS, Prediction, Upscaler, bicubic, find_protocol
+from scalewise.evaluate.curve import curve
+from scalewise.evaluate.tables import MEASURED, load_table, reproduce, tables
+
+
+def noise(path: Path, side: int = 48) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = torch.randint(0, 256, (side, side, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(path)
+
+
+def test_every_row_is_well_formed() -> None:
+    assert {"ciaosr", "tadt", "camixer", "adaformer", "enaf", "bicubic"} <= set(tables())
+    for name in tables():
+        for row in load_table(name):
+            assert row.table == name and row.method and row.source and row.scale >= 1
+            assert math.isfinite(row.value)
+            if "psnr" in row.metric and "mae" not in row.metric:
+                assert 15 < row.value < 45, row
+            if "ssim" in row.metric:
+                assert 0.4 < row.value < 1, row
+            if row.metric in MEASURED and row.protocol:
+                find_protocol(row.protocol).check(row.scale)
+    with pytest.raises(InvalidRequest, match="there are adaformer"):
+        load_table("unheard-of")
+
+
+@pytest.mark.parametrize("name", ["ciaosr", "tadt", "camixer", "adaformer", "enaf", "bicubic"])
+def test_no_row_is_printed_twice_with_different_numbers(name: str) -> None:
+    printed: dict[tuple[object, ...], float] = {}
+    for row in load_table(name):
+        key = (row.method, row.dataset, row.scale, row.metric, row.dial, "" if row.protocol else row.note)
+        assert printed.setdefault(key, row.value) == row.value, key
+
+
+def test_known_numbers_are_where_they_should_be() -> None:
+    for table, method, dataset, scale, value in (
+        ("ciaosr", "swinir-ciaosr", "Urban100", 4, 27.42),
+        ("ciaosr", "rdn-lte", "DIV2K", 30, 20.64),
+        ("tadt", "tadt-lte", "DIV2K", 2, 35.31),
+        ("tadt", "cat-liif", "Manga109", 12, 22.58),
+        ("enaf", "enaf-srresnet", "Test8K", 4, 33.52),
+        ("adaformer", "adaformer", "Test4K", 4, 29.15),
+        ("bicubic", "bicubic", "Set14", 3, 27.55),
+    ):
+        rows = [row for row in load_table(table) if (row.method, row.dataset, row.scale) == (method, dataset, scale)]
+        assert value in [row.value for row in rows if row.metric == "psnr"], (table, method)
+
+
+def test_bicubic_is_reproduced_and_the_rest_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(tmp_path / "Set5/img.png")
+    rows = reproduce("bicubic", tmp_path)
+    for row in rows:
+        if row.published.dataset == "Set5":
+            assert row.difference == pytest.approx(row.ours - row.published.value) and not row.absent
+        else:
+            assert row.absent == f"no data: {row.published.dataset}" and math.isnan(row.ours)
+    asked = []
+
+    def models(method: str, dial: str) -> Upscaler | None:
+        asked.append((method, dial))
+        return bicubic if method == "camixer-b" else None
+
+    rows = reproduce("camixer", tmp_path, models, methods=["camixer-b", "camixer-m"])
+    found = {(row.published.dial, row.published.scale): row for row in rows if not row.absent}
+    assert ("gamma=0.5", 4) in found and len(asked) == len(set(asked)) * 2  # once per dial and scale, not per metric
+    assert {row.absent for row in rows if row.absent} >= {"no data: F2K", "not measured by this command"}
+    assert {row.absent for row in reproduce("liif", tmp_path)} == {"measured as no protocol of ours does"}
+    assert {row.absent for row in reproduce("carn", tmp_path) if row.published.dataset == "Set5"} == {
+        "no weights: carn-m"
+    }
+
+
+def test_the_reproduced_table_in_three_styles(tmp_path: Path) -> None:
+    noise(tmp_path / "Set5/img.png")
+    rows = reproduce("bicubic", tmp_path)
+    text = reproduced_table(rows)
+    assert len({len(line.rstrip()) <= 200 for line in text.splitlines()}) == 1 and "no data: DIV2K" in text
+    markdown = reproduced_table(rows, "markdown").splitlines()
+    assert markdown[1].startswith("| ---") and len(markdown) == len(rows) + 2
+    lines = reproduced_table(rows, "csv").splitlines()
+    assert lines[0].endswith("difference,FLOPs,our count,why absent,source,note") and len(lines) == len(rows) + 1
+
+
+def test_tables_escape_what_their_style_needs() -> None:
+    assert table_text(["a", "b"], [['x,"y"', "1"]], "csv") == 'a,b\n"x,""y""",1\n'
+    assert table_text(["a", "b"], [["x|y", "1"]], "markdown").splitlines()[2] == "| x\\|y | 1 |"
+    assert table_text(["a", "b"], [["xyz", "1"]], "text") == "a    b\n---  -\nxyz  1\n"
+
+
+def test_a_curve_has_a_floor_and_names_what_it_cannot_do(tmp_path: Path) -> None:
+    noise(tmp_path / "data/img.png")
+
+    def build(budget: float) -> Upscaler:
+        if budget < 0.5:
+            raise BudgetInfeasible("the floor is 0.5", 0.5)
+
+        def upscaler(lr: torch.Tensor, size: tuple[int, int], scale: float) -> Prediction:
+            return Prediction(bicubic(lr, size, scale).sr, macs=int(1000 * budget), macs_full=1000, seconds=budget)
+
+        return upscaler
+
+    result = curve({"toy": build}, tmp_path / "data", 2, budgets=(0.25, 0.5, 1.0))
+    assert [(point.model, point.budget) for point in result.points] == [("bicubic", 0), ("toy", 0.5), ("toy", 1.0)]
+    assert [point.macs_share for point in result.points] == [0, 0.5, 1.0]
+    assert result.notes == ("toy at 25%: the floor is 0.5",)
+    result.write(tmp_path / "curve.json")
+    assert json.loads((tmp_path / "curve.json").read_text())["points"][1]["macs"] == 500
+    pytest.importorskip("matplotlib")
+    result.plot(tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as drawn:
+        assert drawn.size[0] > 1000
+
+
+def test_the_documentation_names_every_protocol() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/protocols.md").read_text()
+    assert all(f"`{name}`" in page for name in PROTOCOLS)

@@ -1,0 +1,67 @@
+"""At a whole factor, phases are the upsampler itself: the border included, at even and odd factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from scalewise.budget.budget import Effort
+from scalewise.compat.geometry import PublishedGeometry
+from scalewise.errors import InvalidRequest, UnsupportedScale
+from scalewise.export.phases import KernelPhases, at_scale, shuffled
+from scalewise.geometry.grid import Frame, rectangle
+from scalewise.upsamplers.fixed import Bicubic
+from scalewise.upsamplers.liif import LIIF
+from scalewise.upsamplers.lte import LTE
+from scalewise.upsamplers.metasr import MetaSR
+from scalewise.upsamplers.separable import SeparableKernels, blend
+
+CHANNELS = 6
+UPSAMPLERS: dict[str, Callable[[], nn.Module]] = {
+    "bicubic": Bicubic,
+    "liif": lambda: LIIF(CHANNELS, (12, 12)),
+    "liif of one pixel": lambda: LIIF(CHANNELS, (12,), local_ensemble=False, feat_unfold=False, cell_decode=False),
+    "lte": lambda: LTE(CHANNELS, 8, (12,)),
+    "metasr": lambda: MetaSR(CHANNELS, 12),
+}
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("name", UPSAMPLERS)
+def test_phases_are_the_upsampler(name: str, scale: int) -> None:
+    torch.manual_seed(0)
+    upsampler = UPSAMPLERS[name]()
+    for size in ((2, 2), (5, 9)):
+        features, lr = torch.randn(1, CHANNELS, *size), torch.randn(1, 3, *size)
+        frame = Frame(size)
+        query = rectangle(frame, (scale * size[0], scale * size[1]))
+        with torch.no_grad():
+            expected = upsampler.sample(upsampler.prepare(features, lr, frame), query, Effort()).rgb  # type: ignore[operator]
+            found = at_scale(upsampler, scale)(features, lr)  # type: ignore[arg-type]
+        assert torch.allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_phases_of_kernels_are_their_blend(scale: int) -> None:
+    torch.manual_seed(0)
+    head, (height, width) = SeparableKernels(CHANNELS, 3), (2, 7)
+    coefficients = torch.randn(1, 27, height, width)
+    query = rectangle(Frame((height, width)), (scale * height, scale * width))
+    with torch.no_grad():
+        rows = head.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
+        columns = head.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
+        found = shuffled(KernelPhases(head, scale)(coefficients), scale)
+        assert torch.allclose(found, blend(coefficients, rows, columns, 3), atol=1e-5)
+
+
+def test_what_has_no_phases_is_refused() -> None:
+    liif = LIIF(CHANNELS, (4,))
+    for scale in (0.5, 3.7, 100):
+        with pytest.raises(UnsupportedScale, match="whole factor from 1 to 16"):
+            at_scale(liif, scale)
+    liif.geometry = PublishedGeometry()
+    with pytest.raises(InvalidRequest, match="published rounding"):
+        at_scale(liif, 4)

@@ -1,0 +1,270 @@
+"""PatchwiseModel: patches cover the image and fade into each other; tiled = whole; budgets; the papers' rules."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from scalewise import images, pipeline
+from scalewise.budget import cost
+from scalewise.budget.budget import Budget
+from scalewise.budget.cost import Macs
+from scalewise.errors import BudgetInfeasible, InvalidRequest
+from scalewise.execution import decide
+from scalewise.geometry.grid import Frame, Size
+from scalewise.geometry.tiling import plan_tiles
+from scalewise.models.model import RoutePlan
+from scalewise.models.patchwise import PatchwiseModel
+
+SCALE = 2
+
+
+class Paths(nn.Module):
+    """Three paths: the nearest pixel, and one or two convolutions on it, which see zeros beyond a patch."""
+
+    paths, scale = 3, SCALE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in range(2))
+        for layer in self.layers:
+            nn.init.dirac_(layer.weight)  # type: ignore[arg-type]
+            layer.weight.data += 0.05 * torch.randn(layer.weight.shape)  # type: ignore[union-attr, operator]
+
+    def run(self, patches: Tensor, choice: Tensor) -> Tensor:
+        out = torch.empty(*patches.shape[:2], *(n * SCALE for n in patches.shape[2:]))
+        for path in range(3):
+            here = patches[choice == path]
+            for layer in self.layers[:path]:
+                here = layer(here)
+            out[choice == path] = F.interpolate(here, scale_factor=SCALE, mode="nearest")
+        return out
+
+    def path_macs(self, path: int, side: Size) -> Macs:
+        return cost.conv2d(3, 3, 3, *side) * path
+
+
+class Router(nn.Module):
+    """Detail is worth work: the variance of a patch, with less from each path to the next."""
+
+    dials: tuple[str, ...] = ("eta",)
+
+    def evidence(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
+        detail = torch.stack(
+            [torch.stack([lr[..., y : y + side[0], x : x + side[1]].var() for x in columns]) for y in rows]
+        )
+        return torch.stack([detail * 0, detail, detail * 1.5])
+
+    def gain(self, evidence: Tensor) -> Tensor:
+        return evidence
+
+    def native(self, evidence: Tensor, value: float) -> Tensor:
+        return (evidence - value * torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1)).argmax(0)
+
+    def macs(self, size: Size) -> Macs:
+        return Macs(router=size[0] * size[1])
+
+
+@pytest.fixture(scope="module")
+def model() -> PatchwiseModel:
+    torch.manual_seed(0)
+    return PatchwiseModel(Router(), Paths()).eval()
+
+
+def noise(size: Size, seed: int = 0) -> Tensor:
+    """Noise of a strength that changes from place to place, so that routes are scattered."""
+    generator = torch.Generator().manual_seed(seed)
+    strength = F.interpolate(torch.rand(1, 1, 7, 7, generator=generator), size, mode="bilinear")
+    return 0.5 + strength * (torch.rand(1, 3, *size, generator=generator) - 0.5)
+
+
+def decided(model: PatchwiseModel, lr: Tensor, budget: str | float | Budget | None) -> RoutePlan:
+    size = (lr.shape[-2], lr.shape[-1])
+    out = (size[0] * SCALE, size[1] * SCALE)
+    return model.plan(model.score(lr, (SCALE, SCALE)), size, out, Budget.parse(budget))
+
+
+def rendered(model: PatchwiseModel, lr: Tensor, plan: RoutePlan) -> Tensor:
+    size = (lr.shape[-2], lr.shape[-1])
+    return model.render(lr, Frame(size), (0, 0, *size), (size[0] * SCALE, size[1] * SCALE), plan).rgb
+
+
+@pytest.mark.parametrize("length", [1, 5, 28, 31, 32, 33, 36, 59, 60, 61, 63, 64, 88, 89, 200])
+def test_patches_cover_an_axis_and_their_weights_add_up_to_one(model: PatchwiseModel, length: int) -> None:
+    starts, side = model.layout.starts(length), min(32, length)
+    assert starts[0] == 0 and starts[-1] + side == length
+    assert all(start % 28 == 0 for start in starts[:-1])
+    total = torch.zeros(length * SCALE)
+    for start, fade in zip(starts, model.layout.fades(length), strict=True):
+        assert bool((fade > 0).all())
+        total[start * SCALE : (start + side) * SCALE] += fade
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_a_patch_fades_in_over_the_overlap(model: PatchwiseModel) -> None:
+    first, second, *_ = model.layout.fades(200)
+    assert bool((first[: 28 * SCALE] == 1).all())  # no fade at the border of the image
+    both = first[28 * SCALE :], second[: 4 * SCALE]
+    torch.testing.assert_close(both[0].flip(0), both[1])
+    torch.testing.assert_close(both[1].diff(), torch.full((4 * SCALE - 1,), 1 / (4 * SCALE)))
+    assert float(both[1][0]) == pytest.approx(0.5 / (4 * SCALE))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(75, 101), (20, 90), (13, 17), (61, 33)])
+def test_a_constant_stays_one(model: PatchwiseModel, size: Size) -> None:
+    plan = decided(model, noise(size), "path=0")
+    result = rendered(model, torch.ones(1, 3, *size), plan)
+    torch.testing.assert_close(result, torch.ones_like(result), atol=3e-7, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(75, 101), (20, 90), (57, 33)])
+@pytest.mark.parametrize("side", [28, 56, 84])
+def test_tiles_equal_the_whole_image(model: PatchwiseModel, size: Size, side: int) -> None:
+    lr, out = noise(size), (size[0] * SCALE, size[1] * SCALE)
+    plan = decided(model, lr, 0.5)
+    whole, joined = rendered(model, lr, plan), torch.full((3, *out), float("nan"))
+    tiles = plan_tiles(size, out, side=side, grid=model.grid, context=model.context or 0, unit=model.unit)
+    lean = 0
+    for tile in tiles:
+        y0, x0, y1, x1 = tile.source
+        part = model.render(lr[..., y0:y1, x0:x1], Frame(size, (y0, x0)), tile.core, out, plan)
+        joined[:, tile.target[0] : tile.target[2], tile.target[1] : tile.target[3]] = part.rgb
+        lean += part.lean
+    torch.testing.assert_close(joined, whole, atol=2e-6, rtol=0)
+    assert lean <= plan.macs - plan.overhead.total
+
+
+@torch.no_grad()
+def test_the_survey_does_not_depend_on_how_the_image_is_cut(
+    model: PatchwiseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in ((90, 31), (88, 200), (117, 145), (33, 57)):
+        source = images.open(noise(size)[0])
+        surveys = []
+        for side in (2048, 28, 60):
+            monkeypatch.setattr(decide, "SCORE_SIDE", side)
+            surveys.append(decide._score(source, model, (size[0] * 2, size[1] * 2), torch.device("cpu")))
+        assert surveys[0] is not None and surveys[0].shape == (3, *(len(model.layout.starts(n)) for n in size))
+        assert all(torch.equal(surveys[0], other) for other in surveys[1:])
+
+
+@torch.no_grad()
+def test_counted_macs_are_those_that_ran(model: PatchwiseModel) -> None:
+    lr = noise((75, 101))
+    for budget in (1.0, 0.7, 0.3):
+        plan = decided(model, lr, budget)
+        with FlopCounterMode(display=False) as counter:
+            result = model.render(lr, Frame((75, 101)), (0, 0, 75, 101), (150, 202), plan)
+        assert result.macs.total == counter.get_total_flops() // 2 == plan.macs - plan.overhead.total
+    covered = 75 * 101 / (3 * 4 * 32 * 32)
+    assert result.lean == round(result.macs.total * covered)
+
+
+def test_the_budget_is_spent_and_never_exceeded_and_less_never_costs_more(model: PatchwiseModel) -> None:
+    lr = noise((300, 340))
+    unit = cost.conv2d(3, 3, 3, 32, 32).total
+    spent = []
+    for share in (0.05, 0.1, 0.2, 0.333, 0.5, 0.65, 0.8, 0.9, 0.97, 0.995, 1.0):
+        plan = decided(model, lr, share)
+        assert share * plan.macs_full - unit <= plan.macs <= share * plan.macs_full
+        assert share - plan.macs / plan.macs_full <= 0.02
+        spent.append(plan.macs)
+    assert spent == sorted(spent) and spent[-1] == plan.macs_full
+    assert bool((plan.route[0].choice == 2).all())
+
+
+def test_more_budget_lowers_no_patch(model: PatchwiseModel) -> None:
+    """Where the Lagrangian rule decides alone, without the remainder that is filled up."""
+    lr = noise((200, 250))
+    evidence = model.score(lr, (SCALE, SCALE))
+    choices = [model.router.native(evidence, price) for price in (0.3, 0.1, 0.03, 0.01, 0.003, 0.0)]
+    assert all(bool((later >= earlier).all()) for earlier, later in itertools.pairwise(choices))
+
+
+def test_all_of_a_budget_is_spent_where_the_router_sees_no_gain(model: PatchwiseModel) -> None:
+    evidence = torch.rand(3, 10, 11, generator=torch.Generator().manual_seed(0))  # dearer paths often look worse
+    for share in (0.3, 0.6, 0.9):
+        plan = model.choose(evidence, (32, 32), Macs(), Budget.fraction(share))
+        assert share - 0.02 <= plan.macs / plan.macs_full <= share
+
+
+def test_a_native_dial_is_the_lagrangian_at_its_price(model: PatchwiseModel) -> None:
+    lr = noise((300, 340))
+    for eta in (0.3, 0.05, 0.01):
+        native = decided(model, lr, f"eta={eta}")
+        assert native.effort.native == {"eta": eta}
+        solved = decided(model, lr, Budget.macs(native.macs))
+        assert torch.equal(native.route[0].choice, solved.route[0].choice) and solved.macs == native.macs
+        assert solved.effort.price is not None
+        assert solved.effort.price * 2 * cost.conv2d(3, 3, 3, 32, 32).total <= eta + 1e-9
+
+
+def test_one_path_can_be_forced(model: PatchwiseModel) -> None:
+    for path in range(3):
+        assert bool((decided(model, noise((75, 101)), f"path={path}").route[0].choice == path).all())
+    for wrong in ("path=3", "path=0.5", "path=-1"):
+        with pytest.raises(InvalidRequest, match="0 to 2"):
+            decided(model, noise((75, 101)), wrong)
+    with pytest.raises(BudgetInfeasible, match="has path, eta"):
+        decided(model, noise((75, 101)), "k=2")
+
+
+def test_a_budget_below_the_floor_names_the_floor(model: PatchwiseModel) -> None:
+    lr = noise((75, 101))
+    with pytest.raises(BudgetInfeasible, match="floor") as caught:
+        decided(model, lr, 1e-6)
+    floor = caught.value.floor
+    assert floor is not None and 0 < floor < 0.1
+    plan = decided(model, lr, floor * 1.000001)
+    assert plan.macs <= floor * 1.000002 * plan.macs_full and bool((plan.route[0].choice == 0).all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["ramp", "checkerboard", "noise"])
+def test_patch_borders_do_not_show(model: PatchwiseModel, kind: str) -> None:
+    """Where neighbours take different paths, what changes from pixel to pixel is no more at borders than inside."""
+    size = (116, 116)
+    y, x = torch.meshgrid(torch.arange(116), torch.arange(116), indexing="ij")
+    pictures = {"ramp": (x + y) / 230, "checkerboard": ((x // 2 + y // 2) % 2).float(), "noise": noise(size)[0, 0]}
+    lr = pictures[kind].float().expand(1, 3, -1, -1).contiguous()
+    plan = decided(model, lr, None)
+    choice = torch.randint(0, 3, plan.route[0].choice.shape, generator=torch.Generator().manual_seed(1))
+    plan.route[0].choice.copy_(choice)
+    paths = [rendered(model, lr, decided(model, lr, f"path={path}")) for path in range(3)]
+    apart = max(float((a - b).abs().max()) for a in paths for b in paths)
+    rgb, steepest = rendered(model, lr, plan), max(float(path.diff(dim=-1).abs().max()) for path in paths)
+    assert float(rgb.diff(dim=-1).abs().max()) <= steepest + apart / (4 * SCALE) + 1e-6
+
+
+@torch.no_grad()
+def test_the_pipeline_runs_it_at_its_own_scale_and_others(model: PatchwiseModel) -> None:
+    image = noise((70, 90))[0]
+    result = pipeline.upscale(image, SCALE, model=model, budget=0.5, tile=28, dtype="fp32")
+    untiled = pipeline.upscale(image, SCALE, model=model, budget=0.5, dtype="fp32")
+    torch.testing.assert_close(result.image, untiled.image, atol=1e-5, rtol=0)
+    assert untiled.report.share <= 0.5 and untiled.report.effort_unit == 28
+    assert float(untiled.report.effort_map.mean()) == pytest.approx(untiled.report.share, abs=1e-6)
+    again = pipeline.upscale(image, SCALE, model=model, budget=0.5, dtype="fp32")
+    assert torch.equal(again.image, untiled.image)
+    assert pipeline.upscale(image, 1.5, model=model, budget=0.5, dtype="fp32").image.shape == (3, 105, 135)
+
+
+@torch.no_grad()
+def test_a_picture_is_decided_alone(model: PatchwiseModel) -> None:
+    """Patches of two pictures in one batch come out as they do alone."""
+    pictures = [noise((60, 60), seed) for seed in (1, 2)]
+    together = torch.cat(pictures, -1)
+    choice = torch.tensor([2, 0, 1, 2])
+    places = [(0, 0), (28, 28), (0, 60), (28, 88)]
+    both = dict(model.run(together, places, (32, 32), choice))
+    for k, (y, x) in enumerate(places):
+        alone = dict(model.run(pictures[x // 60], [(y, x % 60)], (32, 32), choice[k : k + 1]))
+        torch.testing.assert_close(both[k], alone[0], atol=1e-6, rtol=0)
