@@ -38,7 +38,13 @@ MAY_IMPORT = (
     | {"__init__": {"version"}, "__main__": {"cli"}}
 )
 # Import names whose distribution is called otherwise; pyiqa is used if the user has it, and is in no extra.
-DISTRIBUTION = {"starlette": "fastapi", "PIL": "pillow"}
+DISTRIBUTION = {
+    "PIL": "pillow",
+    "python_multipart": "python-multipart",
+    "h11": "uvicorn",  # what uvicorn and FastAPI are built on comes with them
+    "pydantic": "fastapi",
+    "starlette": "fastapi",
+}
 OPTIONAL = {"pyiqa"}
 
 
