@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from scalewise.data.resident import Pictures
 from scalewise.recipes import find
-from scalewise.training.device_loop import Run, load_pictures, train
+from scalewise.training.device_loop import DeviceTraining, load_pictures, train
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = recipe.network.build()
         if asked.start:
             model.load_state_dict(load_file(asked.start))
-        runs.append(Run(recipe, pictures, model, start=asked.start.name if asked.start else ""))
+        runs.append(DeviceTraining(recipe, pictures, model, start=asked.start.name if asked.start else ""))
     train(runs, asked.seconds, asked.out)
 
 

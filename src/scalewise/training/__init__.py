@@ -2,7 +2,7 @@
 
 - stage.py: Stage, one optimizer's run; schedules
 - recipe.py: Recipe, what is said about a training; `--model theirs:build`
-- losses/: what is minimised: functions of (model, batch, moment); gan.py: against a discriminator
+- losses/: what is minimised: functions of (model, batch, context); gan.py: against a discriminator
 - task.py: one stage as a Lightning module: loss, optimizer, learning rate, averaged weights
 - engine.py: `train`: all stages, from the last state; logs, checkpoints, stopping
 - device_loop.py: the same by the clock on one device

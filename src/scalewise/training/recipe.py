@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from scalewise.data.pack import save_tensors
 from scalewise.errors import InvalidRequest
 from scalewise.training.stage import Stage
+from scalewise.training.state import save_tensors
 
 
 class Buildable(Protocol):
