@@ -37,7 +37,7 @@ class Samples(Protocol):
 
 
 def bicubic_8bit(hr: Tensor, size: Size, random: Random) -> Tensor:
-    """LR as nearly all papers make it: MATLAB's bicubic, kept in 8 bits."""
+    """LR as nearly all papers make it: MATLAB's bicubic, rounded to 8 bits."""
     return (imresize(hr, size).clamp(0, 1) * 255).round() / 255
 
 

@@ -1,4 +1,4 @@
-"""Pictures to train on beside photos: the photos reduced further, and rendered pages of text, drawings and maps.
+"""Pictures to train on besides photos: the photos reduced further, and rendered pages of text, drawings and maps.
 
     python -m scalewise.recipes.pictures DIR [DIR …] --fonts DIR --out DIR
 
@@ -103,21 +103,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fonts", type=Path, required=True, help="a folder of .ttf files")
     parser.add_argument("--pages", type=int, default=24, help="pages and drawings, half of each")
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args(arguments)
-    asked.out.mkdir(parents=True, exist_ok=True)
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
     draw_from = random.Random(1)
-    fonts = sorted(path for path in asked.fonts.glob("DejaVu*.ttf") if "Display" not in path.name)
-    for photo in sorted(path for folder in asked.photos for path in folder.glob("*.jpg")):
-        link = asked.out / photo.name
+    fonts = sorted(path for path in given.fonts.glob("DejaVu*.ttf") if "Display" not in path.name)
+    for photo in sorted(path for folder in given.photos for path in folder.glob("*.jpg")):
+        link = given.out / photo.name
         if not link.exists():
             link.symlink_to(photo.resolve())
         whole, factor = Image.open(photo).convert("RGB"), draw_from.uniform(1.25, 2)
         small = (round(whole.width / factor), round(whole.height / factor))
         if min(small) >= 260:
-            whole.resize(small, Image.Resampling.LANCZOS).save(asked.out / f"{photo.stem}_reduced.png")
-    for number in range(asked.pages):
+            whole.resize(small, Image.Resampling.LANCZOS).save(given.out / f"{photo.stem}_reduced.png")
+    for number in range(given.pages):
         made = (page if number % 2 else drawing)(fonts, draw_from)
-        made.save(asked.out / f"page_{number:02d}.png")
+        made.save(given.out / f"page_{number:02d}.png")
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ class DeviceTraining:
 
 
 def train(runs: Sequence[DeviceTraining], seconds: float, out: Path, *, save_every: float = 120.0) -> None:
-    """Run all side by side for `seconds`; what each has is written to `out` as RECIPE.safetensors, also on the way.
+    """Run all side by side for `seconds`; the weights of each are written to `out` as RECIPE.safetensors, every `save_every` seconds too.
 
     Raises InvalidRequest for recipes that need the host."""
     out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where in a stage a loss is asked: the step's number, how many there are, and the step's own random numbers.
+    """Where in its stage a step is: its number, how many there are, and the step's own random numbers.
 
     `generator` is on the CPU and seeded by seed, stage, step and process; torch's global one is seeded so too. Where
     samples are made on the device (`device_loop.py`) it is None: numbers come from the device's own."""
@@ -107,4 +107,4 @@ class Stage:
 def check_losses(losses: Mapping[str, Tensor]) -> None:
     """What a loss gave must have "loss"; our own recipes do, so this is for others'."""
     if "loss" not in losses:
-        raise TrainingError(f"a loss must give 'loss' beside what it logs; it gave {', '.join(losses) or 'nothing'}")
+        raise TrainingError(f"a loss must give 'loss', and may give more to log; it gave {', '.join(losses) or 'nothing'}")

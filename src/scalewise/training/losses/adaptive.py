@@ -1,4 +1,4 @@
-"""Losses of the adaptive encoders: TADT's two stages, AdaFormer's confidence beside its L1, CAMixerSR's windows.
+"""Losses of the adaptive encoders: TADT's two stages, AdaFormer's L1 and confidence, CAMixerSR's windows.
 
 TADT (Xu et al., ECAI 2024): first the network with all branches, then everything with drawn routes and a price on the
 intensity (Eq. 5-7). AdaFormer (Luo et al., AAAI 2024): L1, and the uncertainty loss that trains its estimator (Eq. 17).
@@ -136,7 +136,7 @@ class WindowedL1:
 class SphericalL1(WindowedL1):
     """The same on crops of 360° images whose HR is `height` rows high: L1 weighed by cos(latitude) (Eq. 6).
 
-    `batch["top"]` is the HR row where a crop starts; the network is told the latitudes of each crop's own rows."""
+    `batch["top"]` is the HR row where a crop starts; the network gets the latitudes of each crop's own rows."""
 
     height: int = 1024
 

@@ -1,6 +1,6 @@
 """Losses of networks with paths: our exits and the router that predicts their gains, then ENAF, ARM, ClassSR and APE.
 
-What the published ones minimise is beside their networks (`multiexit/`); here it meets a batch.
+The losses of the published ones stand with their networks (`multiexit/`); here they are applied to a batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scalewise.routing.estimator import ClassRouter, ENAFRouter
 from scalewise.training.losses.pixel import query_of as rendered_at
 from scalewise.training.stage import Batch, StepContext
 
-MEAN_WEIGHT = 10.0  # of the squared mean error of a crop, beside the mean squared error
+MEAN_WEIGHT = 10.0  # weighs the squared mean error of a crop against the mean squared error
 
 
 def query_of(batch: Batch) -> Query:
