@@ -16,7 +16,8 @@ from scalewise.recipes import pictures
 @pytest.fixture(autouse=True)
 def pillows_font(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow's own font, for the machine may have no DejaVu."""
-    monkeypatch.setattr(pictures.ImageFont, "truetype", lambda path, size: ImageFont.load_default(size))
+    fonts = {size: ImageFont.load_default(size) for size in (11, 13, 15, 18, 22, 28, 30, 36, 44, 60)}
+    monkeypatch.setattr(pictures.ImageFont, "truetype", lambda path, size: fonts[size])
 
 
 @pytest.mark.parametrize("make", [pictures.page, pictures.drawing])

@@ -29,7 +29,7 @@ STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3
 class ValidResidualBlock(nn.Module):
     """x + conv(ReLU(conv(x))) without padding: (h + 4, w + 4) → (h, w).
 
-    With `silu`: x + SiLU(conv(SiLU(conv(x)))), an activation after every convolution, as DISP has it."""
+    With `silu`: x + SiLU(conv(SiLU(conv(x)))), an activation after every convolution."""
 
     def __init__(self, channels: int, silu: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Recipes by name: one value for each model and how it is made. A new one is a file like `edsr.py`, and its names here."""
+"""Recipes by name: one value for each model. A new one is a file like `edsr.py`, and its names here."""
 
 from __future__ import annotations
 

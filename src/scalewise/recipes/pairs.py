@@ -2,7 +2,7 @@
 
 The setup is LIIF's (Chen et al., CVPR 2021, arXiv:2012.09161): 1 M steps of 16 crops of 48×48 LR pixels, scales
 U(1, 4), 2304 points of each, Adam 1e-4 halved four times, L1. LTE (arXiv:2111.08918), CiaoSR (arXiv:2212.04362) and
-TADT (arXiv:2408.08736), whose tables hold most of the pairs, point to it; where they differ, the code below says so. ITSRN
+TADT (arXiv:2408.08736), whose tables hold most of the pairs, point to it; the code below has what they change. ITSRN
 published no training on photos, its rows were trained by CiaoSR; RCAN, NLSN and CAT with these upsamplers by TADT. For
 ELAN, and for pairs without a printed row, nothing is expected. What differs from LIIF in ours: `recipes/edsr.py`.
 """

@@ -209,7 +209,8 @@ class DeviceTraining:
 
 
 def train(runs: Sequence[DeviceTraining], seconds: float, out: Path, *, save_every: float = 120.0) -> None:
-    """Run all side by side for `seconds`; the weights of each are written to `out` as RECIPE.safetensors, every `save_every` seconds too.
+    """Run all side by side for `seconds`; each writes its weights to `out` as RECIPE.safetensors, at the
+    end and every `save_every` seconds.
 
     Raises InvalidRequest for recipes that need the host."""
     out.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,10 @@ def plain(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for module in model.modules():
         if parametrize.is_parametrized(module):
+            # torch gives a copy the class of the original, and removes the composed weight from the class.
+            shared = type(module)
+            members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+            module.__class__ = type(shared.__name__, shared.__bases__, members)
             parametrize.remove_parametrizations(module, "weight")
     return model
 

@@ -107,4 +107,4 @@ class Stage:
 def check_losses(losses: Mapping[str, Tensor]) -> None:
     """What a loss gave must have "loss"; our own recipes do, so this is for others'."""
     if "loss" not in losses:
-        raise TrainingError(f"a loss must give 'loss', and may give more to log; it gave {', '.join(losses) or 'nothing'}")
+        raise TrainingError(f"a loss must give 'loss', more may follow; it gave {', '.join(losses) or 'nothing'}")
