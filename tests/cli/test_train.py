@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,13 @@ def test_a_queue_goes_on_wherever_it_was_stopped(tmp_path: Path, photos: Path, m
 def test_the_list_names_every_recipe() -> None:
     code, printed, _ = run("--list")
     assert code == 0 and all(name in printed for name in ("fast", "edsr-liif-tiny", "edsr-x4"))
+
+
+def test_the_list_needs_no_lightning() -> None:
+    code = "import sys; from scalewise.recipes import RECIPES; import scalewise.training.engine, scalewise.training.gan"
+    command = [sys.executable, "-c", f"{code}; print('lightning' in sys.modules)"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
 
 
 def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from training.toy import PLAN, waves
 from scalewise import zoo
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.errors import TrainingError
 from scalewise.geometry.projection import tangent_positions
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.arm import ARM_FSRCNN_TINY
@@ -152,6 +154,12 @@ def test_arms_table_has_the_psnr_of_each_width_at_each_busyness(tmp_path: Path) 
     assert table.shape == (4, 30) and bool(table.isfinite().all()) and float(task.count.sum()) == 4
     assert bool((table[:, 0] > table[:, -1]).all())  # what is flat is restored better by every width
     assert len(table[1].unique()) <= 4  # empty bins have what their neighbours have
+
+
+def test_a_table_is_filled_by_one_process(tmp_path: Path) -> None:
+    task = EdgeTable(built(ARM_FSRCNN_TINY), ARM_FSRCNN_TINY.stages[-1], seed=(1,), out=tmp_path)
+    with pytest.raises(TrainingError, match="stage table is trained by one process: --devices 1"):
+        task.prepare(SimpleNamespace(world_size=2), "fp32")  # type: ignore[arg-type]
 
 
 def test_classsrs_networks_learn_patches_by_difficulty() -> None:
