@@ -19,7 +19,9 @@ from scalewise import zoo
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.errors import TrainingError
+from scalewise.geometry.grid import Frame, rectangle
 from scalewise.geometry.projection import tangent_positions
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
 from scalewise.recipes.arm import ARM_FSRCNN_TINY
 from scalewise.recipes.camixer import CAMIXER_ODI_TINY, CAMIXER_TINY

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ def plain(model: nn.Module) -> nn.Module:
             # torch gives a copy the class of the original, and removes the composed weight from the class.
             shared = type(module)
             members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
-            module.__class__ = type(shared.__name__, shared.__bases__, members)
+            own: Any = type(shared.__name__, shared.__bases__, members)
+            module.__class__ = own
             parametrize.remove_parametrizations(module, "weight")
     return model
 
