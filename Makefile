@@ -13,7 +13,7 @@ AXE_VERSION := 4.14.1
 AXE := $(VENV)/package/axe.min.js
 DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help demo test slow test-browser parity train-tiny docs wheel clean
+.PHONY: help demo test slow test-browser parity train-tiny models docs wheel clean
 help:
 	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
 	@echo "make test     lint, types and tests (EXTRAS=dev,train,app,geo,ray adds the tests of an extra)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root), and axe-core by npm"
 	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"
 	@echo "make train-tiny   train and measure all tiny recipes, in any number of calls; DATA=<folder> has train, val, pano360"
+	@echo "make models   train our own models for days, going on where it was stopped; DATA=<folder> has train, train2, val"
 	@echo "make docs     build the documentation site into site/"
 	@echo "make wheel    build the wheel into dist/"
 	@echo "make clean    remove everything that make made, the virtual environment included"
@@ -64,6 +65,9 @@ parity: $(DEV)
 
 train-tiny: $(DEV)
 	$(PY) benchmarks/train_tiny.py --data $(DATA)/train --val $(DATA)/val --pano $(DATA)/pano360 --out runs/tiny
+
+models: $(DEV)
+	$(VENV)/bin/scalewise train --queue models.toml --data $(DATA)/train --data $(DATA)/train2 --val $(DATA)/val
 
 docs: $(DEV)
 	$(PY) -m mkdocs build --quiet --clean --site-dir site

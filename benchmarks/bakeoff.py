@@ -7,8 +7,8 @@
 
 Training: each entrant has the same seconds on one device after three steps to warm up, the same pictures, batches of 16
 crops of 48×48 LR pixels, AdamW from 5e-4 along a cosine, gradients clipped at 0.5, averaged weights, bf16 (CAMixerSR in
-fp32), no CUDA graphs. All but CARN-M and ENAF start at bilinear interpolation (`recipes/start.py`), as ours start at
-bicubic. Networks with several stages share the seconds among them.
+fp32), no CUDA graphs. All but CARN-M and ENAF add to the bilinear picture, as ours add to the bicubic one. Networks
+with several stages share the seconds among them.
 
 Score: protocol `default` (Y, shave ⌈scale⌉, 8 bits) on the pictures of --data at ×2, ×2.7, ×3, ×4 and ×6. Time: seconds
 per output megapixel of one picture of 320×180 LR pixels, median of --repeats. Both in bf16 where the machine is good at
@@ -30,23 +30,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scalewise.checkpoints.spec import Network
+from scalewise.checkpoints.spec import Network, Pair, Spec, spec, tail
 from scalewise.data import AnyScaleCrops
 from scalewise.data.resident import Pictures
-from scalewise.recipes import start
+from scalewise.encoders.camixer import CAMixer
+from scalewise.encoders.cat import CAT
+from scalewise.encoders.edsr import EDSR
+from scalewise.encoders.elan import ELAN
+from scalewise.encoders.nlsa import NLSA
+from scalewise.encoders.rcan import RCAN
+from scalewise.encoders.rdn import RDN
+from scalewise.encoders.swinir import SwinIR
+from scalewise.encoders.tadt import TADT
 from scalewise.recipes.adaformer import ADAFORMER_X4
 from scalewise.recipes.camixer import REPAIRED
 from scalewise.recipes.edsr import EDSR_X4
 from scalewise.recipes.enaf import ENAF_CARN
 from scalewise.recipes.fast import FAST, QUALITY, exits_of
 from scalewise.recipes.fixed import CARN_X4, SRRESNET_X4
-from scalewise.recipes.pairs import pair_recipe
+from scalewise.recipes.pairs import ADD_TO_THE_PICTURE, pair_recipe
 from scalewise.recipes.tadt import TADT_LIIF
-from scalewise.training.device_loop import WARM_STEPS, Run, load_pictures
+from scalewise.training.device_loop import WARM_STEPS, DeviceTraining, load_pictures
 from scalewise.training.losses.exits import ExitLoss
 from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Buildable, Recipe
 from scalewise.training.stage import Stage, cosine
+from scalewise.upsamplers.ciaosr import CiaoSR
+from scalewise.upsamplers.fixed import DirectShuffle
+from scalewise.upsamplers.itsrn import ITSRN
+from scalewise.upsamplers.liif import LIIF
+from scalewise.upsamplers.lte import LTE
+from scalewise.upsamplers.metasr import MetaSR
 
 SCALES = (2.0, 2.7, 3.0, 4.0, 6.0)
 ANY = AnyScaleCrops(lr_side=48, points=48, layout="rows")
@@ -62,17 +76,16 @@ ROUTED = (1.0, 0.5)  # budgets
 
 @dataclass(frozen=True)
 class Entrant:
-    """`group`: what it is compared for; `recipe`; its first weights; whether a budget changes what it does."""
+    """`group`: what it is compared for; `recipe`; whether a budget changes what it does."""
 
     group: str
     recipe: Recipe
-    first: Callable[[nn.Module], None] | None = None
     routed: bool = False
 
 
-def pair(encoder: str, upsampler: str, sizes: Mapping[str, Any], of_upsampler: Mapping[str, Any]) -> Recipe:
+def pair(encoder: str, upsampler: str, trunk: Spec[nn.Module], upsampling: Spec[nn.Module]) -> Recipe:
     stage = replace(STAGE, samples=ONE if upsampler == "metasr" else ANY)
-    of = Network.pair(encoder, upsampler, of_encoder=sizes, of_upsampler=of_upsampler)
+    of = Pair(trunk, upsampling, base=None if upsampler in ADD_TO_THE_PICTURE else "bilinear")
     return replace(pair_recipe(encoder, upsampler), network=of, stages=(stage,))
 
 
@@ -98,55 +111,49 @@ def staged(recipe: Recipe, of: Buildable, stages: Sequence[tuple[Stage, int]], s
     return replace(recipe, network=of, stages=tuple(own))
 
 
-EDSR_S = {"channels": 64, "blocks": 8}
-LTE_S = {"hidden_dim": 64, "mlp": [64, 64]}
-LIIF_S = {"hidden": [64, 64]}
-UPSAMPLERS_S: Mapping[str, Mapping[str, Any]] = {
-    "metasr": {"hidden": 64},
+EDSR_S = spec(EDSR, channels=64, blocks=8)
+LTE_S = tail(LTE, hidden_dim=64, mlp=(64, 64))
+LIIF_S = tail(LIIF, hidden=(64, 64))
+UPSAMPLERS_S: Mapping[str, Spec[nn.Module]] = {
+    "metasr": tail(MetaSR, hidden=64),
     "liif": LIIF_S,
     "lte": LTE_S,
-    "itsrn": {"hidden": [64, 32]},
-    "ciaosr": LIIF_S,
+    "itsrn": tail(ITSRN, hidden=(64, 32)),
+    "ciaosr": tail(CiaoSR, hidden=(64, 64)),
 }
-ENCODERS_S: Mapping[str, Mapping[str, Any]] = {
-    "rdn": {"channels": 64, "blocks": 4, "layers": 4, "growth": 32},
-    "rcan": {"channels": 64, "groups": 2, "blocks": 4, "width": 64},
-    "nlsa": {"channels": 64, "blocks": 8, "res_scale": 1.0, "chunk": 144, "hashes": 2},
-    "swinir": {"embed": 60, "depths": [6, 6], "heads": [6, 6], "features": 64, "drop_path": 0.0},
-    "cat": {"embed": 60, "depths": [4, 4], "heads": [6, 6], "splits": [[4, 16]] * 2, "features": 64, "drop_path": 0.0},
-    "elan": {"channels": 60, "depth": 12},
+ENCODERS_S: Mapping[str, Spec[nn.Module]] = {
+    "rdn": spec(RDN, channels=64, blocks=4, layers=4, growth=32),
+    "rcan": spec(RCAN, channels=64, groups=2, blocks=4, width=64),
+    "nlsa": spec(NLSA, channels=64, blocks=8, res_scale=1.0, chunk=144, hashes=2),
+    "swinir": spec(SwinIR, embed=60, depths=(6, 6), heads=(6, 6), features=64, drop_path=0.0),
+    "cat": spec(CAT, embed=60, depths=(4, 4), heads=(6, 6), splits=((4, 16),) * 2, features=64, drop_path=0.0),
+    "elan": spec(ELAN, channels=60, depth=12),
 }
-CAMIXER = Network.pair(
-    "camixer", "direct_shuffle", of_encoder={"predictor": "repaired"}, of_upsampler={"scale": 4},
-    mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+CAMIXER = Pair(
+    spec(CAMixer, predictor="repaired"), tail(DirectShuffle, scale=4), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+    base="bilinear",
 )  # fmt: skip
-TADT = Network.pair("tadt", "liif", of_encoder={"channels": 64, "groups": 2}, of_upsampler=LIIF_S)
+TADT_S = Pair(spec(TADT, channels=64, groups=2), LIIF_S, base="bilinear")
+ADAFORMER = replace(ADAFORMER_X4.network, base="bilinear")
+EDSR_OWN = replace(EDSR_X4, network=replace(EDSR_X4.network, base="bilinear"))
 ENTRANTS: dict[str, Entrant] = {
-    **{
-        f"edsr-{name}": Entrant("upsampler", pair("edsr", name, EDSR_S, sizes), start.reading_pixels)
-        for name, sizes in UPSAMPLERS_S.items()
-    },
-    "separable": Entrant("upsampler", exits(FAST, exits_of(64, [8], [5]), (1.0,))),
-    **{
-        f"{name}-lte": Entrant("encoder", pair(name, "lte", sizes, LTE_S), start.reading_pixels)
-        for name, sizes in ENCODERS_S.items()
-    },
-    "edsr-m-lte": Entrant("size M", pair("edsr", "lte", {"channels": 64, "blocks": 16}, {}), start.reading_pixels),
+    **{f"edsr-{name}": Entrant("upsampler", pair("edsr", name, EDSR_S, sizes)) for name, sizes in UPSAMPLERS_S.items()},
+    "separable": Entrant("upsampler", exits(FAST, exits_of(64, (8,), (5,)), (1.0,))),
+    **{f"{name}-lte": Entrant("encoder", pair(name, "lte", sizes, LTE_S)) for name, sizes in ENCODERS_S.items()},
+    "edsr-m-lte": Entrant("size M", pair("edsr", "lte", spec(EDSR, channels=64, blocks=16), tail(LTE))),
     "carn-x4": Entrant("own tail", fixed(CARN_X4)),
-    "srresnet-x4": Entrant("own tail", fixed(SRRESNET_X4), start.reading_pixels),
-    "edsr-x4": Entrant("own tail", fixed(EDSR_X4), start.reading_pixels),
+    "srresnet-x4": Entrant("own tail", fixed(SRRESNET_X4)),
+    "edsr-x4": Entrant("own tail", fixed(EDSR_OWN)),
     "exits": Entrant("router", exits(FAST), routed=True),
     "exits-m": Entrant("size M", exits(QUALITY), routed=True),
     "camixer-x4": Entrant(
         "router",
         staged(CARN_X4, CAMIXER, [(replace(REPAIRED, exact=True), 1)], TIMES_4),
-        start.camixer_shuffle,
         routed=True,
     ),
     "adaformer-x4": Entrant(
         "router",
-        staged(ADAFORMER_X4, ADAFORMER_X4.network, [(ADAFORMER_X4.stages[0], 1)], TIMES_4),
-        start.adaformer_shuffle,
+        staged(ADAFORMER_X4, ADAFORMER, [(ADAFORMER_X4.stages[0], 1)], TIMES_4),
         routed=True,
     ),
     "enaf-carn": Entrant(
@@ -156,8 +163,7 @@ ENTRANTS: dict[str, Entrant] = {
     ),
     "tadt-liif": Entrant(
         "router",
-        staged(TADT_LIIF, TADT, list(zip(TADT_LIIF.stages, (60, 40), strict=True)), ANY),
-        start.tadt_liif,
+        staged(TADT_LIIF, TADT_S, list(zip(TADT_LIIF.stages, (60, 40), strict=True)), ANY),
         routed=True,
     ),
 }
@@ -182,25 +188,23 @@ def trained(entrant: Entrant, pictures: Pictures, seconds: float, path: Path) ->
     torch.manual_seed(0)
     recipe = entrant.recipe
     model = recipe.network.build()
-    if entrant.first is not None:
-        entrant.first(model)
-    run = Run(recipe, pictures, model, capture=False)
-    run.begin(recipe.stages[0])
+    run = DeviceTraining(recipe, pictures, model, capture=False)
+    warming = run.begin(recipe.stages[0])
     for _ in range(WARM_STEPS):
-        run.step()
-    run.stage = None  # so that the first stage begins again, with its own average
+        run.step(warming)
     began = time.monotonic()
     while (gone := time.monotonic() - began) < seconds:
         if run.has_room():
             run.advance(gone / seconds)
+    loss = run.loss
     run.settle()
     kept = recipe.network.build()
-    kept.load_state_dict(run.weights())
+    kept.load_state_dict(run.result().state_dict())
     device = torch.cuda.get_device_name() if run.cuda else "CPU"
     about = {"network": path.stem, "licence": recipe.licence, "source": recipe.source, "machine": device}
     about |= {"recipe": "python benchmarks/bakeoff.py train", "steps": json.dumps(run.steps), "seconds": seconds}
     recipe.network.save(kept.half(), path, about)
-    print(f"{path.stem}: {run.steps}, loss {float(run.loss):.5f}", flush=True)
+    print(f"{path.stem}: {run.steps}, loss {loss:.5f}", flush=True)
 
 
 def score(asked: argparse.Namespace) -> None:

@@ -40,11 +40,12 @@ from scalewise.geometry.grid import Frame
 from scalewise.models.model import Model
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES
-from scalewise.training.engine import RoutePlan, train
+from scalewise.training.engine import TrainOptions, train
+from scalewise.training.gan import Adversarial
 from scalewise.training.recipe import Recipe
 
-WANTED = 0.3  # dB over bicubic
-KEPT = 1.0  # dB that a stage against a discriminator may lose
+WANTED_DB = 0.3  # over bicubic
+MOST_LOSS_DB = 1.0  # a stage against a discriminator may lose it
 FAIR = (0.55, 0.95)  # a discriminator's accuracy
 # What the papers set their dials to. TADT, ClassSR: what the network itself chooses.
 OWN = {"beta": 0.0, "epsilon": 0.05, "gamma": 0.5, "eta": 0.5, "k": 1.5, "lambda": 0.0, "threshold": 0.0}
@@ -147,7 +148,7 @@ def gains(recipe: Recipe, model: Model, val: Val) -> dict[str, float]:
 
 def make(recipe: Recipe, pictures: Sequence[Tensor], val: Val, out: Path) -> dict[str, Any]:
     """Train a recipe, or go on with it, and measure it; before a stage against a discriminator too."""
-    against = recipe.stages[-1].way is not None
+    against = isinstance(recipe.stages[-1].task, Adversarial)
     before = out / "before.json"
     if against and not before.exists():
         model = trained(replace(recipe, stages=recipe.stages[:-1]), pictures, out)
@@ -172,7 +173,7 @@ def make(recipe: Recipe, pictures: Sequence[Tensor], val: Val, out: Path) -> dic
 def trained(recipe: Recipe, pictures: Sequence[Tensor], out: Path) -> Any:
     """The model at the end of the recipe's last stage; what it took is added to `seconds.txt`."""
     used, began = out / "seconds.txt", sum(os.times()[:4])
-    done = train(recipe, pictures, out, RoutePlan(resume=True, workers=0))
+    done = train(recipe, pictures, out, TrainOptions(resume=True, workers=0))
     before = float(used.read_text()) if used.exists() else 0.0
     used.write_text(f"{before + sum(os.times()[:4]) - began:.1f}")
     if done.reason != "done":
@@ -193,12 +194,12 @@ def failures(row: dict[str, Any]) -> list[str]:
         found += [
             f"{row['recipe']}: x{scale} lost {row['before'][scale] - gain:.2f} dB against the discriminator"
             for scale, gain in row["gain"].items()
-            if row["before"][scale] - gain > KEPT
+            if row["before"][scale] - gain > MOST_LOSS_DB
         ]
         if not FAIR[0] <= row["accuracy"][-1] <= FAIR[1]:
             found.append(f"{row['recipe']}: the discriminator's accuracy is {row['accuracy'][-1]:.2f}")
     gain = row.get("before", row["gain"])
-    found += [f"{row['recipe']}: x{scale} gains {value:+.2f} dB" for scale, value in gain.items() if value < WANTED]
+    found += [f"{row['recipe']}: x{scale} gains {value:+.2f} dB" for scale, value in gain.items() if value < WANTED_DB]
     return found
 
 

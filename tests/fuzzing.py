@@ -114,14 +114,16 @@ def weight_seeds(folder: Path, sentinel: Path) -> dict[str, bytes]:
     import torch
 
     from scalewise.checkpoints.files import write_safetensors
-    from scalewise.checkpoints.spec import Network
+    from scalewise.checkpoints.spec import Pair, spec, tail
+    from scalewise.encoders.edsr import EDSR
     from scalewise.training.state import write_state
+    from scalewise.upsamplers.liif import LIIF
 
     torch.manual_seed(0)
     tensors = {"head.weight": torch.rand(4, 3, 3, 3), "head.bias": torch.rand(4), "tail.weight": torch.rand(3, 4, 3, 3)}
     write_safetensors(folder / "a.safetensors", tensors, {"network": "x", "scales": [2]}, True)
     seeds = {"plain.safetensors": (folder / "a.safetensors").read_bytes()}
-    network = Network.pair("edsr", "liif", of_encoder={"channels": 4, "blocks": 1}, of_upsampler={"hidden": (4,)})
+    network = Pair(spec(EDSR, channels=4, blocks=1), tail(LIIF, hidden=(4,)))
     model = network.build()
     network.save(model, folder / "n.safetensors", {"licence": "none"})
     seeds["native.safetensors"] = (folder / "n.safetensors").read_bytes()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +45,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_recipe_trains_measures_and_goes_on(tmp_path: Path, photos: Path) -> None:
     out = tmp_path / "out"
     words = ("edsr-x4-tiny", "--data", photos, "--val", photos, "--val-side", 64, "--out", out, "--workers", 0, "-q")
-    code, printed, _ = run(*words, "--steps", 2, "--dtype", "fp32", "--state", tmp_path / "state", "--parts")
+    code, printed, _ = run(*words, "--steps", 2, "--dtype", "fp32", "--state", tmp_path / "state")
     assert code == 0 and "l1 step 2 of 2" in printed
     loaded = zoo.load(out / "edsr-x4-tiny.safetensors")
     assert loaded.card["training_data"].startswith("2 pictures of") and loaded.card["licence"] == "Apache-2.0"
@@ -50,7 +53,7 @@ def test_a_recipe_trains_measures_and_goes_on(tmp_path: Path, photos: Path) -> N
     assert {"loss", "rate"} <= set(lines[0]) and "val/default x4" in lines[1]
     assert loaded.card["validation"]["default x4"] == pytest.approx(lines[1]["val/default x4"])
     assert images.open(out / "pictures" / "0000002.png").size == (2 * 64, 3 * 64)
-    assert (out / "parts" / "last.ckpt.part000").exists() and (tmp_path / "state" / "edsr-x4-tiny.safetensors").exists()
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {"edsr-x4-tiny.safetensors", "edsr-x4-tiny.jsonl"}
     assert any((out / "tensorboard").iterdir())
     code, _, error = run(*words, "--steps", 2)
     assert code == 2 and "--resume" in error and error.count("\n") == 1
@@ -58,18 +61,64 @@ def test_a_recipe_trains_measures_and_goes_on(tmp_path: Path, photos: Path) -> N
     assert code == 0 and "step 3" in run(*words, "--steps", 3, "--resume")[1]
 
 
-def test_a_pack_is_written_and_trained_on(tmp_path: Path, photos: Path) -> None:
-    pack = tmp_path / "crops.safetensors"
-    code, printed, _ = run("edsr-liif-tiny", "--data", photos, "--pack", pack, "-q")
-    assert code == 1 or "crops" in printed
-    assert code == 1  # crops of 176 pixels do not fit pictures of 140
-    code, _, error = run("edsr-liif-tiny", "--data", photos / "a.png", "-q")
-    assert code == 1 and "cannot be read as a pack" in error
+def test_several_folders_are_trained_on(tmp_path: Path, photos: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    images.save(more / "c.png", np.full((140, 150, 3), 90, np.uint8))
+    words = ("edsr-x4-tiny", "--data", photos, "--data", more, "--out", tmp_path / "out", "--workers", 0, "-q")
+    assert run(*words, "--steps", 1)[0] == 0
+    card = zoo.load(tmp_path / "out" / "edsr-x4-tiny.safetensors").card
+    assert card["training_data"].startswith("3 pictures of photos0/, more/")
+
+
+QUEUE = """
+[[training]]
+recipe = "edsr-x4-tiny"
+steps = 2
+workers = 0
+val_side = 64
+val_every = 1
+out = "first"
+
+[[training]]
+recipe = "srresnet-x4-tiny"
+steps = 1
+workers = 0
+val_side = 64
+out = "second"
+"""
+
+
+def test_a_queue_goes_on_wherever_it_was_stopped(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered: list[int] = []
+    monkeypatch.setattr(os, "nice", lowered.append)
+    (tmp_path / "queue.toml").write_text(QUEUE)
+    words = ("--queue", tmp_path / "queue.toml", "--data", photos, "--val", photos, "-q")
+    code, printed, error = run(*words, "--max-time", "0")
+    assert code == 0 and "1/2 edsr-x4-tiny: l1 step 1 of 2" in printed and "the same command goes on" in error
+    code, printed, _ = run(*words)
+    assert (
+        code == 0
+        and "1/2 edsr-x4-tiny: l1 step 2 of 2" in printed
+        and "2/2 srresnet-x4-tiny: l1 step 1 of 1" in printed
+    )
+    assert run(*words)[1] == printed and lowered == [19, 19, 19]
+    lines = (tmp_path / "queue.log").read_text().splitlines()
+    seen = [line.split("  ")[1:3] for line in lines]
+    assert seen == [["edsr-x4-tiny", "step 1"], ["edsr-x4-tiny", "step 2"], ["srresnet-x4-tiny", "step 1"]]
+    assert all("default x4 " in line for line in lines)
 
 
 def test_the_list_names_every_recipe() -> None:
     code, printed, _ = run("--list")
     assert code == 0 and all(name in printed for name in ("fast", "edsr-liif-tiny", "edsr-x4"))
+
+
+def test_the_list_needs_no_lightning() -> None:
+    code = "import sys; from scalewise.recipes import RECIPES; import scalewise.training.engine, scalewise.training.gan"
+    command = [sys.executable, "-c", f"{code}; print('lightning' in sys.modules)"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
 
 
 def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
@@ -80,6 +129,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
         ("fast", "--data", tmp_path / "nowhere"): "no pictures",
         ("fast", "--data", photos): "384 pixels on both sides",
         ("fast", "--data", photos, "--max-time", "soon"): "HH:MM:SS",
+        ("--queue", tmp_path / "none.toml"): "none.toml cannot be read",
         ("fast", "--data", photos, "--dtype", "fp8"): "--dtype fp8",
         ("edsr-x4-tiny", "--data", photos, "--devices", "3"): "3 processes",
         ("edsr-x4-tiny", "--data", photos, "--val", photos, "--protocol", "best"): "unknown protocol",

@@ -19,7 +19,7 @@ from scalewise.layers import repeat_edge
 from scalewise.recipes import find
 from scalewise.recipes.fast import EXITS, FAST, FINISH, ROUTER, exits_of
 from scalewise.recipes.resident import main as command
-from scalewise.training.device_loop import Run, load_pictures, train
+from scalewise.training.device_loop import DeviceTraining, load_pictures, train
 from scalewise.training.losses.exits import ExitLoss
 from scalewise.training.recipe import Recipe
 
@@ -27,7 +27,7 @@ CROPS = AnyScaleCrops(lr_side=16, points=16, layout="rows", base=True)
 TOY: Recipe = replace(
     FAST,
     name="toy",
-    network=exits_of(8, [1, 2], [2, 3], 8),
+    network=exits_of(8, (1, 2), (2, 3), 8),
     stages=(
         replace(EXITS, steps=6, samples=CROPS, batch=2, loss=ExitLoss((0.5, 1.0))),
         replace(FINISH, steps=3, samples=CROPS, batch=2, loss=ExitLoss((0.5, 1.0), squared=True)),
@@ -44,7 +44,7 @@ def pictures() -> Pictures:
 
 
 def test_stages_follow_each_other_by_their_shares(pictures: Pictures) -> None:
-    run = Run(TOY, pictures, TOY.network.build())
+    run = DeviceTraining(TOY, pictures, TOY.network.build())
     names = []
     for done in np.linspace(0, 1, 20, endpoint=False):
         run.advance(float(done))
@@ -55,21 +55,23 @@ def test_stages_follow_each_other_by_their_shares(pictures: Pictures) -> None:
 
 
 def test_what_is_left_is_the_average(pictures: Pictures) -> None:
-    run = Run(replace(TOY, stages=TOY.stages[:1]), pictures, TOY.network.build())
+    run = DeviceTraining(replace(TOY, stages=TOY.stages[:1]), pictures, TOY.network.build())
     first = {name: value.clone() for name, value in run.model.state_dict().items()}
     for _ in range(4):
         run.advance(0.5)
-    kept = run.weights()["network.stem.weight"]
+    averaged = run.result().state_dict()["network.stem.weight"]
     last = run.model.state_dict()["network.stem.weight"]
-    assert not torch.equal(kept, last) and not torch.equal(last, first["network.stem.weight"])
+    assert not torch.equal(averaged, last) and not torch.equal(last, first["network.stem.weight"])
     run.settle()
-    assert torch.equal(run.model.state_dict()["network.stem.weight"], kept)
-    assert torch.equal(run.weights()["router.judge.0.weight"], first["router.judge.0.weight"])  # not of this stage
+    assert torch.equal(run.model.state_dict()["network.stem.weight"], averaged)
+    assert torch.equal(
+        run.result().state_dict()["router.judge.0.weight"], first["router.judge.0.weight"]
+    )  # not of this stage
 
 
 def test_a_run_leaves_weight_files_that_load(tmp_path: Path, pictures: Pictures) -> None:
     short = replace(TOY, stages=TOY.stages[:1])
-    train([Run(short, pictures, short.network.build())], 0.5, tmp_path)
+    train([DeviceTraining(short, pictures, short.network.build())], 0.5, tmp_path)
     loaded = zoo.load(tmp_path / "toy.safetensors")
     assert loaded.card["licence"] == "Apache-2.0" and loaded.card["steps"].startswith("exits ")
 
@@ -77,7 +79,7 @@ def test_a_run_leaves_weight_files_that_load(tmp_path: Path, pictures: Pictures)
 def test_what_needs_the_host_is_refused(tmp_path: Path, pictures: Pictures) -> None:
     fixed = replace(TOY, stages=(replace(EXITS, samples=FixedScaleCrops(lr_side=16)),))
     with pytest.raises(InvalidRequest, match="scalewise train"):
-        train([Run(fixed, pictures, fixed.network.build())], 0.1, tmp_path)
+        train([DeviceTraining(fixed, pictures, fixed.network.build())], 0.1, tmp_path)
 
 
 def test_pictures_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -19,12 +19,15 @@ from training import toy
 from training.toy import PLAN, STAGE, TOY, acting, waves
 
 from scalewise import zoo
-from scalewise.checkpoints.spec import Network
+from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import FixedScaleCrops
+from scalewise.encoders.edsr import EDSR
 from scalewise.errors import DataError, InvalidRequest, TrainingError, UnwritableOutput
 from scalewise.training import state as states
 from scalewise.training.engine import Trained, train
 from scalewise.training.losses.pixel import squared
+from scalewise.upsamplers.fixed import PixelShuffle
+from scalewise.upsamplers.liif import LIIF
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -107,7 +110,7 @@ def test_the_average_follows_the_weights_and_is_what_a_stage_leaves(tmp_path: Pa
         seen.append(model.state_dict())
         return {"default x2": float(step)}
 
-    done = train(one, waves(), tmp_path, replace(PLAN, watch_every=1), watch=keep)
+    done = train(one, waves(), tmp_path, replace(PLAN, validate_every=1), validate=keep)
     assert same(seen[-1], dict(done.model.state_dict()))
     plain = train(replace(one, stages=(replace(STAGE, steps=3, ema=None),)), waves(), tmp_path / "plain", PLAN)
     last = dict(plain.model.state_dict())
@@ -128,9 +131,9 @@ def test_what_is_frozen_stays_and_has_no_average(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_a_number_stops_with_its_batch(tmp_path: Path) -> None:
-    def broken(model, batch, moment):
-        factor = torch.nan if moment.step == 3 else 1.0
-        return {"loss": squared(model, batch, moment)["loss"] * factor}
+    def broken(model, batch, context):
+        factor = torch.nan if context.step == 3 else 1.0
+        return {"loss": squared(model, batch, context)["loss"] * factor}
 
     recipe = replace(TOY, stages=(replace(STAGE, loss=broken),))
     with pytest.raises(TrainingError, match=r"step 3 of l1.*not finite.*bad_batch\.pt"):
@@ -164,11 +167,11 @@ def test_a_portable_state_goes_on_and_warms_the_learning_rate_up(tmp_path: Path)
     first = train(
         acting(3, lambda: os.kill(os.getpid(), signal.SIGTERM)), waves(), tmp_path / "a", replace(PLAN, state=keep)
     )
-    assert first.step == 4 and [file.name for file in keep.iterdir()] == ["toy.safetensors"]
+    assert first.step == 4 and {file.name for file in keep.iterdir()} == {"toy.safetensors", "toy.jsonl"}
     halves = load_file(keep / "toy.safetensors")
     assert all(value.dtype == torch.float16 for value in halves.values())
     other = train(TOY, waves(), tmp_path / "b", replace(PLAN, resume=True, state=keep, log_every=1))
-    assert other.stage == "finish" and [file.name for file in keep.iterdir()] == ["toy.safetensors"]
+    assert other.stage == "finish" and {file.name for file in keep.iterdir()} == {"toy.safetensors", "toy.jsonl"}
     line = json.loads((tmp_path / "b" / "log.jsonl").read_text().splitlines()[0])
     assert line["step"] == 5 and 0 < line["rate"] <= STAGE.rate(4) / 100
 
@@ -197,7 +200,7 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         train(replace(TOY, seed=5), waves(), tmp_path, again)
     with pytest.raises(TrainingError, match="does not reach"):
         train(TOY.shortened(2), waves(), tmp_path, again)
-    wider = Network.pair("edsr", "liif", of_encoder={"channels": 5, "blocks": 1}, of_upsampler={"hidden": [8]})
+    wider = Pair(spec(EDSR, channels=5, blocks=1), tail(LIIF, hidden=(8,)))
     with pytest.raises(TrainingError, match="does not fit the recipe's network"):
         train(replace(TOY, network=wider), waves(), tmp_path, again)
     (tmp_path / "last.ckpt").write_bytes(b"PK damaged")
@@ -218,7 +221,7 @@ def test_the_weight_file_says_how_it_was_made(tmp_path: Path) -> None:
 
 
 def test_fixed_scales_and_bf16_train(tmp_path: Path) -> None:
-    network = Network.pair("edsr", "pixel_shuffle", of_encoder={"channels": 4, "blocks": 1}, of_upsampler={"scale": 2})
+    network = Pair(spec(EDSR, channels=4, blocks=1), tail(PixelShuffle, scale=2))
     stage = replace(STAGE, samples=FixedScaleCrops(scale=2, lr_side=8), steps=30, batch=2)
     done = train(
         replace(TOY, network=network, stages=(stage,)), waves(), tmp_path, replace(PLAN, dtype="bf16", log_every=10)

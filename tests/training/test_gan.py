@@ -15,15 +15,14 @@ from training.toy import CROPS, PLAN, STAGE, TOY, waves
 from scalewise.data.degradations import real_world, unsharp
 from scalewise.errors import InvalidRequest, TrainingError
 from scalewise.recipes import find
-from scalewise.training.adversarial import Adversarial
 from scalewise.training.engine import train
-from scalewise.training.gan import UNetDiscriminator
+from scalewise.training.gan import Adversarial, UNetDiscriminator
 from scalewise.training.losses.perceptual import VGG19, WEIGHTS
 
 WIDTHS = (2, 3, 4, 4, 4)
 SEEN = replace(CROPS, lr_side=16, points=16, scales=(1.0, 2.0), layout="window", target=unsharp)
 FIRST = replace(STAGE, steps=2, batch=2, samples=replace(SEEN, reduce=real_world))
-SECOND = replace(FIRST, name="gan", steps=4, learning_rate=1e-3, way=Adversarial(channels=2, widths=WIDTHS))
+SECOND = replace(FIRST, name="gan", steps=4, learning_rate=1e-3, task=Adversarial(channels=2, widths=WIDTHS))
 RECIPE = replace(TOY, stages=(FIRST, SECOND))
 
 
@@ -104,8 +103,8 @@ def test_the_discriminator_sees_the_crop_before_it_was_sharpened() -> None:
 
 def test_vggs_weights_are_asked_for_by_path(tmp_path: Path) -> None:
     (tmp_path / "vgg19.pth").touch()
-    way = find("ciaosr-real", vgg=tmp_path / "vgg19.pth").stages[-1].way
-    assert isinstance(way, Adversarial) and way.vgg == tmp_path / "vgg19.pth"
+    task = find("ciaosr-real", vgg=tmp_path / "vgg19.pth").stages[-1].task
+    assert isinstance(task, Adversarial) and task.vgg == tmp_path / "vgg19.pth"
     with pytest.raises(InvalidRequest, match="no such file"):
         find("ciaosr-real", vgg=tmp_path / "none.pth")
     with pytest.raises(InvalidRequest, match="edsr-liif has no perceptual loss"):

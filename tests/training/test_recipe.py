@@ -10,7 +10,7 @@ import pytest
 import torch
 from training.toy import PLAN, TOY, waves
 
-from scalewise.checkpoints.spec import Network
+from scalewise.checkpoints.spec import Network, Pair
 from scalewise.errors import InvalidRequest, TrainingError
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import RECIPES, find
@@ -47,7 +47,7 @@ def test_every_recipe_builds_and_has_a_tiny_sibling(name: str) -> None:
     recipe = find(name)
     assert recipe.name == name and recipe.source and recipe.summary and recipe.steps > 0
     assert name.endswith("-tiny") or f"{name}-tiny" in RECIPES or recipe in PAIRS  # of pairs: test_pairs.py
-    assert isinstance(recipe.network, Network)
+    assert isinstance(recipe.network, Network | Pair)
     with torch.device("meta"):
         model = recipe.network.build()
     for stage in recipe.stages:
@@ -112,6 +112,6 @@ def test_the_encoder_of_the_documentation_trains(tmp_path: Path) -> None:
 
 
 def test_a_loss_without_a_loss_is_named(tmp_path: Path) -> None:
-    stage = replace(TOY.stages[0], loss=lambda model, batch, moment: {"l1": torch.zeros(())})
+    stage = replace(TOY.stages[0], loss=lambda model, batch, context: {"l1": torch.zeros(())})
     with pytest.raises(TrainingError, match=r"must give 'loss'.*it gave l1"):
         train(replace(TOY, stages=(stage,)), waves(), tmp_path, PLAN)

@@ -1,23 +1,24 @@
-"""Recipes of networks with routes: first weights, what each loss and stage trains, crops of 360° images, short runs."""
+"""Recipes of networks with routes: what each loss and stage trains, crops of 360° images, short runs."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from training.toy import PLAN, waves
 
 from scalewise import zoo
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.errors import TrainingError
 from scalewise.geometry.grid import Frame, rectangle
 from scalewise.geometry.projection import tangent_positions
 from scalewise.models.super_resolver import SuperResolver
@@ -38,7 +39,7 @@ METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")
 TINY = [name for name in RECIPES if name.split("-")[0] in METHODS and name.endswith("-tiny")]
 
 
-def moment() -> StepContext:
+def context() -> StepContext:
     return StepContext(0, 1, torch.Generator().manual_seed(3))
 
 
@@ -55,44 +56,6 @@ def batch(count: int, side: int, scale: int) -> Batch:
     torch.manual_seed(1)
     hr = torch.rand(count, 3, side * scale, side * scale)
     return {"lr": F.avg_pool2d(hr, scale), "hr": hr, "scale": torch.full((count, 2), float(scale))}
-
-
-def pictures_of(model: nn.Module, lr: Tensor) -> Iterable[Tensor]:
-    """What every path makes."""
-    if isinstance(model, SuperResolver):
-        size = (lr.shape[-2], lr.shape[-1])
-        return [model(lr, rectangle(Frame(size), (2 * size[0], 2 * size[1])), torch.full((1, 2), 2.0)).rgb]
-    network = model.get_submodule("network")
-    if hasattr(network, "every_exit"):
-        return network.every_exit(lr)[1:]  # type: ignore[operator]
-    if hasattr(network, "take"):
-        return [network.take(path, lr) for path in range(1, network.paths)]  # type: ignore[operator, arg-type]
-    if hasattr(network, "networks"):
-        return [one(lr) for one in network.networks]  # type: ignore[union-attr]
-    return network(lr)[0]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "camixer-x2-tiny",
-        "camixer-odi-x2-tiny",
-        "enaf-fsrcnn-tiny",
-        "arm-fsrcnn-tiny",
-        "classsr-fsrcnn-tiny",
-        "ape-edsr-tiny",
-    ],
-)
-@torch.no_grad()
-def test_tiny_networks_start_as_bilinear_interpolation(name: str) -> None:
-    model, lr = built(find(name)).eval(), torch.rand(1, 3, 32, 32)
-    for found in pictures_of(model, lr):
-        scale = found.shape[-1] // 32
-        wanted = lr
-        for step in (2, 2) if name.startswith("ape") else (scale,):  # EDSR's tail enlarges twice
-            wanted = F.interpolate(wanted, scale_factor=step, mode="bilinear", align_corners=False)
-        inside = (..., slice(5 * scale, -5 * scale), slice(5 * scale, -5 * scale))  # they see zeros beyond the picture
-        torch.testing.assert_close(found[inside], wanted[inside])
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -125,7 +88,7 @@ def test_a_drawn_share_is_the_share_of_hard_windows_and_all_layers_feel_it() -> 
         if name.endswith("predictor.score"):
             nn.init.zeros_(module[-1].weight), nn.init.zeros_(module[-1].bias)  # type: ignore[index]
     for wanted in (0.1, 0.9):
-        losses = WindowedL1(hardest_windows, (wanted, wanted))(model, one, moment())
+        losses = WindowedL1(hardest_windows, (wanted, wanted))(model, one, context())
         assert float(losses["hard"]) == pytest.approx(wanted, abs=0.08)  # 256 windows by chance
         torch.testing.assert_close(losses["loss"].detach(), losses["l1"] + losses["ratio"])
     model.zero_grad()
@@ -140,7 +103,7 @@ def test_latitudes_of_crops_are_those_of_the_whole_sphere() -> None:
     nn.init.normal_(model.encoder.conv_after_body.weight, std=0.1)  # the trunk counts
     whole = batch(1, 32, 2) | {"top": torch.zeros(1)}
     model.encoder.generator = torch.Generator().manual_seed(5)
-    losses = SphericalL1(printed_ratio, height=64)(model, whole, moment())
+    losses = SphericalL1(printed_ratio, height=64)(model, whole, context())
     model.encoder.generator = torch.Generator().manual_seed(5)
     query = rectangle(Frame((32, 32)), (64, 64))
     rgb = model(whole["lr"], query, whole["scale"]).rgb
@@ -175,7 +138,7 @@ def test_phases_of_enaf_train_their_part_alone() -> None:
         model.requires_grad_(False)
         for p in stage.trains(model):
             p.requires_grad_(True)
-        stage.loss(model, one, moment())["loss"].backward()
+        stage.loss(model, one, context())["loss"].backward()
         learnt = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         assert learnt and all(name.startswith(part) for name in learnt)
         model.zero_grad()
@@ -183,23 +146,29 @@ def test_phases_of_enaf_train_their_part_alone() -> None:
 
 def test_arms_table_has_the_psnr_of_each_width_at_each_busyness(tmp_path: Path) -> None:
     model = built(ARM_FSRCNN_TINY)
-    way = EdgeTable(model, ARM_FSRCNN_TINY.stages[-1], seed=(1,), out=tmp_path)
+    task = EdgeTable(model, ARM_FSRCNN_TINY.stages[-1], seed=(1,), out=tmp_path)
     flat, busy = batch(2, 16, 4), batch(2, 16, 4)
     flat = {"lr": flat["lr"] * 0.02 + 0.5, "hr": flat["hr"] * 0.02 + 0.5}
     busy["lr"] = busy["lr"].round()
     for one in (flat, busy):
-        way.training_step(one, 0)
-    table = way.router.expected
-    assert table.shape == (4, 30) and bool(table.isfinite().all()) and float(way.count.sum()) == 4
+        task.fill(one)
+    table = task.router.expected
+    assert table.shape == (4, 30) and bool(table.isfinite().all()) and float(task.count.sum()) == 4
     assert bool((table[:, 0] > table[:, -1]).all())  # what is flat is restored better by every width
     assert len(table[1].unique()) <= 4  # empty bins have what their neighbours have
+
+
+def test_a_table_is_filled_by_one_process(tmp_path: Path) -> None:
+    task = EdgeTable(built(ARM_FSRCNN_TINY), ARM_FSRCNN_TINY.stages[-1], seed=(1,), out=tmp_path)
+    with pytest.raises(TrainingError, match="stage table is trained by one process: --devices 1"):
+        task.prepare(SimpleNamespace(world_size=2), "fp32")  # type: ignore[arg-type]
 
 
 def test_classsrs_networks_learn_patches_by_difficulty() -> None:
     model, one = built(CLASSSR_FSRCNN_TINY), batch(6, 8, 4)
     contrast = torch.tensor([0.1, 0.9, 0.5, 0.2, 1.0, 0.4]).view(-1, 1, 1, 1)
     one["lr"], one["hr"] = one["lr"] * contrast, one["hr"] * contrast
-    losses = divided_l1(model, one, moment())
+    losses = divided_l1(model, one, context())
     each = [float(losses[f"l1/net{k}"]) for k in (1, 2, 3)]
     assert all(less < more for less, more in itertools.pairwise(each))
     assert float(losses["loss"].detach()) == pytest.approx(sum(each))

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scalewise.checkpoints.spec import Network
+from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import AnyScaleCrops
+from scalewise.encoders.edsr import EDSR
 from scalewise.training.engine import TrainOptions, train
 from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Batch, Stage, StepContext, cosine
 from scalewise.training.task import StageTask
+from scalewise.upsamplers.liif import LIIF
 
-NETWORK = Network.pair(
-    "edsr", "liif", of_encoder={"channels": 4, "blocks": 1}, of_upsampler={"hidden": [8]}
-)  # fmt: skip
-CROPS = AnyScaleCrops(lr_side=8, points=4, scales=(1.0, 3.0))
+NETWORK = Pair(spec(EDSR, channels=4, blocks=1), tail(LIIF, hidden=(8,)))
+CROPS = AnyScaleCrops(lr_side=8, points=4, scales=(1.0, 3.0), tries=3)
 STAGE = Stage("l1", 6, CROPS, l1, batch=4, learning_rate=1e-2, schedule=cosine, warmup=2, ema=0.9)
 TOY = Recipe("toy", NETWORK, (STAGE, replace(STAGE, name="finish", steps=3)), source="tests")
 PLAN = TrainOptions(save_every=2, workers=0, dtype="fp32", quiet=True)
@@ -48,10 +48,10 @@ class At:
     step: int
     act: Callable[[], object]
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
-        if moment.step == self.step:
+    def __call__(self, model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        if context.step == self.step:
             self.act()
-        return l1(model, batch, moment)
+        return l1(model, batch, context)
 
 
 def acting(step: int, act: Callable[[], object], recipe: Recipe = TOY) -> Recipe:
@@ -63,8 +63,8 @@ def acting(step: int, act: Callable[[], object], recipe: Recipe = TOY) -> Recipe
 class Watched(StageTask):
     """Keeps the gradient that the optimizer gets."""
 
-    def checked(self, optimizer: torch.optim.Optimizer) -> None:
-        super().checked(optimizer)
+    def check_gradient(self, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+        super().check_gradient(optimizer, batch)
         if self.global_rank == 0:
             torch.save({name: p.grad for name, p in self.learnt.items()}, self.out / f"gradient{self.step}.pt")
 
@@ -76,7 +76,7 @@ def main() -> None:
     if "kill" in given:
         recipe = acting(int(given["kill"]), lambda: os.kill(os.getpid(), signal.SIGKILL))
     if "devices" in given:
-        recipe = replace(TOY, stages=(replace(STAGE, steps=2, way=Watched),))
+        recipe = replace(TOY, stages=(replace(STAGE, steps=2, task=Watched),))
     train(recipe, waves(), out, replace(PLAN, workers=1, devices=int(given.get("devices", 1))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from scalewise.errors import CheckpointError
 from scalewise.models.early_exit import EarlyExitModel
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.patchwise import PatchwiseModel
-from scalewise.models.super_resolver import SuperResolver
+from scalewise.models.super_resolver import Base, SuperResolver
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.arm import ARM
@@ -126,6 +126,7 @@ def super_resolver(
     upsampler: Mapping[str, Any] | None,
     mean: Colour,
     std: Colour,
+    base: Base | None = None,
     *,
     encoders: Constructors = ENCODERS,
     upsamplers: Constructors = UPSAMPLERS,
@@ -137,14 +138,19 @@ def super_resolver(
         return trunk
     tail = _construct(upsamplers, upsampler, trunk.channels)
     scales = getattr(tail, "scales", None)
-    return resolver(trunk, tail, mean=tuple(mean), std=tuple(std), scales=scales)  # type: ignore[arg-type]
+    return resolver(trunk, tail, mean=tuple(mean), std=tuple(std), scales=scales, base=base)  # type: ignore[arg-type]
 
 
 def patch_routed(
-    channels: int, exit_after: list[int], kernels: list[int], patch: int, router_channels: int
+    channels: int,
+    exit_after: Sequence[int],
+    kernels: Sequence[int],
+    patch: int = 32,
+    router_channels: int = 48,
+    silu: bool = False,
 ) -> MultiExitModel:
     """Our multi-exit any-scale network with its router."""
-    network = AnyScaleExits(channels, exit_after=tuple(exit_after), kernels=tuple(kernels))
+    network = AnyScaleExits(channels, exit_after=tuple(exit_after), kernels=tuple(kernels), silu=silu)
     return MultiExitModel(PatchRouter(network.exits, patch=patch, channels=router_channels), network, patch=patch)
 
 

@@ -1,10 +1,14 @@
-"""`scalewise train`: make a model by a recipe, from a folder of photos or from a pack of crops."""
+"""`scalewise train`: make a model by a recipe from folders of photos, or many models from a queue."""
 
 from __future__ import annotations
 
 import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,13 +16,19 @@ from scalewise.cli.format import table_text
 from scalewise.cli.options import FILES, RUNNING, Quiet
 from scalewise.errors import InvalidRequest
 
-ROOM = 4 / 3  # side of a pack's crops over what a sample needs, so that samples can move in them
+if TYPE_CHECKING:
+    from torch import nn
+
+    from scalewise.evaluate.validation import Validation
+    from scalewise.recipes.queue import QueuedTraining
+    from scalewise.training.engine import Trained
+    from scalewise.training.recipe import Recipe
 
 
 def train(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A name of --list.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR|PACK", help="A folder of photos, or a pack of --pack.")
+        list[Path] | None, typer.Option("--data", metavar="DIR", help="A folder of photos; give it again for more.")
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Say which recipes there are.")] = False,
     val: Annotated[
@@ -30,6 +40,10 @@ def train(
     model: Annotated[
         str | None,
         typer.Option("--model", metavar="FILE.py:FUNCTION", help="Train your own: a function that builds the model."),
+    ] = None,
+    queue: Annotated[
+        Path | None,
+        typer.Option("--queue", metavar="FILE.toml", help="Train what it lists, in order, going on where it was."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="So many in place of the recipe's.")] = None,
     max_time: Annotated[
@@ -56,24 +70,15 @@ def train(
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes that make samples.", rich_help_panel=RUNNING)
     ] = 1,
-    pack: Annotated[
-        Path | None,
-        typer.Option(
-            "--pack", metavar="FILE", help="Only write the crops of --data as one file.", rich_help_panel=FILES
-        ),
-    ] = None,
     state: Annotated[
         Path | None,
         typer.Option(
             "--state",
             metavar="DIR",
-            help="Keep half-precision weights here, and resume from them.",
+            help="Write half-precision weights here, and resume from them.",
             rich_help_panel=FILES,
         ),
     ] = None,
-    parts: Annotated[
-        bool, typer.Option("--parts", help="Leave the state in parts of 15 MiB too.", rich_help_panel=FILES)
-    ] = False,
     about: Annotated[
         str | None, typer.Option("--about", metavar="TEXT", help="What the model card says of --data.")
     ] = None,
@@ -86,39 +91,102 @@ def train(
     """Make a model by a recipe; killed at any time, the same command with --resume goes on."""
     if listed:
         return _list()
-    if recipe is None or data is None:
-        raise InvalidRequest("name a recipe and --data DIR; scalewise train --list says which recipes there are")
+    given = {
+        "dtype": checked_dtype(dtype), "workers": workers, "protocol": protocol, "val_side": val_side,
+        "val_every": val_every, "save_every": save_every, "state": state, "about": about, "out": out,
+    }  # fmt: skip
     seconds = parse_time(max_time)
+    if queue is not None:
+        return _train_queue(queue, tuple(data or ()), val, seconds, quiet)
+    if recipe is None or not data:
+        raise InvalidRequest("name a recipe and --data DIR; scalewise train --list says which recipes there are")
 
-    from scalewise.data import open_pictures, read_pack, write_pack
-    from scalewise.evaluate.validation import Validation
     from scalewise.recipes import find
-    from scalewise.training.engine import TrainOptions
-    from scalewise.training.engine import train as run
+    from scalewise.recipes.queue import QueuedTraining
 
     chosen = find(recipe, model=model, steps=steps, seed=seed, vgg=vgg)
-    say = None if quiet else (lambda name: typer.echo(f"reading {name}", err=True))
-    pictures, card = read_pack(data) if data.is_file() else (open_pictures(data, progress=say), {})
-    if not card:
-        megapixels = sum(picture.shape[1] * picture.shape[2] for picture in pictures) / 1e6
-        card = {"training_data": about or f"{len(pictures)} pictures of {data.name}/, {megapixels:.0f} Mpx"}
-    if pack is not None:
-        count = write_pack(pack, pictures, round(chosen.needs * ROOM / 16) * 16, card)
-        typer.echo(f"{pack}: {count} crops, {pack.stat().st_size / 2**20:.1f} MiB")
-        return
-    out = out or Path("runs") / chosen.name
-    plan = TrainOptions(
-        resume=resume, seconds=seconds, devices=devices, nodes=nodes, dtype=checked_dtype(dtype), workers=workers,
-        save_every=save_every, watch_every=val_every, state=state, parts=parts, quiet=quiet,
-    )  # fmt: skip
-    watch = None if val is None else Validation.of(val, chosen, protocol, val_side, out)
-    done = run(chosen, pictures, out, plan, watch=watch, card=card)
+    training = QueuedTraining(recipe, data=tuple(data), val=val, **given)
+    done = _train_one(chosen, training, seconds, quiet, resume=resume, devices=devices, nodes=nodes)
     if not done.main:
         return
     typer.echo(f"{done.stage} step {done.step} of {done.steps}: {done.weights}")
     if done.reason != "done":
         typer.echo(f"scalewise: stopped ({done.reason}); --resume goes on", err=True)
         raise typer.Exit(130 if done.reason == "interrupted" else 0)
+
+
+def _train_one(
+    recipe: Recipe,
+    training: QueuedTraining,
+    seconds: float,
+    quiet: bool,
+    *,
+    resume: bool,
+    devices: int = 1,
+    nodes: int = 1,
+    log: Path | None = None,
+) -> Trained:
+    """One training, from its pictures to its weights. `log`: a file that gets a line for each validation."""
+    from scalewise.data import open_pictures
+    from scalewise.evaluate.validation import Validation
+    from scalewise.training.engine import TrainOptions
+    from scalewise.training.engine import train as run
+
+    say = None if quiet else (lambda name: typer.echo(f"reading {name}", err=True))
+    pictures = [picture for folder in training.data for picture in open_pictures(folder, progress=say)]
+    megapixels = sum(picture.shape[1] * picture.shape[2] for picture in pictures) / 1e6
+    folders = ", ".join(f"{folder.name}/" for folder in training.data)
+    card = {"training_data": training.about or f"{len(pictures)} pictures of {folders}, {megapixels:.0f} Mpx"}
+    out = training.out or Path("runs") / recipe.name
+    options = TrainOptions(
+        resume=resume, seconds=seconds, devices=devices, nodes=nodes, dtype=checked_dtype(training.dtype),
+        workers=training.workers, save_every=training.save_every, validate_every=training.val_every,
+        state=training.state, quiet=quiet,
+    )  # fmt: skip
+    measure = None
+    if training.val is not None:
+        measure = Validation.of(training.val, recipe, training.protocol, training.val_side, out)
+    validate = measure if log is None or measure is None else _logged(measure, recipe.name, log)
+    return run(recipe, pictures, out, options, validate=validate, card=card)
+
+
+def _logged(measure: Validation, name: str, log: Path) -> Callable[[nn.Module, int], Mapping[str, float]]:
+    """The validation, and a line of what it found."""
+
+    def validate(model: nn.Module, step: int) -> Mapping[str, float]:
+        found = measure(model, step)
+        values = "  ".join(f"{key} {value:.3f}" for key, value in found.items())
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {name}  step {step}  {values}\n")
+        return found
+
+    return validate
+
+
+def _train_queue(path: Path, data: tuple[Path, ...], val: Path | None, seconds: float, quiet: bool) -> None:
+    """Every training of a queue, in order, each from where it was stopped, at the lowest priority. `data` and `val` are
+    for those that name none."""
+    from scalewise.data.decode import find as find_pictures
+    from scalewise.recipes.queue import read_queue
+
+    trainings = [replace(one, data=one.data or data, val=one.val or val) for one in read_queue(path)]
+    for one in trainings:
+        if not one.data:
+            raise InvalidRequest(f"--queue {path}: {one.recipe} names no data: write data = DIR, or give --data")
+        for folder in (*one.data, *((one.val,) if one.val else ())):
+            find_pictures(folder)
+    if hasattr(os, "nice"):
+        os.nice(19)
+    started = time.monotonic()
+    for number, one in enumerate(trainings, 1):
+        left = seconds - (time.monotonic() - started)
+        done = _train_one(one.found(), one, left, quiet, resume=True, log=path.with_suffix(".log"))
+        typer.echo(
+            f"{number}/{len(trainings)} {one.recipe}: {done.stage} step {done.step} of {done.steps}: {done.weights}"
+        )
+        if done.reason != "done":
+            typer.echo(f"scalewise: stopped ({done.reason}); the same command goes on", err=True)
+            raise typer.Exit(130 if done.reason == "interrupted" else 0)
 
 
 def _list() -> None:

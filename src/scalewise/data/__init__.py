@@ -1,15 +1,13 @@
-"""Training data: folders of photos decoded once, packs of crops, numbered samples, degradations.
+"""Training data: folders of photos decoded once, numbered samples, degradations.
 
 - decode.py: a folder → pictures, in memory or mapped from a cache
 - crops.py: pictures → sample i: crop, scale, LR, the points to learn
 - panorama.py: crops of 360° images, made of photos
-- pack.py: the most detailed crops as one file
 - degradations.py, jpeg.py: blur, noise, resizing, JPEG as pure functions
 """
 
 from scalewise.data.crops import AnyScaleCrops, FixedScaleCrops, Numbered, Samples, bicubic_8bit
 from scalewise.data.decode import SUFFIXES, decode_folder, open_pictures
-from scalewise.data.pack import read_pack, write_pack
 from scalewise.data.panorama import PanoramaCrops
 
 __all__ = [
@@ -22,6 +20,4 @@ __all__ = [
     "bicubic_8bit",
     "decode_folder",
     "open_pictures",
-    "read_pack",
-    "write_pack",
 ]

@@ -37,7 +37,7 @@ class Samples(Protocol):
 
 
 def bicubic_8bit(hr: Tensor, size: Size, random: Random) -> Tensor:
-    """LR as nearly all papers make it: MATLAB's bicubic, kept in 8 bits."""
+    """LR as nearly all papers make it: MATLAB's bicubic, rounded to 8 bits."""
     return (imresize(hr, size).clamp(0, 1) * 255).round() / 255
 
 
@@ -63,7 +63,7 @@ class AnyScaleCrops:
     scales: tuple[float, float] = (1.0, 4.0)
     unequal: float = 0.25
     whole: float = 0.0
-    tries: int = 3
+    tries: int = 1
     base: bool = False
     reduce: Reduce = bicubic_8bit
     target: Callable[[Tensor], Tensor] | None = None
@@ -128,7 +128,7 @@ class FixedScaleCrops:
 
     scale: int = 4
     lr_side: int = 48
-    tries: int = 3
+    tries: int = 1
     reduce: Reduce = bicubic_8bit
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import DataError, ImageError
-from scalewise.storage import atomic_write
+from scalewise.storage import atomic_write, cache_folder
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 Progress = Callable[[str], None]
@@ -34,7 +33,7 @@ def find(folder: Path | str) -> list[Path]:
 
 
 def decode(path: Path, progress: Progress | None = None) -> Tensor:
-    from scalewise import images  # here, so that training from a pack does not need libvips
+    from scalewise import images  # here, so that other data does not need libvips
 
     if progress is not None:
         progress(path.name)
@@ -50,7 +49,7 @@ def open_pictures(folder: Path | str, *, cache: Path | None = None, progress: Pr
     paths = find(folder)
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     name = hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:24]
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalewise"
+    cache = cache or cache_folder()
     index, raw = cache / f"{name}.json", cache / f"{name}.raw"
     if not (index.exists() and raw.exists()):
         try:

@@ -21,8 +21,8 @@ from scalewise.data.crops import Random, bicubic_8bit
 from scalewise.data.jpeg import jpeg
 from scalewise.geometry.grid import Size
 
-DegradationSettings = Literal["bilinear", "bicubic", "area"]
-WAYS: tuple[DegradationSettings, ...] = ("bilinear", "bicubic", "area")
+Interpolation = Literal["bilinear", "bicubic", "area"]
+INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic", "area")
 KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso", "sinc")
 SHARES = (0.405, 0.225, 0.108, 0.027, 0.108, 0.027, 0.1)
 
@@ -76,14 +76,14 @@ def unsharp(image: Tensor, amount: float = 0.5, *, side: int = 51, threshold: fl
     return mask * (image + amount * residue).clamp(0, 1) + (1 - mask) * image
 
 
-def resize(image: Tensor, size: Size, way: DegradationSettings) -> Tensor:
+def resize(image: Tensor, size: Size, by: Interpolation) -> Tensor:
     """As OpenCV resizes: no antialiasing but by "area", which averages what a pixel covers; not clamped.
 
     Where "area" would enlarge an axis, both are bilinear."""
     height, width = image.shape[-2:]
-    if way == "area" and size[0] <= height and size[1] <= width:
+    if by == "area" and size[0] <= height and size[1] <= width:
         return cover(height, size[0]).to(image) @ image @ cover(width, size[1]).to(image).T
-    mode = "bicubic" if way == "bicubic" else "bilinear"
+    mode = "bicubic" if by == "bicubic" else "bilinear"
     return F.interpolate(image.unsqueeze(0), size, mode=mode, align_corners=False)[0]
 
 
@@ -157,7 +157,7 @@ class Round:
         elif draw < self.up + self.down:
             factor = random.uniform(self.factors[0], 1)
         size = tuple(max(1, round(n * factor)) for n in image.shape[-2:])
-        image = resize(image, (size[0], size[1]), WAYS[random.integers(3)]).clamp(0, 1)
+        image = resize(image, (size[0], size[1]), INTERPOLATIONS[random.integers(3)]).clamp(0, 1)
         gray = bool(random.random() < 0.4)
         if random.random() < 0.5:
             return gaussian_noise(image, random.uniform(*self.normal) / 255, random, gray=gray)
@@ -176,7 +176,7 @@ def real_world(hr: Tensor, size: Size, random: Random) -> Tensor:
     image = SECOND(image, random)
 
     def shrink(image: Tensor) -> Tensor:
-        image = resize(image, size, WAYS[random.integers(3)]).clamp(0, 1)
+        image = resize(image, size, INTERPOLATIONS[random.integers(3)]).clamp(0, 1)
         if random.random() < 0.8:
             side = 2 * int(random.integers(3, 11)) + 1
             image = blur(image, sinc_kernel(side, random.uniform(math.pi / 3, math.pi))).clamp(0, 1)

@@ -27,7 +27,7 @@ class PanoramaCrops:
     scale: int = 2
     lr_side: int = 64
     height: int = 1024
-    tries: int = 3
+    tries: int = 1
     reduce: Reduce = bicubic_8bit
 
     @property

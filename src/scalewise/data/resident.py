@@ -27,7 +27,7 @@ CELL = 32  # HR pixels a side of the map of detail
 
 @dataclass(frozen=True)
 class Pictures:
-    """Photos one behind the other: `pixels` (n, 3) uint8; of each its height, width, where it starts; `detail`
+    """Photos one after the other: `pixels` (n, 3) uint8; of each its height, width, where it starts; `detail`
     (pictures, rows, columns) is the mean absolute gradient of its cells."""
 
     pixels: Tensor

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.budget.budget import Budget
@@ -61,8 +62,9 @@ class OneScale(nn.Module):
 class Pair(OneScale):
     """An encoder, whose sides are multiples of `grid`, and an upsampler at one scale."""
 
-    def __init__(self, model: SuperResolver, encoder: nn.Module, tail: nn.Module) -> None:
+    def __init__(self, model: SuperResolver, encoder: nn.Module, tail: nn.Module, scale: float) -> None:
         super().__init__()
+        self.base, self.scale = model.base, scale
         self.encoder, self.tail = encoder, tail
         self.mean, self.std = nn.Buffer(model.mean), nn.Buffer(model.std)
         self.grid, self.least = model.grid, max(2, model.grid)
@@ -73,7 +75,10 @@ class Pair(OneScale):
         height, width = lr.shape[-2:]
         normal = (lr - self.mean) / self.std
         features = self.encoder(mirrored(normal, self.grid))[..., :height, :width]
-        return self.tail(features, normal) * self.std + self.mean
+        residual = self.tail(features, normal) * self.std
+        if self.base is None:
+            return residual + self.mean
+        return residual + F.interpolate(lr, scale_factor=self.scale, mode=self.base, align_corners=False)
 
 
 class LastExit(OneScale):
@@ -115,7 +120,7 @@ def _of_copy(model: Model, scale: float) -> OneScale:
     if isinstance(model, MultiExitModel) and isinstance(model.network, AnyScaleExits):
         network: OneScale = LastExit(model.network, whole(scale))
     elif isinstance(model, SuperResolver):
-        network = Pair(model, _everything_on(model.encoder), at_scale(model.upsampler, scale))
+        network = Pair(model, _everything_on(model.encoder), at_scale(model.upsampler, scale), scale)
     else:
         raise InvalidRequest(
             f"{type(model).__name__} cuts the picture into patches that it treats apart, which an ONNX file cannot "

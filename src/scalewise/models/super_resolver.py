@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,15 @@ from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
 
+Base = Literal["bilinear", "bicubic"]
+BASE_TAPS: dict[Base, int] = {"bilinear": 2, "bicubic": 4}  # pixels along an axis
+
 
 class SuperResolver(nn.Module):
     """Any encoder with any upsampler. Images are RGB in [0, 1]; the networks see (x - mean) / std.
 
-    `scales` are the factors the pair was made for (fixed-scale networks), or None for any.
+    `scales` are the factors the pair was made for (fixed-scale networks), or None for any. With a `base` the output is
+    added to the interpolated image (bicubic: a = -0.75), so that a small network need not learn to pass the image on.
     """
 
     mean: Tensor
@@ -36,11 +41,13 @@ class SuperResolver(nn.Module):
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.5, 0.5, 0.5),
         scales: tuple[float, ...] | None = None,
+        base: Base | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.upsampler = upsampler
         self.scales = scales
+        self.base: Base | None = base
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -58,7 +65,7 @@ class SuperResolver(nn.Module):
         """LR pixels beyond a tile that can change its output; None: the whole image."""
         if self.encoder.context is None or self.upsampler.context is None:
             return None
-        return self.encoder.context + self.upsampler.context
+        return max(self.encoder.context + self.upsampler.context, BASE_TAPS[self.base] // 2 if self.base else 0)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile, by which tiles are sized: some layers of features at once, and
@@ -87,12 +94,12 @@ class SuperResolver(nn.Module):
         encoded = self.encoder.encode(padded, frame, scale, effort, plan)
         features = encoded.features[..., :height, :width]
         sampled = self.upsampler.sample(self.upsampler.prepare(features, normal, frame), query, effort)
-        return Sampled(self._denormal(sampled.rgb, query), encoded.route + sampled.route)
+        return Sampled(self.finished(sampled.rgb, lr, query), encoded.route + sampled.route)
 
-    def _denormal(self, rgb: Tensor, query: Query) -> Tensor:
-        if query.rectangle:
-            return rgb * self.std + self.mean
-        return rgb * self.std.view(1, 1, 3) + self.mean.view(1, 1, 3)
+    def finished(self, rgb: Tensor, lr: Tensor, query: Query) -> Tensor:
+        """What the upsampler gave as RGB: scaled by the networks' range, then added to their mean, or to the base."""
+        std, mean = (self.std, self.mean) if query.rectangle else (self.std.view(1, 1, 3), self.mean.view(1, 1, 3))
+        return rgb * std + (mean if self.base is None else interpolated(lr, query, self.base))
 
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None:
         """The encoder's evidence, if it routes by the whole image."""
@@ -162,12 +169,25 @@ class SuperResolver(nn.Module):
     def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
         """The cost of one whole image, or of one tile and the pixels rendered from it."""
         scale = (out[0] / size[0], out[1] / size[1])
-        return self.encoder.macs(self.padded(size), scale, route) + self.upsampler.macs(size, out)
+        taps = 0 if self.base is None else 3 * BASE_TAPS[self.base] ** 2 * out[0] * out[1]
+        return self.encoder.macs(self.padded(size), scale, route) + self.upsampler.macs(size, out) + Macs(sampling=taps)
 
     def padded(self, size: Size) -> Size:
         """`size` up to multiples of the encoder's grid."""
         height, width = (-(-n // self.grid) * self.grid for n in size)
         return height, width
+
+
+def interpolated(lr: Tensor, query: Query, base: Base) -> Tensor:
+    """lr (b, 3, h, w) at the points of a query: (b, 3, hq, wq) for a rectangle, else (b, q, 3). Beyond its border the
+    image repeats its edge."""
+    y, x = torch.broadcast_tensors(query.y, query.x)
+    height, width = lr.shape[-2:]
+    grid = torch.stack((2 * x.double() / width - 1, 2 * y.double() / height - 1), -1).to(lr.dtype)
+    grid = grid if query.rectangle else grid.unsqueeze(1)
+    grid = grid.expand(len(lr), *grid.shape[1:])
+    rgb = F.grid_sample(lr, grid, mode=base, padding_mode="border", align_corners=False)
+    return rgb if query.rectangle else rgb.squeeze(2).transpose(1, 2)
 
 
 def pad_to_grid(lr: Tensor, grid: int) -> Tensor:

@@ -27,10 +27,13 @@ STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3
 
 
 class ValidResidualBlock(nn.Module):
-    """x + conv(ReLU(conv(x))) without padding: (h + 4, w + 4) → (h, w)."""
+    """x + conv(ReLU(conv(x))) without padding: (h + 4, w + 4) → (h, w).
 
-    def __init__(self, channels: int) -> None:
+    With `silu`: x + SiLU(conv(SiLU(conv(x)))), an activation after every convolution."""
+
+    def __init__(self, channels: int, silu: bool = False) -> None:
         super().__init__()
+        self.silu = silu
         self.conv1 = nn.Conv2d(channels, channels, 3)
         self.conv2 = nn.Conv2d(channels, channels, 3)
         with torch.no_grad():
@@ -42,31 +45,42 @@ class ValidResidualBlock(nn.Module):
         return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.silu:
+            return F.silu(self.conv2(F.silu(self.conv1(x), inplace=True)), inplace=True).add_(x[..., 2:-2, 2:-2])
         return self.conv2(self.conv1(x).relu_()).add_(x[..., 2:-2, 2:-2])
 
 
-def masked_block(x: Tensor, keep: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """A ValidResidualBlock of a whole image (b, c, h, w), new features where `keep` (b, 1, h, w) says so.
+def masked_block(
+    x: Tensor, keep: Tensor | None, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, silu: bool = False
+) -> Tensor:
+    """A ValidResidualBlock of a whole image (b, c, h, w), new features where `keep` (b, 1, h, w) says so, or all.
 
     On plain tensors, so that compiled once it serves all blocks."""
-    inner = F.conv2d(repeat_edge(x, BLOCK_MARGIN), weight1, bias1).relu()
-    return torch.where(keep, x + F.conv2d(inner, weight2, bias2), x)
+    inner = F.conv2d(repeat_edge(x, BLOCK_MARGIN), weight1, bias1)
+    change = F.conv2d(F.silu(inner) if silu else inner.relu(), weight2, bias2)
+    new = x + (F.silu(change) if silu else change)
+    return new if keep is None else torch.where(keep, new, x)
 
 
 class AnyScaleExits(nn.Module):
     """`channels` features; exit k after `exit_after[k-1]` blocks, with `kernels[k-1]` kernels per axis in its head."""
 
     def __init__(
-        self, channels: int = 48, *, exit_after: tuple[int, ...] = (1, 3, 6), kernels: tuple[int, ...] = (4, 4, 5)
+        self,
+        channels: int = 48,
+        *,
+        exit_after: tuple[int, ...] = (1, 3, 6),
+        kernels: tuple[int, ...] = (4, 4, 5),
+        silu: bool = False,
     ) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.silu = channels, silu
         self.exit_after = exit_after
         self.kernels = kernels
         self.exits = len(exit_after)
         self.depth = exit_after[-1]
         self.stem = nn.Conv2d(3, channels, 3)
-        self.blocks = nn.ModuleList(ValidResidualBlock(channels) for _ in range(self.depth))
+        self.blocks = nn.ModuleList(ValidResidualBlock(channels, silu) for _ in range(self.depth))
         self.heads = nn.ModuleList(SeparableKernels(channels, m) for m in kernels)
         self.stem_margin, self.block_margin = STEM_MARGIN, BLOCK_MARGIN
         self.masked_block = masked_block
@@ -120,21 +134,33 @@ class AnyScaleExits(nn.Module):
 
         Exit k's residual means something only where choice ≥ k.
         """
-        height, width = lr.shape[-2:]
         features = self.enter(repeat_edge(lr, STEM_MARGIN))
         residuals = []
         for index in range(1, self.depth + 1):
             level = self.level(index)
             block = self.blocks[index - 1]
             assert isinstance(block, ValidResidualBlock)
-            features = self.masked_block(features, choice >= level, *block.tensors())
+            features = self.masked_block(features, choice >= level, *block.tensors(), silu=self.silu)
             if index == self.exit_after[level - 1]:
-                head = self.head(level)
-                coefficients = head(repeat_edge(features, 1))
-                rows = head.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
-                columns = head.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
-                residuals.append(blend(coefficients, rows, columns, head.kernels))
+                residuals.append(self.at(level, features, query))
         return residuals
+
+    def full(self, lr: Tensor, query: Query) -> Tensor:
+        """Residual RGB (b, 3, hq, wq) of the last exit alone, every pixel through all blocks."""
+        features = self.enter(repeat_edge(lr, STEM_MARGIN))
+        for block in self.blocks:
+            assert isinstance(block, ValidResidualBlock)
+            features = self.masked_block(features, None, *block.tensors(), silu=self.silu)
+        return self.at(self.exits, features, query)
+
+    def at(self, level: int, features: Tensor, query: Query) -> Tensor:
+        """Residual RGB (b, 3, hq, wq) of exit `level` from features (b, c, h, w) of a whole image."""
+        height, width = features.shape[-2:]
+        head = self.head(level)
+        coefficients = head(repeat_edge(features, 1))
+        rows = head.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
+        columns = head.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
+        return blend(coefficients, rows, columns, head.kernels)
 
     def stem_macs(self, height: int, width: int) -> Macs:
         return cost.conv2d(3, self.channels, 3, height, width)

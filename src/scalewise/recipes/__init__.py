@@ -1,4 +1,4 @@
-"""Recipes by name: one value per way to make a model. A new one is a file like `edsr.py`, and its names here."""
+"""Recipes by name: one value for each model. A new one is a file like `edsr.py`, and its names here."""
 
 from __future__ import annotations
 
@@ -30,11 +30,24 @@ from scalewise.recipes.enaf import (
     ENAF_SRRESNET,
     ENAF_SRRESNET_TINY,
 )
-from scalewise.recipes.fast import FAST, FAST_TINY, PANO, PANO_TINY, PHOTO, PHOTO_TINY, QUALITY, QUALITY_TINY
+from scalewise.recipes.fast import (
+    BEST,
+    FAST,
+    FAST_TINY,
+    LEAN,
+    LEAN_SILU,
+    LEAN_TINY,
+    PANO,
+    PANO_TINY,
+    PHOTO,
+    PHOTO_TINY,
+    QUALITY,
+    QUALITY_TINY,
+)
 from scalewise.recipes.fixed import FIXED
 from scalewise.recipes.pairs import PAIRS, TINY_PAIRS
 from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
-from scalewise.training.adversarial import Adversarial
+from scalewise.training.gan import Adversarial
 from scalewise.training.recipe import CustomModel, Recipe
 from scalewise.training.stage import Stage
 
@@ -49,6 +62,10 @@ RECIPES: dict[str, Recipe] = {
         PHOTO_TINY,
         PANO,
         PANO_TINY,
+        LEAN,
+        LEAN_SILU,
+        BEST,
+        LEAN_TINY,
         EDSR_LIIF,
         EDSR_LIIF_TINY,
         EDSR_X4,
@@ -114,9 +131,9 @@ def find(
 
 def seen_through(recipe: Recipe, vgg: Path) -> tuple[Stage, ...]:
     """The stages, their perceptual losses with VGG19's weights of this file."""
-    if not any(isinstance(stage.way, Adversarial) for stage in recipe.stages):
+    if not any(isinstance(stage.task, Adversarial) for stage in recipe.stages):
         raise InvalidRequest(f"{recipe.name} has no perceptual loss: leave --vgg out")
     return tuple(
-        replace(stage, way=replace(stage.way, vgg=vgg)) if isinstance(stage.way, Adversarial) else stage
+        replace(stage, task=replace(stage.task, vgg=vgg)) if isinstance(stage.task, Adversarial) else stage
         for stage in recipe.stages
     )

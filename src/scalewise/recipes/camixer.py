@@ -11,33 +11,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scalewise.checkpoints.spec import Network
+from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import FixedScaleCrops, PanoramaCrops
-from scalewise.recipes import start
+from scalewise.encoders.camixer import CAMixer
+from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine, halved
+from scalewise.upsamplers.fixed import DirectShuffle
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-TINY_SIZE = {"channels": 24, "depths": [2, 2]}
-
-
-def network(predictor: str = "published", **sizes: object) -> Network:
-    of_encoder = {"predictor": predictor, **sizes}
-    return Network.pair(
-        "camixer", "direct_shuffle", of_encoder=of_encoder, of_upsampler={"scale": 2}, mean=ZERO, std=ONE
-    )
+PUBLISHED = Pair(spec(CAMixer, predictor="published"), tail(DirectShuffle, scale=2), mean=ZERO, std=ONE)
+SMALL_PUBLISHED = replace(PUBLISHED, encoder=spec(CAMixer, 24, (2, 2), predictor="published"), base="bicubic")
 
 
 L1 = Stage(
     "l1", 500_000, FixedScaleCrops(scale=2, lr_side=64), WindowedL1(coded_ratio), batch=64, learning_rate=5e-4,
-    schedule=halved(0.5, 0.8, 0.9, 0.95), betas=(0.9, 0.99), decay=1e-4,
+    schedule=halved(0.5, 0.8, 0.9, 0.95), betas=(0.9, 0.99), decay=1e-4, ema=0.999,
 )  # fmt: skip
 
 CAMIXER_CODED = Recipe(
     "camixer-x2-coded",
-    network(),
+    PUBLISHED,
     (L1,),
     source="CAMixerSR (arXiv:2402.19289), its published configuration, at ×2",
     summary="CAMixerSR with the ratio loss of its code: ×2",
@@ -53,14 +49,14 @@ CAMIXER_PRINTED = replace(
 )
 
 
-# Ours: a share drawn for each step, and every layer is told which windows have the largest error.
+# Ours: a share drawn for each step, and a loss that shows every layer which windows have the largest error.
 REPAIRED = replace(L1, loss=WindowedL1(hardest_windows, (0.5, 0.98), 3.0))
 CAMIXER = replace(
     CAMIXER_CODED,
     name="camixer-x2",
-    network=network("repaired"),
+    network=replace(PUBLISHED, encoder=spec(CAMixer, predictor="repaired")),
     stages=(REPAIRED,),
-    source="ours after CAMixerSR (arXiv:2402.19289): a predictor that sees content, spec adaptive §2.4",
+    source="ours after CAMixerSR (arXiv:2402.19289): a predictor that sees content",
     summary="CAMixerSR with the repaired predictor: ×2, any share of attention",
 )
 
@@ -68,9 +64,10 @@ ODI = Stage(
     "l1", 500_000, PanoramaCrops(scale=2, lr_side=128), SphericalL1(printed_ratio), learning_rate=2e-4,
     schedule=halved(0.5, 0.8, 0.9, 0.95), betas=(0.9, 0.99),
 )  # fmt: skip
+CAMIXER_ODI_NETWORK = Pair(spec(CAMixerODI), tail(DirectShuffle, scale=2), mean=DIV2K_MEAN, std=ONE)
 CAMIXER_ODI = Recipe(
     "camixer-odi-x2",
-    Network.pair("camixer_odi", "direct_shuffle", of_upsampler={"scale": 2}, mean=DIV2K_MEAN, std=ONE),
+    CAMIXER_ODI_NETWORK,
     (ODI,),
     source="CAMixerSR (arXiv:2402.19289), supplement 1.3; optimizer and steps of OSRT-light (CVPR 2023)",
     summary="CAMixerSR for 360° images: ×2, L1 weighed by latitude",
@@ -79,15 +76,15 @@ CAMIXER_ODI = Recipe(
 )
 
 # In fp32, which is as fast here; in bf16 a gradient overflowed: attention is not scaled.
-CROPS = FixedScaleCrops(scale=2, lr_side=48)
+CROPS = FixedScaleCrops(scale=2, lr_side=48, tries=3)
 SMALL = replace(
     L1, steps=400, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
-    warmup=30, decay=0.0, ema=0.99, exact=True, prepare=start.camixer_shuffle,
+    warmup=30, decay=0.0, ema=0.99, exact=True,
 )  # fmt: skip
 CAMIXER_CODED_TINY = replace(
     CAMIXER_CODED,
     name="camixer-x2-coded-tiny",
-    network=network(**TINY_SIZE),
+    network=SMALL_PUBLISHED,
     stages=(SMALL,),
     summary="the same in minutes on two cores",
     expects={},
@@ -101,7 +98,7 @@ CAMIXER_PRINTED_TINY = replace(
 CAMIXER_TINY = replace(
     CAMIXER,
     name="camixer-x2-tiny",
-    network=network("repaired", **TINY_SIZE),
+    network=replace(SMALL_PUBLISHED, encoder=spec(CAMixer, 24, (2, 2), predictor="repaired")),
     stages=(replace(SMALL, steps=800, loss=REPAIRED.loss),),
     summary="the same in minutes on two cores",
     expects={},
@@ -109,11 +106,15 @@ CAMIXER_TINY = replace(
 CAMIXER_ODI_TINY = replace(
     CAMIXER_ODI,
     name="camixer-odi-x2-tiny",
-    network=Network.pair(
-        "camixer_odi", "direct_shuffle", of_encoder=TINY_SIZE, of_upsampler={"scale": 2}, mean=DIV2K_MEAN, std=ONE
-    ),
+    network=replace(CAMIXER_ODI_NETWORK, encoder=spec(CAMixerODI, 24, (2, 2)), base="bicubic"),
     stages=(
-        replace(SMALL, steps=400, samples=PanoramaCrops(scale=2, lr_side=32), loss=SphericalL1(printed_ratio), batch=6),
+        replace(
+            SMALL,
+            steps=400,
+            samples=PanoramaCrops(scale=2, lr_side=32, tries=3),
+            loss=SphericalL1(printed_ratio),
+            batch=6,
+        ),
     ),
     summary="the same in minutes on two cores",
     expects={},

@@ -13,49 +13,46 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scalewise.checkpoints.spec import Network
+from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import real_world, unsharp
-from scalewise.recipes import start
+from scalewise.encoders.swinir import SwinIR
 from scalewise.recipes.pairs import CIAOSR_MEAN, CIAOSR_STD, ENCODERS
-from scalewise.training.adversarial import Adversarial
+from scalewise.training.gan import Adversarial
 from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine
+from scalewise.upsamplers.ciaosr import CiaoSR
 
 CROPS = AnyScaleCrops(lr_side=64, points=64, reduce=real_world, target=unsharp)
-L1 = Stage("l1", 1_000_000, CROPS, l1, batch=48, learning_rate=2e-4, betas=(0.9, 0.99))
+L1 = Stage("l1", 1_000_000, CROPS, l1, batch=48, learning_rate=2e-4, betas=(0.9, 0.99), ema=0.999)
 GAN = replace(
-    L1, name="gan", steps=400_000, samples=replace(CROPS, layout="window"), learning_rate=1e-4, way=Adversarial()
+    L1, name="gan", steps=400_000, samples=replace(CROPS, layout="window"), learning_rate=1e-4, task=Adversarial()
 )  # fmt: skip
 
 CIAOSR_REAL = Recipe(
     "ciaosr-real",
-    Network.pair(
-        "swinir", "ciaosr", of_encoder={"features": None}, of_upsampler={"non_local": False}, mean=CIAOSR_MEAN,
-        std=CIAOSR_STD,
-    ),
+    Pair(spec(SwinIR, features=None), tail(CiaoSR, non_local=False), mean=CIAOSR_MEAN, std=CIAOSR_STD),
     (L1, GAN),
     source="CiaoSR (arXiv:2212.04362), section 5.4 and its published configuration",
     summary="SwinIR with CiaoSR for real pictures: blur, noise and JPEG undone, any scale",
 )  # fmt: skip
 
-SMALL = replace(CROPS, lr_side=32, points=32)
-# not sharpened: so small a network first learns to undo the damage
+SMALL = replace(CROPS, lr_side=32, points=32, tries=3)
+# Not sharpened: so small a network first learns to undo the damage.
 TINY = replace(
     L1, steps=800, samples=replace(SMALL, target=None), batch=4, learning_rate=2e-3, schedule=cosine, warmup=50,
-    ema=0.99, prepare=start.reading_pixels,
+    ema=0.99,
 )  # fmt: skip
 TINY_GAN = replace(
-    TINY, name="gan", steps=200, samples=replace(SMALL, layout="window"), learning_rate=1e-4, warmup=10, prepare=None,
-    way=Adversarial(channels=16, learning_rate=2e-3),
+    TINY, name="gan", steps=200, samples=replace(SMALL, layout="window"), learning_rate=1e-4, warmup=10,
+    task=Adversarial(channels=16, learning_rate=2e-3),
 )  # fmt: skip
 CIAOSR_REAL_TINY = replace(
     CIAOSR_REAL,
     name="ciaosr-real-tiny",
-    network=Network.pair(
-        "swinir", "ciaosr", of_encoder=ENCODERS["swinir"].tiny, of_upsampler={"hidden": [64, 64], "non_local": False},
-        mean=CIAOSR_MEAN, std=CIAOSR_STD,
+    network=Pair(
+        ENCODERS["swinir"].tiny, tail(CiaoSR, hidden=(64, 64), non_local=False), mean=CIAOSR_MEAN, std=CIAOSR_STD
     ),
     stages=(TINY, TINY_GAN),
     summary="the same in minutes on two cores, through a random VGG19",

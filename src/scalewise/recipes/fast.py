@@ -1,8 +1,9 @@
 """How our own networks are made: `fast`, `quality`, `photo`, `pano`; the model cards have the dB and the hours.
 
-Exits: L1 at every exit, crops of 48×48 LR at scales U(1, 4), a quarter of them unequal, AdamW with cosine decay, EMA.
-Finish: a tenth as long with squared error. Router: the network frozen, crops of 96×96. The shipped weights were made
-from these values by `training/device_loop.py`, where the share of the steps is the share of the time.
+Exits: L1 at every exit, crops of 48×48 LR at scales U(1, 4), a quarter of them unequal, the most detailed of three in
+half of the samples, AdamW with cosine decay, EMA. Finish: a tenth as long with squared error. Router: the network
+frozen, crops of 96×96. The shipped weights were made from these values by `training/device_loop.py`, where the share of
+the steps is the share of the time.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import replace
 
 from torch import nn
 
-from scalewise.checkpoints.spec import Network
+from scalewise.checkpoints.build import patch_routed
+from scalewise.checkpoints.spec import Network, spec
 from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import Photo
 from scalewise.data.resident import ErpCrops
-from scalewise.training.losses.exits import ExitLoss, router_loss
+from scalewise.training.losses.exits import ExitLoss, router_loss, trunk_loss
 from scalewise.training.recipe import Recipe
-from scalewise.training.stage import Stage, cosine, one_cycle
+from scalewise.training.reparam import widen
+from scalewise.training.stage import Stage, constant, cosine, one_cycle
 
 
 def network(model: nn.Module) -> Iterable[nn.Parameter]:
@@ -30,7 +33,7 @@ def router(model: nn.Module) -> Iterable[nn.Parameter]:
 
 
 SHARES = (0.1, 0.2, 0.3, 1.0)  # of the exits in the loss
-CROPS = AnyScaleCrops(lr_side=48, points=96, layout="rows", base=True)
+CROPS = AnyScaleCrops(lr_side=48, points=96, layout="rows", base=True, tries=3)
 WIDE = replace(CROPS, lr_side=96, points=192)
 EXITS = Stage(
     "exits", 60_000, CROPS, ExitLoss(SHARES), batch=32, learning_rate=1e-3, schedule=cosine, warmup=500,
@@ -40,28 +43,37 @@ FINISH = replace(
     EXITS, name="finish", steps=6_000, loss=ExitLoss(SHARES, squared=True), learning_rate=2e-4, warmup=50
 )  # fmt: skip
 ROUTER = Stage(
-    "router", 8_000, WIDE, router_loss, batch=8, learning_rate=1e-3, schedule=one_cycle, decay=1e-4, clip=0.5, ema=None,
+    "router", 8_000, WIDE, router_loss, batch=8, learning_rate=1e-3, schedule=one_cycle, decay=1e-4, clip=0.5,
     trains=router, exact=True,
 )  # fmt: skip
 SOURCE = "ours; sampling after LIIF (arXiv:2012.09161, section 4), routing after ENAF (WACV 2025)"
 
 
-def exits_of(channels: int, exit_after: list[int], kernels: list[int], router_channels: int = 48) -> Network:
+def exits_of(
+    channels: int,
+    exit_after: tuple[int, ...],
+    kernels: tuple[int, ...],
+    router_channels: int = 48,
+    *,
+    silu: bool = False,
+) -> Network:
+    """Our multi-exit any-scale network with a router of patches of 32 LR pixels."""
     return Network(
-        "patch_routed",
-        {
-            "channels": channels,
-            "exit_after": exit_after,
-            "kernels": kernels,
-            "patch": 32,
-            "router_channels": router_channels,
-        },
+        spec(
+            patch_routed,
+            channels=channels,
+            exit_after=exit_after,
+            kernels=kernels,
+            patch=32,
+            router_channels=router_channels,
+            silu=silu,
+        )
     )
 
 
 FAST = Recipe(
     "fast",
-    exits_of(64, [1, 3, 6, 10], [4, 4, 4, 5]),
+    exits_of(64, (1, 3, 6, 10), (4, 4, 4, 5)),
     (EXITS, FINISH, ROUTER),
     source=SOURCE,
     summary="multi-exit, any scale, any budget",
@@ -72,7 +84,7 @@ FAST = Recipe(
 QUALITY = replace(
     FAST,
     name="quality",
-    network=exits_of(96, [2, 5, 10, 16], [4, 4, 5, 6]),
+    network=exits_of(96, (2, 5, 10, 16), (4, 4, 5, 6)),
     stages=(replace(EXITS, batch=64, learning_rate=8e-4), replace(FINISH, batch=64), ROUTER),
     summary="the same, wider and deeper",
     expects={"Set5 x2": 37.6, "Set5 x3": 34.0, "Set5 x4": 31.9, "Set14 x4": 28.4, "B100 x2": 31.9, "B100 x4": 27.4},
@@ -91,7 +103,7 @@ PHOTO = replace(
     expects={},
 )
 
-SPHERE = ErpCrops(lr_side=48, points=96, layout="rows", base=True)
+SPHERE = ErpCrops(lr_side=48, points=96, layout="rows", base=True, tries=3)
 PANO = replace(
     QUALITY,
     name="pano",
@@ -109,7 +121,7 @@ THREE = (0.4, 0.6, 1.0)
 FAST_TINY = replace(
     FAST,
     name="fast-tiny",
-    network=exits_of(16, [1, 2, 3], [3, 3, 4], 16),
+    network=exits_of(16, (1, 2, 3), (3, 3, 4), 16),
     stages=(
         replace(
             EXITS, steps=1_500, samples=SMALL, batch=8, learning_rate=2e-3, warmup=50, ema=0.99, loss=ExitLoss(THREE)
@@ -146,3 +158,48 @@ def tiny(of: Recipe, samples: AnyScaleCrops) -> Recipe:
 QUALITY_TINY = tiny(QUALITY, CROPS)
 PHOTO_TINY = tiny(PHOTO, replace(CROPS, reduce=SEEN))
 PANO_TINY = tiny(PANO, SPHERE)
+
+
+# Networks of few channels: plain 3×3 convolutions, each kernel a sum of three while it learns (`training/reparam.py`).
+# The trunk learns first and long, at a constant rate, so that the recipe can be stopped and finished at any time.
+LEAN_CROPS = AnyScaleCrops(lr_side=64, points=128, layout="rows", base=True, whole=0.6, unequal=0.1, tries=3)
+TRUNK = Stage(
+    "trunk", 400_000, LEAN_CROPS, trunk_loss, batch=8, learning_rate=1.5e-3, schedule=constant, warmup=200,
+    betas=(0.9, 0.99), clip=0.5, ema=0.999, trains=network, prepare=widen,
+)  # fmt: skip
+TRUNK_END = replace(TRUNK, name="trunk-end", steps=20_000, schedule=cosine, warmup=0)
+LEAN_EXITS = replace(
+    TRUNK_END, name="exits", steps=20_000, loss=ExitLoss((0.3, 1.0), squared=True), learning_rate=5e-4
+)  # fmt: skip
+LEAN = Recipe(
+    "lean-relu",
+    exits_of(32, (3, 8), (4, 5), 32),
+    (TRUNK, TRUNK_END, LEAN_EXITS, ROUTER),
+    source=SOURCE,
+    summary="16 convolutions of 32 channels, ReLU inside each pair",
+)
+LEAN_SILU = replace(
+    LEAN,
+    name="lean-silu",
+    network=exits_of(32, (3, 8), (4, 5), 32, silu=True),
+    summary="16 convolutions of 32 channels, SiLU after each",
+)
+BEST = replace(
+    LEAN,
+    name="best-silu",
+    network=exits_of(48, (5, 14), (4, 5), 32, silu=True),
+    summary="28 convolutions of 48 channels, SiLU after each",
+)
+LEAN_SMALL = replace(LEAN_CROPS, lr_side=32, points=48)
+LEAN_TINY = replace(
+    LEAN,
+    name="lean-tiny",
+    network=exits_of(12, (1, 3), (3, 4), 16, silu=True),
+    stages=(
+        replace(TRUNK, steps=1_200, samples=LEAN_SMALL, learning_rate=2e-3, warmup=50, ema=0.99),
+        replace(TRUNK_END, steps=300, samples=LEAN_SMALL, learning_rate=2e-3, ema=0.99),
+        replace(LEAN_EXITS, steps=300, samples=LEAN_SMALL, ema=0.99),
+        replace(ROUTER, steps=150, samples=replace(LEAN_SMALL, lr_side=64, points=96), batch=4),
+    ),
+    summary="the same in minutes on two cores",
+)

@@ -2,7 +2,7 @@
 
 The setup is LIIF's (Chen et al., CVPR 2021, arXiv:2012.09161): 1 M steps of 16 crops of 48×48 LR pixels, scales
 U(1, 4), 2304 points of each, Adam 1e-4 halved four times, L1. LTE (arXiv:2111.08918), CiaoSR (arXiv:2212.04362) and
-TADT (arXiv:2408.08736), whose tables hold most of the pairs, point to it; where they differ it is said below. ITSRN
+TADT (arXiv:2408.08736), whose tables hold most of the pairs, point to it; the code below has what they change. ITSRN
 published no training on photos, its rows were trained by CiaoSR; RCAN, NLSN and CAT with these upsamplers by TADT. For
 ELAN, and for pairs without a printed row, nothing is expected. What differs from LIIF in ours: `recipes/edsr.py`.
 """
@@ -11,64 +11,78 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
 
-from scalewise.checkpoints.spec import Network
+from torch import nn
+
+from scalewise.checkpoints.spec import Pair, Spec, spec, tail
 from scalewise.data import AnyScaleCrops
-from scalewise.recipes import start
-from scalewise.recipes.edsr import EDSR_LIIF, LIIF
+from scalewise.encoders.cat import CAT
+from scalewise.encoders.edsr import EDSR
+from scalewise.encoders.elan import ELAN
+from scalewise.encoders.nlsa import NLSA
+from scalewise.encoders.rcan import RCAN
+from scalewise.encoders.rdn import RDN
+from scalewise.encoders.swinir import SwinIR
+from scalewise.recipes.edsr import EDSR_LIIF, LIIF_STAGE
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine, halved
+from scalewise.upsamplers.ciaosr import CiaoSR
+from scalewise.upsamplers.itsrn import ITSRN
+from scalewise.upsamplers.liif import LIIF
+from scalewise.upsamplers.lte import LTE
+from scalewise.upsamplers.metasr import MetaSR
 
 
 @dataclass(frozen=True)
 class Part:
-    """An encoder or upsampler: its title, what the papers give its constructor, and a size that trains in minutes."""
+    """An encoder or upsampler: its title, the size that the papers give it, and one that trains in minutes."""
 
     title: str
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-    tiny: Mapping[str, Any] = field(default_factory=dict)
+    paper: Spec[nn.Module]
+    tiny: Spec[nn.Module]
 
 
 ENCODERS: Mapping[str, Part] = {
-    "edsr": Part("EDSR-baseline", {"channels": 64, "blocks": 16}, {"channels": 32, "blocks": 4}),
-    "rdn": Part("RDN", {}, {"channels": 32, "blocks": 3, "layers": 3, "growth": 16}),
-    # TADT ends these two with a convolution to 64 channels
-    "rcan": Part("RCAN", {"width": 64}, {"channels": 32, "groups": 2, "blocks": 2, "reduction": 8}),
-    "nlsa": Part("NLSN", {"width": 64}, {"channels": 32, "blocks": 8, "res_scale": 1.0, "chunk": 64, "hashes": 2}),
+    "edsr": Part("EDSR-baseline", spec(EDSR, channels=64, blocks=16), spec(EDSR, channels=32, blocks=4)),
+    "rdn": Part("RDN", spec(RDN), spec(RDN, channels=32, blocks=3, layers=3, growth=16)),
+    # TADT ends these two with a convolution to 64 channels.
+    "rcan": Part("RCAN", spec(RCAN, width=64), spec(RCAN, channels=32, groups=2, blocks=2, reduction=8)),
+    "nlsa": Part(
+        "NLSN", spec(NLSA, width=64), spec(NLSA, channels=32, blocks=8, res_scale=1.0, chunk=64, hashes=2)
+    ),
     "swinir": Part(
-        "SwinIR", {},
-        {"embed": 32, "depths": [2, 2], "heads": [2, 2], "features": 32, "drop_path": 0.0},
+        "SwinIR", spec(SwinIR), spec(SwinIR, embed=32, depths=(2, 2), heads=(2, 2), features=32, drop_path=0.0)
     ),
     "cat": Part(
-        "CAT-R-2", {},
-        {"embed": 32, "depths": [2], "heads": [2], "splits": [[4, 16]], "features": 32, "drop_path": 0.0},
+        "CAT-R-2",
+        spec(CAT),
+        spec(CAT, embed=32, depths=(2,), heads=(2,), splits=((4, 16),), features=32, drop_path=0.0),
     ),
-    "elan": Part("ELAN", {"channels": 180, "depth": 36, "share": 0}, {"channels": 30, "depth": 4}),
+    "elan": Part("ELAN", spec(ELAN, channels=180, depth=36, share=0), spec(ELAN, channels=30, depth=4)),
 }  # fmt: skip
 UPSAMPLERS: Mapping[str, Part] = {
-    "metasr": Part("Meta-SR", {}, {"hidden": 32}),
-    "liif": Part("LIIF", {}, {"hidden": [64, 64]}),
-    "lte": Part("LTE", {}, {"hidden_dim": 64, "mlp": [64, 64]}),
-    "itsrn": Part("ITSRN", {}, {"hidden": [64, 32]}),
-    "ciaosr": Part("CiaoSR", {}, {"hidden": [64, 64]}),
+    "metasr": Part("Meta-SR", tail(MetaSR), tail(MetaSR, hidden=32)),
+    "liif": Part("LIIF", tail(LIIF), tail(LIIF, hidden=(64, 64))),
+    "lte": Part("LTE", tail(LTE), tail(LTE, hidden_dim=64, mlp=(64, 64))),
+    "itsrn": Part("ITSRN", tail(ITSRN), tail(ITSRN, hidden=(64, 32))),
+    "ciaosr": Part("CiaoSR", tail(CiaoSR), tail(CiaoSR, hidden=(64, 64))),
 }
+ADD_TO_THE_PICTURE = {"lte", "ciaosr"}  # these learn a residual on the bilinear picture; the others need a base
 CIAOSR_MEAN, CIAOSR_STD = (0.4488, 0.4371, 0.4040), (1.0, 1.0, 1.0)
 
 
 def pair_recipe(encoder: str, upsampler: str) -> Recipe:
     """An encoder with an upsampler, as the paper that prints the pair trains it."""
-    sizes = dict(ENCODERS[encoder].sizes)
-    stage = LIIF
+    trunk, stage = ENCODERS[encoder].paper, LIIF_STAGE
     if (encoder, upsampler) == ("swinir", "lte"):
-        stage = replace(LIIF, steps=500_000, batch=32, learning_rate=2e-4, schedule=halved(0.5, 0.8, 0.9, 0.95))
+        stage = replace(LIIF_STAGE, steps=500_000, batch=32, learning_rate=2e-4, schedule=halved(0.5, 0.8, 0.9, 0.95))
     if (encoder, upsampler) == ("swinir", "ciaosr"):  # without LTE's last convolution
-        sizes["features"] = None
+        trunk = spec(SwinIR, features=None)
     return Recipe(
         f"{encoder}-{upsampler}",
-        _network(encoder, upsampler, sizes, UPSAMPLERS[upsampler].sizes),
+        _network(trunk, UPSAMPLERS[upsampler].paper),
         (_one_scale(stage) if upsampler == "metasr" else stage,),
         source="LIIF (arXiv:2012.09161), section 4; LTE, CiaoSR and TADT train their pairs alike",
         summary=f"{ENCODERS[encoder].title} with {UPSAMPLERS[upsampler].title}: any scale",
@@ -76,11 +90,10 @@ def pair_recipe(encoder: str, upsampler: str) -> Recipe:
     )
 
 
-TINY_CROPS = AnyScaleCrops(lr_side=32, points=24, whole=0.3)
-# a minute of one core or less, for the upsampler reads the pixels from the first step on
+TINY_CROPS = AnyScaleCrops(lr_side=32, points=24, whole=0.3, tries=3)
 TINY = replace(
-    LIIF, steps=1_000, samples=TINY_CROPS, batch=4, learning_rate=1e-3, schedule=cosine, warmup=50,
-    ema=0.99, prepare=start.reading_pixels,
+    LIIF_STAGE, steps=1_000, samples=TINY_CROPS, batch=4, learning_rate=1e-3, schedule=cosine, warmup=50,
+    ema=0.99,
 )  # fmt: skip
 
 
@@ -89,7 +102,10 @@ def tiny_pair(encoder: str, upsampler: str) -> Recipe:
     return replace(
         pair_recipe(encoder, upsampler),
         name=f"{encoder}-{upsampler}-tiny",
-        network=_network(encoder, upsampler, ENCODERS[encoder].tiny, UPSAMPLERS[upsampler].tiny),
+        network=replace(
+            _network(ENCODERS[encoder].tiny, UPSAMPLERS[upsampler].tiny),
+            base=None if upsampler in ADD_TO_THE_PICTURE else "bilinear",
+        ),
         stages=(tiny_stage(upsampler),),
         summary="the same in minutes on two cores",
         expects={},
@@ -97,7 +113,7 @@ def tiny_pair(encoder: str, upsampler: str) -> Recipe:
 
 
 def tiny_stage(upsampler: str) -> Stage:
-    """Meta-SR and ITSRN have no picture to add to, and take longer."""
+    """Meta-SR and ITSRN take longer."""
     if upsampler == "metasr":
         return replace(_one_scale(TINY), steps=4_000)
     if upsampler == "itsrn":
@@ -105,12 +121,10 @@ def tiny_stage(upsampler: str) -> Stage:
     return TINY
 
 
-def _network(encoder: str, upsampler: str, of_encoder: Mapping[str, Any], of_upsampler: Mapping[str, Any]) -> Network:
-    if upsampler == "ciaosr":
-        return Network.pair(
-            encoder, upsampler, of_encoder=of_encoder, of_upsampler=of_upsampler, mean=CIAOSR_MEAN, std=CIAOSR_STD
-        )
-    return Network.pair(encoder, upsampler, of_encoder=of_encoder, of_upsampler=of_upsampler)
+def _network(encoder: Spec[nn.Module], upsampler: Spec[nn.Module]) -> Pair:
+    if upsampler.make is CiaoSR:
+        return Pair(encoder, upsampler, mean=CIAOSR_MEAN, std=CIAOSR_STD)
+    return Pair(encoder, upsampler)
 
 
 def _one_scale(stage: Stage) -> Stage:

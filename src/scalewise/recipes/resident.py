@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from scalewise.data.resident import Pictures
 from scalewise.recipes import find
-from scalewise.training.device_loop import Run, load_pictures, train
+from scalewise.training.device_loop import DeviceTraining, load_pictures, train
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,25 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", help="stages, by name; the others are left out")
     parser.add_argument("--halves", action="store_true", help="also from each picture at half its size")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(asked.seed)
-    pictures = Pictures.of(load_pictures(asked.pictures, halves=asked.halves), device)
+    torch.manual_seed(given.seed)
+    pictures = Pictures.of(load_pictures(given.pictures, halves=given.halves), device)
     runs = []
-    for name in asked.names:
+    for name in given.names:
         recipe = find(name)
-        if asked.only:
+        if given.only:
             names = [stage.name for stage in recipe.stages]
-            if not set(asked.only) <= set(names):
-                parser.error(f"--only {' '.join(asked.only)}: the stages of {name} are {', '.join(names)}")
-            if names[0] not in asked.only and not asked.start:
+            if not set(given.only) <= set(names):
+                parser.error(f"--only {' '.join(given.only)}: the stages of {name} are {', '.join(names)}")
+            if names[0] not in given.only and not given.start:
                 parser.error(f"--only without {names[0]} goes on from weights: give them by --start")
-            recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name in asked.only))
+            recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name in given.only))
         model = recipe.network.build()
-        if asked.start:
-            model.load_state_dict(load_file(asked.start))
-        runs.append(Run(recipe, pictures, model, start=asked.start.name if asked.start else ""))
-    train(runs, asked.seconds, asked.out)
+        if given.start:
+            model.load_state_dict(load_file(given.start))
+        runs.append(DeviceTraining(recipe, pictures, model, start=given.start.name if given.start else ""))
+    train(runs, given.seconds, given.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Training without a host in the way: pictures, samples and steps on one device, recipes side by side, by the clock.
+"""Training on one device without waiting for the host: pictures, samples and steps, several recipes side by side.
 
-The engine (`engine.py`) trains anything anywhere, resumes exactly, and spends a few milliseconds of Python per step. A
-small network leaves a large GPU idle meanwhile. Here a stage's whole step (sample, loss, gradient, AdamW, average) is
+The engine (`engine.py`) trains any recipe, resumes exactly, and spends a few milliseconds of Python per step, in which
+a large GPU with a small network is idle. Here a stage's whole step (sample, then `StageTask.train_step`, average) is
 captured once as a CUDA graph and replayed, each recipe on a stream of its own, and time takes the place of steps: a
 stage gets the share of the seconds that its steps have of the recipe's, and its schedule runs to its end in them. For
 recipes of `AnyScaleCrops` in rows whose losses stay on the device. On a CPU the same steps run one after the other.
@@ -20,27 +20,72 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from scalewise.data.crops import AnyScaleCrops
 from scalewise.data.resident import DeviceCrops, Pictures
 from scalewise.errors import InvalidRequest
-from scalewise.machine.device import fast_bf16
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits, masked_block
 from scalewise.training.recipe import Recipe
-from scalewise.training.stage import Stage, StepContext
+from scalewise.training.reparam import plain
+from scalewise.training.stage import Batch, Stage, StepContext
+from scalewise.training.task import Prepared, StageTask
 
 WARM_STEPS = 3  # before a capture: libraries choose their algorithms, the optimizer makes its state
-AHEAD = 4  # steps that the host may be ahead of the device
-REPORT = 10.0  # seconds between lines
+QUEUED_STEPS = 4  # most steps that the host has given to the device and that have not run
+REPORT_SECONDS = 10.0
 FIRST_AVERAGES = 10  # the average forgets faster while it has seen little: decay ≤ (1 + n) / (10 + n)
-lists: Any = torch  # its operations on lists of tensors have no public name
-COMPILED = torch.compile(masked_block, dynamic=False)  # one kernel each for what lies between convolutions
+torch_lists: Any = torch  # its operations on lists of tensors have no public name
+COMPILED = torch.compile(masked_block, dynamic=False)  # one kernel for the operations between two convolutions
+
+
+class DeviceTask(StageTask):
+    """A stage whose step never waits for the host: learning rate and speed of the average are tensors of the device,
+    and gradients are clipped but not looked at."""
+
+    def place(self, device: torch.device) -> None:
+        self.rate_now = torch.tensor(0.0, device=device)
+        self.forgetting = torch.tensor(1.0, device=device)  # 1 - decay of the average
+        self.mean_loss = torch.zeros((), device=device)
+        self.averages = [parameter.detach().clone() for parameter in self.learnt.values()]
+        self.parameters_learnt = list(self.learnt.values())
+        self.average = dict(zip(self.learnt, self.averages, strict=True)) if self.stage.ema is not None else {}
+
+    def optimizers(self) -> list[Optimizer]:
+        stage, cuda = self.stage, self.rate_now.is_cuda
+        return [
+            torch.optim.AdamW(
+                self.parameters_learnt,
+                self.rate_now,
+                betas=stage.betas,
+                weight_decay=stage.decay,
+                fused=True,
+                capturable=cuda,
+            )
+        ]
+
+    def context(self) -> StepContext:
+        return StepContext(0, self.stage.steps, None)
+
+    def descend(self, optimizer: Any, loss: Tensor, batch: Batch, prepared: Prepared) -> None:
+        optimizer.zero_grad(set_to_none=False)  # a captured graph writes to the same gradients each time
+        prepared.fabric.backward(loss)
+        if self.stage.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters_learnt, self.stage.clip, foreach=True)
+        optimizer.step()
+
+    def advance(self) -> None:
+        with torch.no_grad():
+            change = torch_lists._foreach_sub(self.parameters_learnt, self.averages)
+            torch_lists._foreach_mul_(change, self.forgetting)
+            torch_lists._foreach_add_(self.averages, change)
+            self.mean_loss.lerp_(self.last["loss"].float(), 0.01)
 
 
 @dataclass
-class Run:
-    """One recipe on its way. `weights` are what its finished stages left, or the average of the running one."""
+class DeviceTraining:
+    """One recipe in training. `weights` are those that its finished stages left, or the average of the running one."""
 
     recipe: Recipe
     pictures: Pictures
@@ -48,12 +93,15 @@ class Run:
     start: str = ""  # the file that the first weights are from, for the card
     capture: bool = True  # as a CUDA graph; not for networks or losses that wait for the device
     steps: dict[str, int] = field(default_factory=dict)
-    ahead: list[Any] = field(default_factory=list)
-    stage: Stage | None = None
+    queued: list[Any] = field(default_factory=list)
+    task: DeviceTask | None = None
 
     def __post_init__(self) -> None:
+        from lightning.fabric import Fabric
+
         self.device = self.pictures.pixels.device
         self.cuda = self.device.type == "cuda"
+        self.fabric = Fabric(accelerator="cuda" if self.cuda else "cpu", devices=1)
         self.model = self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.stream = torch.cuda.Stream() if self.cuda else None
         if self.cuda and self.capture and isinstance(self.model, MultiExitModel):
@@ -72,130 +120,102 @@ class Run:
             before += share
         raise AssertionError
 
+    @property
+    def stage(self) -> Stage | None:
+        return None if self.task is None else self.task.stage
+
     def advance(self, done: float) -> None:
         """One step, `done` (0 to 1) of the recipe's time being over."""
         stage, share = self.at(done)
         if stage is not self.stage:
             self.settle()
-            self.begin(stage)
+            self.task = self.begin(stage)
+        assert self.task is not None
         with self.on_stream():
-            self.rate.fill_(self.rate_at(share))
             n = self.steps[stage.name]
+            warm = min(1.0, (n + 1) / max(1, stage.warmup))  # counted in steps, the schedule in time
+            self.task.rate_now.fill_(stage.learning_rate * stage.schedule(share) * warm)
             decay = min(stage.ema, (1 + n) / (FIRST_AVERAGES + n)) if stage.ema is not None else 0.0
-            self.towards.fill_(1 - decay)
+            self.task.forgetting.fill_(1 - decay)
             if self.graph is None:
-                self.step()
+                self.step(self.task)
             else:
                 self.graph.replay()
         self.steps[stage.name] += 1
         if self.stream is not None:
-            self.ahead.append(self.stream.record_event())
+            self.queued.append(self.stream.record_event())
 
     def has_room(self) -> bool:
-        """Fewer than AHEAD steps wait on the device: each recipe goes at its own pace."""
-        while self.ahead and self.ahead[0].query():
-            self.ahead.pop(0)
-        return len(self.ahead) < AHEAD
+        """Fewer than QUEUED_STEPS steps wait on the device: each recipe goes at its own pace."""
+        while self.queued and self.queued[0].query():
+            self.queued.pop(0)
+        return len(self.queued) < QUEUED_STEPS
 
-    def rate_at(self, share: float) -> float:
-        """By time, the recipe's warm-up counted in steps."""
-        assert self.stage is not None
-        warm = min(1.0, (self.steps[self.stage.name] + 1) / max(1, self.stage.warmup))
-        return self.stage.learning_rate * self.stage.schedule(share) * warm
-
-    def begin(self, stage: Stage) -> None:
+    def begin(self, stage: Stage) -> DeviceTask:
         assert isinstance(stage.samples, AnyScaleCrops)
-        self.stage = stage
         self.steps[stage.name] = 0
         if stage.prepare is not None:
             stage.prepare(self.model)
-        self.model.train().requires_grad_(stage.trains is None)
-        self.learnt = list(stage.trains(self.model)) if stage.trains else list(self.model.parameters())
-        for parameter in self.learnt:
-            parameter.requires_grad_(True)
-        self.average = [parameter.detach().clone() for parameter in self.learnt]
+        task = DeviceTask(self.model, stage, seed=(0,), out=Path())
+        task.place(self.device)
+        self.prepared = task.prepare(self.fabric, "auto")
         self.samples = DeviceCrops(self.pictures, stage.samples)
-        self.rate = torch.tensor(0.0, device=self.device)
-        self.towards = torch.tensor(1.0, device=self.device)
-        self.loss = torch.zeros((), device=self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.learnt,
-            self.rate,
-            betas=stage.betas,
-            weight_decay=stage.decay,
-            fused=True,
-            capturable=self.cuda,
-        )
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream())
-        self.graph = self.captured() if self.cuda and self.capture else None
+        self.graph = self.captured(task) if self.cuda and self.capture else None
+        return task
 
-    def step(self) -> None:
+    def step(self, task: DeviceTask) -> None:
         """Sample, loss, gradient, AdamW, average: nothing here waits for the host."""
-        stage = self.stage
-        assert stage is not None
-        batch = self.samples.batch(stage.batch)
-        low = not stage.exact and fast_bf16(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
-            loss = stage.loss(self.model, batch, StepContext(0, stage.steps, None))["loss"]
-        self.optimizer.zero_grad(set_to_none=False)
-        loss.backward()
-        if stage.clip is not None:
-            nn.utils.clip_grad_norm_(self.learnt, stage.clip, foreach=True)
-        self.optimizer.step()
-        with torch.no_grad():
-            change = lists._foreach_sub(self.learnt, self.average)
-            lists._foreach_mul_(change, self.towards)
-            lists._foreach_add_(self.average, change)
-            self.loss.lerp_(loss.detach().float(), 0.01)
+        task.train_step(self.samples.batch(task.stage.batch), self.prepared)
+        task.advance()
 
-    def captured(self) -> torch.cuda.CUDAGraph:
+    def captured(self, task: DeviceTask) -> torch.cuda.CUDAGraph:
         torch.cuda.synchronize()
         with self.on_stream():
             for _ in range(WARM_STEPS):
-                self.step()
+                self.step(task)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
-            self.step()
+            self.step(task)
         return graph
 
     def settle(self) -> None:
         """The averaged weights become the model's."""
-        if self.stage is None:
+        if self.task is None:
             return
         if self.cuda:
             torch.cuda.synchronize()
-        if self.stage.ema is not None:
-            with torch.no_grad():
-                lists._foreach_copy_(self.learnt, self.average)
-        self.graph, self.stage = None, None
+        self.task.settle()
+        self.graph, self.task = None, None
 
     @contextlib.contextmanager
     def on_stream(self) -> Iterator[None]:
         with torch.cuda.stream(self.stream) if self.stream is not None else contextlib.nullcontext():
             yield
 
-    def weights(self) -> dict[str, Tensor]:
+    @property
+    def loss(self) -> float:
+        """The mean of the last hundred steps or so."""
+        return 0.0 if self.task is None else float(self.task.mean_loss)
+
+    def result(self) -> nn.Module:
         """What inference would take if it ended here, on the CPU."""
         if self.stream is not None:
             self.stream.synchronize()
-        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        if self.stage is not None and self.stage.ema is not None:
-            averaged = {id(p): a for p, a in zip(self.learnt, self.average, strict=True)}
-            for name, parameter in self.model.named_parameters():
-                if id(parameter) in averaged:
-                    state[name] = averaged[id(parameter)].clone()
-        return {name: value.cpu().contiguous() for name, value in state.items()}
+        model = self.model if self.task is None else self.task.averaged()
+        return plain(model).cpu()
 
 
-def train(runs: Sequence[Run], seconds: float, out: Path, *, save_every: float = 120.0) -> None:
-    """Run all side by side for `seconds`; what each has is written to `out` as RECIPE.safetensors, also on the way.
+def train(runs: Sequence[DeviceTraining], seconds: float, out: Path, *, save_every: float = 120.0) -> None:
+    """Run all side by side for `seconds`; each writes its weights to `out` as RECIPE.safetensors, at the
+    end and every `save_every` seconds.
 
     Raises InvalidRequest for recipes that need the host."""
     out.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        if not all(isinstance(stage.samples, AnyScaleCrops) and stage.way is None for stage in run.recipe.stages):
+        if not all(isinstance(stage.samples, AnyScaleCrops) and stage.task is None for stage in run.recipe.stages):
             raise InvalidRequest(f"{run.recipe.name} has stages that need the host: train it by `scalewise train`")
     torch.backends.cudnn.benchmark = True
     started, reported, saved = time.monotonic(), 0.0, 0.0
@@ -203,9 +223,9 @@ def train(runs: Sequence[Run], seconds: float, out: Path, *, save_every: float =
         for run in runs:
             if run.has_room():
                 run.advance(elapsed / seconds)
-        if elapsed - reported >= REPORT:
+        if elapsed - reported >= REPORT_SECONDS:
             reported = elapsed
-            parts = (f"{run.recipe.name} {run.steps} {float(run.loss):.5f}" for run in runs)
+            parts = (f"{run.recipe.name} {run.steps} {run.loss:.5f}" for run in runs)
             print(f"{elapsed:6.0f} s  " + "  ".join(parts), flush=True)
         if elapsed - saved >= save_every:
             saved = elapsed
@@ -218,11 +238,11 @@ def train(runs: Sequence[Run], seconds: float, out: Path, *, save_every: float =
     _write(runs, out, time.monotonic() - started)
 
 
-def _write(runs: Sequence[Run], out: Path, seconds: float) -> None:
+def _write(runs: Sequence[DeviceTraining], out: Path, seconds: float) -> None:
     for run in runs:
         recipe, device = run.recipe, torch.cuda.get_device_name() if run.cuda else "CPU"
-        kept = recipe.network.build()
-        kept.load_state_dict(run.weights())
+        model = recipe.network.build()
+        model.load_state_dict({name: value.contiguous() for name, value in run.result().state_dict().items()})
         about: dict[str, Any] = {
             "network": recipe.name,
             "licence": recipe.licence,
@@ -232,7 +252,7 @@ def _write(runs: Sequence[Run], out: Path, seconds: float) -> None:
             "hours": round(seconds / 3600, 4),
             "machine": f"{device}, {len(runs)} recipes side by side, torch {torch.__version__}",
         }
-        recipe.network.save(kept, out / f"{recipe.name}.safetensors", about | dict(recipe.card))
+        recipe.network.save(model, out / f"{recipe.name}.safetensors", about | dict(recipe.card))
 
 
 def load_pictures(folders: Sequence[Path], *, halves: bool = False) -> list[Tensor]:

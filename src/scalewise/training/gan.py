@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim import Optimizer
 
-from scalewise.errors import TrainingError
 from scalewise.layers import conv3
-from scalewise.training.losses.perceptual import VGG19
+from scalewise.training.losses.perceptual import VGG19, WIDTHS
 from scalewise.training.losses.pixel import rendered
-from scalewise.training.stage import Batch, Stage, check_losses
-from scalewise.training.task import StageTask
+from scalewise.training.stage import Batch, Stage, StepContext
+from scalewise.training.task import Prepared, StageTask
 
 
 class UNetDiscriminator(nn.Module):
@@ -58,75 +58,73 @@ def against(logits: Tensor, *, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
-class AdversarialWay(StageTask):
+@dataclass(frozen=True)
+class Adversarial:
+    """A stage's `task`: the weights of the perceptual and the adversarial loss relative to L1, the discriminator's
+    width, and VGG19: a state dict by path, or random weights of `widths`. `learning_rate` of the discriminator: the
+    stage's if None. Samples have "hr", a window, and "plain": the same before it was sharpened, which the discriminator
+    sees."""
+
+    perceptual: float = 1.0
+    adversarial: float = 0.1
+    channels: int = 64
+    vgg: Path | None = None
+    widths: Sequence[int] = WIDTHS
+    learning_rate: float | None = None
+
+    def __call__(self, model: nn.Module, stage: Stage, *, seed: tuple[int, ...], out: Path) -> StageTask:
+        return AdversarialTask(model, stage, self, seed=seed, out=out)
+
+
+class AdversarialTask(StageTask):
     """A step of the generator, then one of the discriminator, on the same batch. Logs `accuracy`: the share of pixels,
-    half of them real, that the discriminator judges rightly."""
+    half of them real, that the discriminator classifies correctly."""
+
+    one_process = True
 
     def __init__(
-        self,
-        model: nn.Module,
-        stage: Stage,
-        *,
-        seed: tuple[int, ...],
-        out: Path,
-        perceptual: float,
-        adversarial: float,
-        channels: int,
-        vgg: Path | None,
-        widths: Sequence[int],
-        learning_rate: float | None,
+        self, model: nn.Module, stage: Stage, settings: Adversarial, *, seed: tuple[int, ...], out: Path
     ) -> None:
         super().__init__(model, stage, seed=seed, out=out)
-        self.automatic_optimization = False
-        self.perceptual, self.adversarial, self.learning_rate = perceptual, adversarial, learning_rate
+        self.settings = settings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed[0])
-            self.judge = UNetDiscriminator(channels)
-        if vgg is None:
+            self.judge = UNetDiscriminator(settings.channels)
+        if settings.vgg is None:
             print(f"stage {stage.name}: the perceptual loss looks through random weights; --vgg FILE", file=sys.stderr)
-        self.vgg = VGG19(vgg, widths).requires_grad_(False)
+        self.vgg = VGG19(settings.vgg, settings.widths).requires_grad_(False)
 
-    def configure_optimizers(self) -> Any:
-        if self.trainer.world_size > 1:
-            raise TrainingError(
-                f"stage {self.stage.name} trains against a discriminator, which one process does: --devices 1"
-            )
-        stage = self.stage
-        optimizers = [
-            torch.optim.AdamW(
-                list(parameters), stage.learning_rate, betas=stage.betas, weight_decay=stage.decay, fused=self.fused()
-            )
-            for parameters in (self.learnt.values(), self.judge.parameters())
-        ]
-        return self.restored(optimizers)
+    def optimizers(self) -> list[Optimizer]:
+        return [self.adamw(self.learnt.values()), self.adamw(self.judge.parameters())]
 
-    def training_step(self, batch: Batch, index: int) -> None:
-        self.batch = batch
-        self.moment()  # seeds this step
-        ours, theirs = self.optimizers()  # type: ignore[misc]
+    def set_rate(self) -> float:
+        rate = super().set_rate()
+        if self.settings.learning_rate is not None:
+            for group in self.raw_optimizers[1].param_groups:
+                group["lr"] = rate * self.settings.learning_rate / self.stage.learning_rate
+        return rate
+
+    def forward(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        """The generator's losses, and its picture "sr"."""
         sr = rendered(self.model, batch).rgb
         error = F.l1_loss(sr, batch["hr"])
         seen = self.vgg.distance(sr, batch["hr"])
         self.judge.requires_grad_(False)
         fooled = against(self.judge(sr).float(), real=True)
         self.judge.requires_grad_(True)
-        loss = error + self.perceptual * seen + self.adversarial * fooled
-        losses = {"loss": loss, "l1": error, "perceptual": seen, "adversarial": fooled}
-        check_losses(losses)
-        self.last = {name: value.detach() for name, value in losses.items()}
-        self._step(ours, loss)
+        loss = error + self.settings.perceptual * seen + self.settings.adversarial * fooled
+        return {"loss": loss, "l1": error, "perceptual": seen, "adversarial": fooled, "sr": sr}
 
-        if self.learning_rate is not None:
-            for group in theirs.param_groups:
-                group["lr"] = self.rate() * self.learning_rate / self.stage.learning_rate
-        real, made = self.judge(batch["plain"]).float(), self.judge(sr.detach()).float()
-        judged = against(real, real=True) + against(made, real=False)
+    def train_step(self, batch: Batch, prepared: Prepared) -> None:
+        ours, theirs = prepared.optimizers
+        losses = prepared.losses(batch, self.context())
+        sr = losses.pop("sr")
+        self.last = {name: value.detach() for name, value in losses.items()}
+        self.descend(ours, losses["loss"], batch, prepared)
+
+        with torch.autocast(sr.device.type, torch.bfloat16, enabled=prepared.bf16):
+            real, made = self.judge(batch["plain"]).float(), self.judge(sr.detach()).float()
+            judged = against(real, real=True) + against(made, real=False)
         right = ((real > 0).float().mean() + (made < 0).float().mean()) / 2
         self.last |= {"judge": judged.detach(), "accuracy": right.detach()}
-        self._step(theirs, judged)
-
-    def _step(self, optimizer: Any, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        self.checked(optimizer)
-        optimizer.step()
+        self.descend(theirs, judged, batch, prepared)

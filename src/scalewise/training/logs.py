@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -11,12 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-LINES_APART = 30.0  # seconds between lines where stderr is not a terminal
-DRAWN_APART = 0.2
+LOG_NAME = "log.jsonl"
+SECONDS_BETWEEN_LINES = 30.0  # where stderr is not a terminal
+SECONDS_BETWEEN_DRAWINGS = 0.2  # of the one line where it is
 
 
 class Log:
-    """`tick` at every step draws the line; `write` keeps numbers. Nothing is done unless `enabled` (one process)."""
+    """`tick` at every step draws the line; `write` appends numbers. Only one process is `enabled`."""
 
     def __init__(self, out: Path, *, enabled: bool = True, quiet: bool = False) -> None:
         self.out, self.enabled, self.quiet = out, enabled, quiet
@@ -26,11 +26,10 @@ class Log:
         self.began, self.first, self.drawn = 0.0, 0, 0.0
 
     def __enter__(self) -> Log:
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it greets on every start
-        self.file = (self.out / "log.jsonl").open("a") if self.enabled else None
+        self.file = (self.out / LOG_NAME).open("a") if self.enabled else None
         self.board: Any = None
         if self.enabled:
-            with suppress(ImportError):  # it is not needed to train from a pack
+            with suppress(ImportError):  # TensorBoard is optional
                 from torch.utils.tensorboard import SummaryWriter
 
                 self.board = SummaryWriter(str(self.out / "tensorboard"))
@@ -50,14 +49,15 @@ class Log:
             self.stage, self.began, self.first = stage, now, step
             return
         terminal = sys.stderr.isatty()
-        if self.quiet or (step < steps and now - self.drawn < (DRAWN_APART if terminal else LINES_APART)):
+        wait = SECONDS_BETWEEN_DRAWINGS if terminal else SECONDS_BETWEEN_LINES
+        if self.quiet or (step < steps and now - self.drawn < wait):
             return
         self.drawn = now
         speed = (step - self.first) / max(now - self.began, 1e-9)
         left = int((steps - step) / max(speed, 1e-9))
-        words = "  ".join(f"{name} {value:.4g}" for name, value in self.values.items())
+        values = "  ".join(f"{name} {value:.4g}" for name, value in self.values.items())
         clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-        line = f"{stage} {step}/{steps}  {speed:.2f} it/s  {clock} left  {words}"
+        line = f"{stage} {step}/{steps}  {speed:.2f} it/s  {clock} left  {values}"
         print(f"\r{line:<100}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
     def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:

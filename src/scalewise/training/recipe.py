@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from scalewise.data.pack import save_tensors
 from scalewise.errors import InvalidRequest
 from scalewise.training.stage import Stage
+from scalewise.training.state import save_tensors
 
 
 class Buildable(Protocol):
-    """What makes a model and writes its weight file: `checkpoints.spec.Network`, or `CustomModel`."""
+    """What makes a model and writes its weight file: `checkpoints.spec.Pair` or `Network`, or `CustomModel`."""
 
     def build(self) -> nn.Module: ...
 
@@ -28,7 +28,7 @@ class Buildable(Protocol):
 @dataclass(frozen=True)
 class Recipe:
     """How a model is made. `expects` is the promise: protocol, data set and scale → dB. `card` goes into the weight
-    file beside what the engine knows (data, steps, hours, machine). `validate_at`: scales of the validation."""
+    file with what the engine knows (data, steps, hours, machine). `validate_at`: scales of the validation."""
 
     name: str
     network: Buildable
@@ -54,10 +54,10 @@ class Recipe:
         """The same in so many steps, shared among the stages as before; each has at least one."""
         if steps < len(self.stages):
             raise InvalidRequest(f"{steps} steps are too few: {self.name} has {len(self.stages)} stages, one each")
-        ends, behind = [], 0
+        ends, before = [], 0
         for left, stage in zip(range(len(self.stages) - 1, -1, -1), self.stages, strict=True):
-            behind += stage.steps
-            end = round(steps * behind / self.steps)
+            before += stage.steps
+            end = round(steps * before / self.steps)
             ends.append(min(max(end, (ends or [0])[-1] + 1), steps - left))
         parts = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         shorter = tuple(
@@ -98,7 +98,7 @@ class CustomModel:
             spec.loader.exec_module(module)
             return module
         if "" not in sys.path:
-            sys.path.insert(0, "")  # where they are, as with python -m
+            sys.path.insert(0, "")  # the working directory, as with python -m
         try:
             return importlib.import_module(place)
         except ModuleNotFoundError as error:

@@ -18,7 +18,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where in a stage a loss is asked: the step's number, how many there are, and the step's own random numbers.
+    """Where in its stage a step is: its number, how many there are, and the step's own random numbers.
 
     `generator` is on the CPU and seeded by seed, stage, step and process; torch's global one is seeded so too. Where
     samples are made on the device (`device_loop.py`) it is None: numbers come from the device's own."""
@@ -28,7 +28,7 @@ class StepContext:
     generator: torch.Generator | None
 
 
-# (model, batch, moment) → "loss", which is minimised, and what else is to be logged, all scalars.
+# (model, batch, context) → "loss", which is minimised, and what else is to be logged, all scalars.
 Loss = Callable[[nn.Module, Batch, StepContext], dict[str, Tensor]]
 Schedule = Callable[[float], float]  # share done in [0, 1] → factor of the learning rate
 
@@ -37,9 +37,17 @@ def constant(done: float) -> float:
     return 1.0
 
 
-def cosine(done: float) -> float:
-    """From 1 to 0.01 along half a cosine."""
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+@dataclass(frozen=True)
+class cosine_to:
+    """From 1 to `end` along half a cosine."""
+
+    end: float
+
+    def __call__(self, done: float) -> float:
+        return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+cosine = cosine_to(0.01)
 
 
 def one_cycle(done: float) -> float:
@@ -65,11 +73,11 @@ class halved:
 class Stage:
     """One optimizer's run. `batch` counts all processes together. Adam, with decoupled `decay` if it is not 0.
 
-    `ema`: decay of the weights' moving average, which is what the stage leaves; None keeps the last weights. `trains`:
+    `ema`: decay of the weights' moving average, which is what the stage leaves; None leaves the last weights. `trains`:
     the parameters that learn (all by default), the others are frozen. `clip`: largest norm of the gradient. `warmup`:
     steps over which the learning rate rises. `exact`: fp32 even where bf16 is fast. `prepare` is called with the model
-    before the stage, and again on resuming, before the weights come back. `way`: makes another Lightning module than
-    `task.Way`, for what one loss and one optimizer cannot say (`adversarial.Adversarial`)."""
+    before the stage, and again on resuming, before the weights are read. `task`: what makes another `task.StageTask`,
+    for what one loss and one optimizer cannot say (`gan.Adversarial`)."""
 
     name: str
     steps: int
@@ -82,11 +90,11 @@ class Stage:
     betas: tuple[float, float] = (0.9, 0.999)
     decay: float = 0.0
     clip: float | None = None
-    ema: float | None = 0.999
+    ema: float | None = None
     trains: Callable[[nn.Module], Iterable[nn.Parameter]] | None = None
     exact: bool = False
     prepare: Callable[[nn.Module], object] | None = None
-    way: Callable[..., Any] | None = None
+    task: Callable[..., Any] | None = None
 
     def rate(self, step: int) -> float:
         """The learning rate of a step (0-based)."""
@@ -99,4 +107,4 @@ class Stage:
 def check_losses(losses: Mapping[str, Tensor]) -> None:
     """What a loss gave must have "loss"; our own recipes do, so this is for others'."""
     if "loss" not in losses:
-        raise TrainingError(f"a loss must give 'loss' beside what it logs; it gave {', '.join(losses) or 'nothing'}")
+        raise TrainingError(f"a loss must give 'loss', more may follow; it gave {', '.join(losses) or 'nothing'}")

@@ -19,7 +19,7 @@ from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.recipes.fast import EXITS, FAST, FINISH, ROUTER
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.engine import TrainOptions, train
-from scalewise.training.losses.exits import ExitLoss, patch_drops, query_of, random_choice, router_loss
+from scalewise.training.losses.exits import ExitLoss, patch_drops, query_of, random_choice, router_loss, trunk_loss
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import StepContext
 from scalewise.training.state import read_state
@@ -66,6 +66,22 @@ class Built:
 
 def batch_of(photos: list[torch.Tensor], samples: AnyScaleCrops, count: int) -> dict[str, torch.Tensor]:
     return next(iter(DataLoader(Numbered(samples, photos, seed=(0,), batch=count, stop=1), count)))
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@torch.no_grad()
+def test_the_trunks_loss_is_that_of_the_last_exit(photos: list[torch.Tensor], silu: bool) -> None:
+    torch.manual_seed(0)
+    exits = AnyScaleExits(8, exit_after=(1, 2), kernels=(2, 3), silu=silu)
+    batch = batch_of(photos, CROPS, 2)
+    everything = torch.full_like(batch["lr"][:, :1], 2, dtype=torch.int64)
+    residual = exits.dense(batch["lr"], query_of(batch), everything)[-1]
+    wanted = (residual - (batch["hr"] - batch["base"])).square().mean()
+    torch.testing.assert_close(trunk_loss(routed(exits), batch, StepContext(0, 1, None))["loss"], wanted)
+    features = torch.rand(1, 8, 9, 9)  # the block that inference runs is the one that is trained
+    block = exits.blocks[0]
+    trained = exits.masked_block(features, None, *block.tensors(), silu=silu)  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(block(features), trained[..., 2:-2, 2:-2])
 
 
 def test_training_lowers_the_loss_of_every_exit(photos: list[torch.Tensor]) -> None:

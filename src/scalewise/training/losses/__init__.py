@@ -1,1 +1,1 @@
-"""What is minimised: functions of (model, batch, moment)."""
+"""What is minimised: functions of (model, batch, context)."""

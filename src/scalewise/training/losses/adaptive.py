@@ -1,4 +1,4 @@
-"""Losses of the adaptive encoders: TADT's two stages, AdaFormer's confidence beside its L1, CAMixerSR's windows.
+"""Losses of the adaptive encoders: TADT's two stages, AdaFormer's L1 and confidence, CAMixerSR's windows.
 
 TADT (Xu et al., ECAI 2024): first the network with all branches, then everything with drawn routes and a price on the
 intensity (Eq. 5-7). AdaFormer (Luo et al., AAAI 2024): L1, and the uncertainty loss that trains its estimator (Eq. 17).
@@ -34,7 +34,7 @@ def without_controller(model: nn.Module) -> Iterable[nn.Parameter]:
     return (p for name, p in model.named_parameters() if not name.startswith("encoder.controller."))
 
 
-def all_branches_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def all_branches_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """TADT's first stage: L1 of the Baseline. The controller must be as it was built."""
     sampled = model(batch["lr"], query_of(batch), batch["scale"], ALL_BRANCHES)
     return {"loss": F.l1_loss(sampled.rgb.float(), batch["hr"])}
@@ -42,14 +42,16 @@ def all_branches_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict
 
 @dataclass(frozen=True)
 class RoutedL1:
-    """TADT's second stage: L1 of drawn routes plus `penalty` (λ) times the intensity loss (Eq. 5)."""
+    """TADT's second stage: L1 of drawn routes plus `penalty` (λ) times the intensity loss (Eq. 5).
+
+    λ is weighed against the L1 of RGB in [-1, 1], which TADT takes from LIIF: twice that of RGB in [0, 1]."""
 
     penalty: float = PENALTY
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         controller = model.get_submodule("encoder.controller")
         assert isinstance(controller, TaskController)
-        error = F.l1_loss(rendered(model, batch).rgb, batch["hr"])
+        error = 2 * F.l1_loss(rendered(model, batch).rgb, batch["hr"])
         beta = controller.intensity(batch["scale"])
         loss = error + self.penalty * intensity_loss(beta, batch["scale"])
         return {"loss": loss, "l1": error.detach(), "beta": beta.detach().mean()}
@@ -60,7 +62,7 @@ def estimator(model: nn.Module) -> Iterable[nn.Parameter]:
     return model.get_submodule("encoder.confidence").parameters()
 
 
-def halting_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def halting_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """AdaFormer: L1 in 0..255 plus the uncertainty loss of all layers' confidences; `kept` is the share of attention
     units that ran. The batch has whole crops at one integer scale."""
     sampled = rendered(model, batch)
@@ -82,14 +84,14 @@ def printed_ratio(masks: Sequence[Tensor], gamma: float, error: Tensor) -> Tenso
 
 
 def coded_ratio(masks: Sequence[Tensor], gamma: float, error: Tensor) -> Tensor:
-    """As CAMixerSR's code has it: the target is ½ whatever γ is, which only weighs it (spec adaptive §2.8)."""
+    """As CAMixerSR's code has it: the target is ½ whatever γ is, which only weighs it."""
     return 2 * gamma * printed_ratio(masks, 0.5, error)
 
 
 def hardest_windows(masks: Sequence[Tensor], gamma: float, error: Tensor) -> Tensor:
     """Ours: in every layer the share γ of the batch's windows with the largest error is to be hard, the others not.
 
-    Held by its mean over all layers, the predictor may settle layers at all and at nothing (spec adaptive §2.4), and
+    Held by its mean over all layers, the predictor may settle layers at all and at nothing, and
     the L1 alone tells it too little of content."""
     hard = (error >= error.flatten().quantile(1 - gamma)).to(error)
     return torch.stack([(mask - hard).square().mean() for mask in masks]).mean()
@@ -106,8 +108,8 @@ class WindowedL1:
     gamma: float | tuple[float, float] = 0.5
     weight: float = 1.0
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
-        gamma, effort = self.drawn(moment)
+    def __call__(self, model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        gamma, effort = self.drawn(context)
         sampled = self.sampled(model, batch, effort)
         masks = [one.evidence for one in sampled.route if one.evidence is not None]
         l1 = self.l1(sampled.rgb, batch)
@@ -115,12 +117,12 @@ class WindowedL1:
         hard = torch.stack([mask.detach().mean() for mask in masks]).mean()
         return {"loss": l1 + self.weight * ratio, "l1": l1.detach(), "ratio": ratio.detach(), "hard": hard}
 
-    def drawn(self, moment: StepContext) -> tuple[float, Effort]:
+    def drawn(self, context: StepContext) -> tuple[float, Effort]:
         """This step's γ, and the effort that shifts the draw to it."""
         if not isinstance(self.gamma, tuple):
             return self.gamma, Effort()
         low, high = self.gamma
-        gamma = low + (high - low) * float(torch.rand((), generator=moment.generator))
+        gamma = low + (high - low) * float(torch.rand((), generator=context.generator))
         return gamma, Effort(keep=gamma)
 
     def sampled(self, model: nn.Module, batch: Batch, effort: Effort) -> Sampled:
@@ -134,7 +136,7 @@ class WindowedL1:
 class SphericalL1(WindowedL1):
     """The same on crops of 360° images whose HR is `height` rows high: L1 weighed by cos(latitude) (Eq. 6).
 
-    `batch["top"]` is the HR row where a crop starts; the network is told the latitudes of each crop's own rows."""
+    `batch["top"]` is the HR row where a crop starts; the network gets the latitudes of each crop's own rows."""
 
     height: int = 1024
 
@@ -149,7 +151,7 @@ class SphericalL1(WindowedL1):
         encoded = model.encoder.run(lr, frame, effort, noise, cosine[:, None, :, None].expand(-1, -1, -1, w))
         field = model.upsampler.prepare(encoded.features, lr, frame)
         rgb = model.upsampler.sample(field, query_of(batch), effort).rgb.float()
-        return Sampled(rgb * model.std + model.mean, encoded.route)
+        return Sampled(model.finished(rgb, batch["lr"], query_of(batch)), encoded.route)
 
     def l1(self, rgb: Tensor, batch: Batch) -> Tensor:
         return ws_l1(rgb, batch["hr"], batch["top"], self.height)

@@ -1,13 +1,11 @@
 """Losses of networks with paths: our exits and the router that predicts their gains, then ENAF, ARM, ClassSR and APE.
 
-What the published ones minimise is beside their networks (`multiexit/`); here it meets a batch.
+The losses of the published ones stand with their networks (`multiexit/`); here they are applied to a batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +15,7 @@ from scalewise.geometry.grid import Query
 from scalewise.models.early_exit import EarlyExitModel
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.patchwise import PatchwiseModel
+from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE, capacity_loss
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.classsr import ClassSR, average_loss, class_loss
@@ -24,12 +23,9 @@ from scalewise.multiexit.enaf import ExitNetwork, estimator_loss, exit_loss, pat
 from scalewise.multiexit.paths import bicubic
 from scalewise.routing.estimator import ClassRouter, ENAFRouter
 from scalewise.training.losses.pixel import query_of as rendered_at
-from scalewise.training.stage import Batch, Stage, StepContext
+from scalewise.training.stage import Batch, StepContext
 
-if TYPE_CHECKING:
-    from scalewise.training.task import StageTask
-
-MEAN_WEIGHT = 10.0  # of the squared mean error of a crop, beside the mean squared error
+MEAN_WEIGHT = 10.0  # weighs the squared mean error of a crop against the mean squared error
 
 
 def query_of(batch: Batch) -> Query:
@@ -70,10 +66,10 @@ class ExitLoss:
     weights: tuple[float, ...] = (0.4, 0.6, 1.0)
     squared: bool = False
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         assert isinstance(model, MultiExitModel)
         lr = batch["lr"].contiguous(memory_format=torch.channels_last)
-        choice = random_choice(lr, model.network.exits, moment.generator)
+        choice = random_choice(lr, model.network.exits, context.generator)
         query = query_of(batch)
         residuals = model.network.dense(lr, query, choice)
         reached = at_query(choice, query)
@@ -92,11 +88,20 @@ class ExitLoss:
         return losses
 
 
-def router_loss(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def trunk_loss(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+    """Squared error of the last exit alone: the full network learns first, its exits after it."""
+    assert isinstance(model, MultiExitModel)
+    assert isinstance(model.network, AnyScaleExits)
+    lr = batch["lr"].contiguous(memory_format=torch.channels_last)
+    residual = model.network.full(lr, query_of(batch)).float()
+    return {"loss": (residual - (batch["hr"] - batch["base"])).square().mean()}
+
+
+def router_loss(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """The router alone: the square root of the drop in squared error that each exit brings to each patch.
 
-    A difference of errors is predicted, not the errors: spec adaptive §4.9 (an estimator of PSNR errs by 3 dB where
-    exits differ by 0.1). The root tames the heavy tail of squared errors; the network is frozen.
+    A difference of errors is predicted, not the errors: an estimator of PSNR errs by 3 dB where exits differ
+    by 0.1. The root tames the heavy tail of squared errors; the network is frozen.
     """
     assert isinstance(model, MultiExitModel)
     lr = batch["lr"].contiguous(memory_format=torch.channels_last)
@@ -138,13 +143,13 @@ def enaf_parts(model: nn.Module) -> tuple[ExitNetwork, ENAFRouter]:
     return network, router
 
 
-def backbone_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def backbone_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """ENAF's first phase (Eq. 5): L1 of the whole network."""
     network, _ = enaf_parts(model)
     return {"loss": F.l1_loss(network.backbone(batch["lr"]).float(), batch["hr"])}
 
 
-def early_exits_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def early_exits_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """ENAF's second phase (Eq. 6): the sum of the L1 of all exits."""
     network, _ = enaf_parts(model)
     pictures = [picture.float() for picture in network.every_exit(batch["lr"])]
@@ -152,7 +157,7 @@ def early_exits_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[
     return {"loss": exit_loss(pictures, batch["hr"])} | each
 
 
-def psnr_estimate(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def psnr_estimate(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """ENAF's third phase (Eq. 7): how far the estimator is from each path's PSNR, in dB; the network is frozen."""
     network, router = enaf_parts(model)
     with torch.no_grad():
@@ -160,26 +165,19 @@ def psnr_estimate(model: nn.Module, batch: Batch, moment: StepContext) -> dict[s
     return {"loss": estimator_loss(router.estimator(batch["lr"]).float(), patch_psnr(pictures, batch["hr"]))}
 
 
-def one_width_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
-    """ARM: L1 of one width of the super-network, drawn with odds of its MACs squared (spec adaptive §6.2)."""
+def one_width_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+    """ARM: L1 of one width of the super-network, drawn with odds of its MACs squared."""
     assert isinstance(model, PatchwiseModel) and isinstance(model.network, ARM)
     lr = batch["lr"]
     costs = [
         model.network.path_macs(path, (lr.shape[-2], lr.shape[-1])).total for path in range(1, model.network.paths)
     ]
     odds = torch.tensor(costs, dtype=torch.float64).square()
-    path = 1 + int(torch.multinomial(odds, 1, generator=moment.generator))
+    path = 1 + int(torch.multinomial(odds, 1, generator=context.generator))
     return {"loss": F.l1_loss(model.network.take(path, lr).float(), batch["hr"])}
 
 
-def edge_table(model: nn.Module, stage: Stage, *, seed: tuple[int, ...], out: Path) -> StageTask:
-    """ARM's second stage; imported when it is run, as recipes can be listed without Lightning."""
-    from scalewise.training.edge_table import EdgeTable
-
-    return EdgeTable(model, stage, seed=seed, out=out)
-
-
-def divided_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def divided_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """ClassSR's first phase: each network learns its part of the patches, the widest what bicubic restores worst.
 
     The paper divides once, in thirds, by the dB of a trained network; here each batch is divided, by bicubic's."""
@@ -201,7 +199,7 @@ class ClassLoss:
     clear: float = 0.5
     even: float = 3.0
 
-    def __call__(self, model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         network, router = classsr_parts(model)
         probability = router.estimator(batch["lr"]).float().softmax(1)
         error = F.l1_loss(network.mixed(batch["lr"], probability).float(), batch["hr"])
@@ -217,7 +215,7 @@ def classsr_parts(model: nn.Module) -> tuple[ClassSR, ClassRouter]:
     return network, router
 
 
-def last_exit_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def last_exit_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """The backbone that APE starts from: L1 of the last exit."""
     network = ape_of(model)
     shallow = x = network.enter(batch["lr"])
@@ -226,8 +224,8 @@ def last_exit_l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[st
     return {"loss": F.l1_loss(network.leave(shallow, x).float(), batch["hr"])}
 
 
-def capacities(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
-    """APE: L1 of every exit and the squared error of its capacity; the border is scale + 6 (spec adaptive §6.3)."""
+def capacities(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+    """APE: L1 of every exit and the squared error of its capacity; the border is scale + 6."""
     network = ape_of(model)
     pictures, found = network(batch["lr"])
     loss = capacity_loss(

@@ -36,12 +36,12 @@ def rendered(model: nn.Module, batch: Batch, effort: Effort | None = None) -> Sa
     return Sampled(sampled.rgb.float(), sampled.route)
 
 
-def l1(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """Mean absolute error of RGB in [0, 1]. LIIF has it on (rgb - 0.5) / 0.5: twice this, which Adam does not see."""
     return {"loss": F.l1_loss(rendered(model, batch).rgb, batch["hr"])}
 
 
-def squared(model: nn.Module, batch: Batch, moment: StepContext) -> dict[str, Tensor]:
+def squared(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
     """Mean squared error of RGB in [0, 1]."""
     return {"loss": F.mse_loss(rendered(model, batch).rgb, batch["hr"])}
 

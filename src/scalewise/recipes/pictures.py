@@ -1,0 +1,124 @@
+"""Pictures to train on besides photos: the photos reduced further, and rendered pages of text, drawings and maps.
+
+    python -m scalewise.recipes.pictures DIR [DIR …] --fonts DIR --out DIR
+
+Every photo of DIR is linked and, reduced by a factor from 1.25 to 2, written again: sharper from pixel to pixel, at
+another size of the same things. Pages are drawn with the fonts given (free ones, as DejaVu), so that the network meets
+letters, thin lines and flat colour, which photos hardly have. Seeded: the same pictures each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+PAGE = (1600, 1200)
+TEXT = (
+    "light river stone the of and a measure window scale between paper north grain field 12 3.7 2026 copper quiet "
+    "engine harbour under signal line paint every letter small map contour Garden Summer Road No. 48 km/h total sum"
+)
+WORDS = TEXT.split()
+
+
+def page(fonts: Sequence[Path], draw_from: random.Random) -> Image.Image:
+    """Lines of text in several sizes; some dark on light, some coloured, some light on dark."""
+    dark = draw_from.random() < 0.3
+    paper, ink = ((_shade(draw_from, *ends)) for ends in (((0, 60), (190, 255)) if dark else ((215, 255), (0, 90))))
+    picture = Image.new("RGB", PAGE, paper)
+    pen = ImageDraw.Draw(picture)
+    columns = draw_from.choice((1, 2, 3))
+    width = PAGE[0] // columns
+    for column in range(columns):
+        y = draw_from.randrange(8, 40)
+        while y < PAGE[1] - 20:
+            size = draw_from.choice((11, 13, 15, 18, 22, 30, 44))
+            font = ImageFont.truetype(str(draw_from.choice(fonts)), size)
+            text = " ".join(draw_from.choice(WORDS) for _ in range(40))
+            while pen.textlength(text, font=font) > width - 30:
+                text = text.rsplit(" ", 1)[0] if " " in text else text[:-1]
+            colour = ink if draw_from.random() < 0.8 else _shade(draw_from, 0, 255)
+            pen.text((column * width + 12, y), text, font=font, fill=colour)
+            y += round(size * draw_from.uniform(1.15, 1.6))
+    return picture
+
+
+def drawing(fonts: Sequence[Path], draw_from: random.Random) -> Image.Image:
+    """Line art: polygons, arcs, grids, hatching and contour lines at twice the size, reduced, with labels."""
+    big = (PAGE[0] * 2, PAGE[1] * 2)
+    picture = Image.new("RGB", big, _shade(draw_from, 170, 255))
+    pen = ImageDraw.Draw(picture)
+
+    def spot() -> tuple[int, int]:
+        return draw_from.randrange(big[0]), draw_from.randrange(big[1])
+
+    for _ in range(60):
+        centre, count, radius = spot(), draw_from.randrange(3, 9), draw_from.randrange(20, 420)
+        turn = draw_from.uniform(0, math.tau)
+        corners = [
+            (
+                centre[0] + radius * draw_from.uniform(0.6, 1) * math.cos(turn + math.tau * k / count),
+                centre[1] + radius * draw_from.uniform(0.6, 1) * math.sin(turn + math.tau * k / count),
+            )
+            for k in range(count)
+        ]
+        fill = _shade(draw_from, 60, 255) if draw_from.random() < 0.5 else None
+        pen.polygon(corners, fill=fill, outline=_shade(draw_from, 0, 120), width=draw_from.randrange(1, 9))
+    for _ in range(10):  # hatching and grids
+        x, y, step = *spot(), draw_from.choice((5, 7, 9, 12, 16, 24))
+        ink, slope = _shade(draw_from, 0, 140), draw_from.choice((0.0, 0.3, 1.0, -0.7))
+        for k in range(draw_from.randrange(12, 60)):
+            pen.line((x + k * step, y, x + k * step + slope * 400, y + 400), fill=ink, width=draw_from.randrange(1, 5))
+    for _ in range(14):  # contours: one wave after another around a summit
+        centre, ink = spot(), _shade(draw_from, 20, 150)
+        bumps = [(draw_from.uniform(0, 0.2), draw_from.uniform(0, math.tau)) for _ in range(5)]
+        for ring in range(draw_from.randrange(4, 16)):
+            line = []
+            for k in range(181):
+                angle = math.tau * k / 180
+                wave = 1 + sum(size * math.sin((n + 1) * angle + phase) for n, (size, phase) in enumerate(bumps))
+                reach = (ring + 1) * 26 * wave
+                line.append((centre[0] + reach * math.cos(angle), centre[1] + reach * math.sin(angle)))
+            pen.line(line, fill=ink, width=draw_from.choice((2, 2, 3, 5)), joint="curve")
+    for _ in range(60):
+        font = ImageFont.truetype(str(draw_from.choice(fonts)), draw_from.choice((22, 28, 36, 60)))
+        pen.text(spot(), " ".join(draw_from.sample(WORDS, 2)), font=font, fill=_shade(draw_from, 0, 100))
+    return picture.resize(PAGE, Image.Resampling.BOX)
+
+
+def _shade(draw_from: random.Random, low: int, high: int) -> tuple[int, int, int]:
+    if draw_from.random() < 0.5:
+        grey = draw_from.randint(low, high)
+        return grey, grey, grey
+    return draw_from.randint(low, high), draw_from.randint(low, high), draw_from.randint(low, high)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--fonts", type=Path, required=True, help="a folder of .ttf files")
+    parser.add_argument("--pages", type=int, default=24, help="pages and drawings, half of each")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    draw_from = random.Random(1)
+    fonts = sorted(path for path in given.fonts.glob("DejaVu*.ttf") if "Display" not in path.name)
+    for photo in sorted(path for folder in given.photos for path in folder.glob("*.jpg")):
+        link = given.out / photo.name
+        if not link.exists():
+            link.symlink_to(photo.resolve())
+        whole, factor = Image.open(photo).convert("RGB"), draw_from.uniform(1.25, 2)
+        small = (round(whole.width / factor), round(whole.height / factor))
+        if min(small) >= 260:
+            whole.resize(small, Image.Resampling.LANCZOS).save(given.out / f"{photo.stem}_reduced.png")
+    for number in range(given.pages):
+        made = (page if number % 2 else drawing)(fonts, draw_from)
+        made.save(given.out / f"page_{number:02d}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""A queue of trainings: what its file says, what is refused before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scalewise.errors import InvalidRequest
+from scalewise.recipes.queue import read_queue
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "queue.toml"
+    path.write_text(text)
+    return path
+
+
+def test_trainings_are_read_in_order_with_folders_next_to_the_file(tmp_path: Path) -> None:
+    text = '[[training]]\nrecipe = "fast"\ndata = "a"\nsteps = 100\n[[training]]\nrecipe = "quality"\ndata = ["a", "b"]'
+    first, second = read_queue(written(tmp_path, text))
+    assert (first.recipe, first.data, first.found().steps) == ("fast", (tmp_path / "a",), 100)
+    assert second.data == (tmp_path / "a", tmp_path / "b") and second.val is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "lists nothing"),
+        ("[[training]", "cannot be read"),
+        ('[[training]]\nrecipe = "fats"', "no recipe is called 'fats'"),
+        ('[[training]]\nrecipe = "fast"\nsteps = "many"', "steps = 'many' is not of the right kind"),
+        ('[[training]]\nrecipe = "fast"\nspeed = 3', "has speed: allowed are recipe, data,"),
+        ("[[training]]\nsteps = 3", "no recipe"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        read_queue(written(tmp_path, text))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_queue_of_make_models_can_be_read() -> None:
+    assert [one.recipe for one in read_queue(ROOT / "models.toml")] == ["lean-silu", "lean-relu", "best-silu"]

@@ -1,0 +1,90 @@
+"""Composed kernels: a network learns with them, and is the same function when they are plain again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.utils import parametrize
+from training.toy import PLAN, waves
+
+from scalewise import zoo
+from scalewise.models.multi_exit import MultiExitModel
+from scalewise.recipes.fast import LEAN, LEAN_SMALL, TRUNK, exits_of
+from scalewise.training.engine import train
+from scalewise.training.reparam import load_plain, plain, widen
+
+CROPS = replace(LEAN_SMALL, lr_side=16, points=16, scales=(1.0, 2.0))
+STAGE = replace(TRUNK, steps=4, samples=CROPS, batch=2, warmup=0, ema=0.5)
+NETWORK = exits_of(4, (1, 2), (2, 3), 8, silu=True)
+RECIPE = replace(LEAN, name="lean-toy", network=NETWORK, stages=(STAGE, replace(STAGE, name="trunk-end", steps=2)))
+
+
+@pytest.fixture
+def composed() -> MultiExitModel:
+    """A network whose chains add something."""
+    torch.manual_seed(0)
+    model = NETWORK.build()
+    assert isinstance(model, MultiExitModel)
+    widen(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("narrow", "shortcut")):
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_plain_kernels_compute_what_composed_ones_do(composed: MultiExitModel) -> None:
+    made = plain(composed)
+    assert not any(parametrize.is_parametrized(module) for module in made.modules())
+    assert made.state_dict().keys() == NETWORK.build().state_dict().keys()
+    block, features = "network.blocks.1", torch.rand(1, 4, 9, 9)
+    with torch.no_grad():
+        outputs = [model.get_submodule(block)(features) for model in (composed, made)]
+    assert torch.equal(*outputs)
+
+
+def test_composing_changes_nothing_at_first_and_happens_once() -> None:
+    model = NETWORK.build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    widen(model)
+    names = set(model.state_dict())
+    widen(model)
+    assert set(model.state_dict()) == names and len(names) > len(before)
+    assert all(torch.equal(value, before[name]) for name, value in plain(model).state_dict().items())
+
+
+def test_plain_weights_load_into_composed_kernels(composed: MultiExitModel) -> None:
+    weights = plain(composed).state_dict()
+    fresh = NETWORK.build()
+    widen(fresh)
+    load_plain(fresh, weights)
+    assert all(torch.equal(value, weights[name]) for name, value in plain(fresh).state_dict().items())
+    with pytest.raises(RuntimeError):
+        load_plain(fresh, {"network.stem.weight": torch.zeros(2)})
+
+
+def test_a_step_trains_the_chains_and_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
+    straight = train(RECIPE, waves(), tmp_path / "straight", PLAN)
+    assert straight.reason == "done" and straight.stage == "trunk-end"
+    state = torch.load(tmp_path / "straight" / "last.ckpt")
+    assert any(name.endswith("0.narrow") and bool(value.any()) for name, value in state["weights"].items())
+    for step in (1, 2):
+        stopped = train(RECIPE, waves(), tmp_path / "parts", replace(PLAN, resume=True, seconds=0.0))
+        assert (stopped.stage, stopped.step) == ("trunk", step)
+    done = train(RECIPE, waves(), tmp_path / "parts", replace(PLAN, resume=True))
+    ours, theirs = load_file(done.weights), load_file(straight.weights)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not any("parametrizations" in name for name in ours)
+    zoo.load(done.weights)
+
+
+def test_a_portable_state_has_plain_kernels_and_goes_on(tmp_path: Path) -> None:
+    options = replace(PLAN, resume=True, seconds=0.0, state=tmp_path / "state")
+    train(RECIPE, waves(), tmp_path / "a", options)
+    assert load_file(tmp_path / "state" / "lean-toy.safetensors").keys() == NETWORK.build().state_dict().keys()
+    gone_on = train(RECIPE, waves(), tmp_path / "b", options)
+    assert (gone_on.stage, gone_on.step) == ("trunk", 2)
