@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from scalewise.checkpoints.build import Colour, Design, Part
+from scalewise.checkpoints.load import few
 from scalewise.errors import CheckpointError, InvalidRequest
 
 Tensors = Mapping[str, Tensor]
@@ -181,11 +182,6 @@ def describe_misfit(match: Match, keys: int) -> str:
     if match.missing:
         words += f"{' and' if words else f'nearest is {match.network.title}, which'} needs {few(match.missing)}"
     return words
-
-
-def few(names: Iterable[str], most: int = 4) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def count(tensors: Tensors, pattern: str) -> int:
