@@ -30,7 +30,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Sampled:
-    """`rgb` (b, 3, hq, wq) for a rectangle or (b, q, 3) for points; `route` if output pixels were routed."""
+    """`rgb` (b, 3, hq, wq) for a rectangle or (b, q, 3) for points, and the decisions taken on the way."""
 
     rgb: Tensor
     route: Route = ()
@@ -106,11 +106,11 @@ class Upsampler(Protocol):
         """What is computed once per tile; the value is the upsampler's own (its Field)."""
         ...
 
-    def sample(self, field: Any, query: Query, effort: Effort) -> Sampled:
-        """RGB at the query's points."""
+    def sample(self, field: Any, query: Query) -> Tensor:
+        """RGB at the query's points: (b, 3, hq, wq) for a rectangle, (b, q, 3) for points."""
         ...
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         """The cost of one image: `prepare` on LR `size` and `sample` of a rectangle of `out` pixels."""
         ...
 

@@ -74,8 +74,8 @@ class SuperResolver(nn.Module, Model):
         plan = plan or self.encoder.route(padded, scale, effort)
         encoded = self.encoder.encode(padded, frame, scale, effort, plan)
         features = encoded.features[..., :height, :width]
-        sampled = self.upsampler.sample(self.upsampler.prepare(features, normal, frame), query, effort)
-        return Sampled(self._denormal(sampled.rgb, query), encoded.route + sampled.route)
+        rgb = self.upsampler.sample(self.upsampler.prepare(features, normal, frame), query)
+        return Sampled(self._denormal(rgb, query), encoded.route)
 
     def _denormal(self, rgb: Tensor, query: Query) -> Tensor:
         if query.rectangle:
