@@ -1,6 +1,6 @@
 """What fits the sockets: Encoder, Upsampler. Any object that fits will do; nothing is registered.
 
-What fits behind a router of patches is in `models/patch_contracts.py`.
+Networks with several paths for a patch fit `models/patch_contracts.py`.
 Tensors are NCHW float; images are RGB in the model's own value range (`SuperResolver` normalises). A class fits by its
 methods; `PlainEncoder` spares encoders that route nothing the empty ones.
 """

@@ -18,6 +18,8 @@ from scalewise.budget.route import Route
 from scalewise.contracts import PlainEncoder, Scale
 from scalewise.geometry.grid import Size
 
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB in [0, 1] over DIV2K's training images, which many networks subtract
+
 ROWS = 16  # of an image or of its windows' pixels, where a part at a time stays in a processor's cache
 
 

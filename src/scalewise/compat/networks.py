@@ -36,8 +36,7 @@ from scalewise.compat.tables import (
     SWINIR_KEYS,
 )
 from scalewise.compat.translate import Choices, Network, Normal, Tensors
-
-DIV2K_MEAN: Colour = (0.4488, 0.4371, 0.4040)
+from scalewise.layers import DIV2K_MEAN
 
 
 def half(state: Tensors, choices: Choices) -> tuple[Colour, Colour]:

@@ -19,7 +19,7 @@ from scalewise.models.super_resolver import SuperResolver
 from scalewise.recipes import find, start
 from scalewise.recipes.adaformer import ADAFORMER_X2_TINY
 from scalewise.recipes.tadt import TADT_LIIF_TINY
-from scalewise.routing.branch import routed_loss
+from scalewise.routing.branch import PENALTY, intensity_loss
 from scalewise.training.engine import train
 from scalewise.training.losses.adaptive import ALL_BRANCHES, RoutedL1, all_branches_l1, halting_l1, without_controller
 from scalewise.training.recipe import Recipe
@@ -91,7 +91,7 @@ def test_the_second_stage_of_tadt_prices_intensity_and_trains_the_controller() -
     model, one = built(TADT_LIIF_TINY).train(), batch(2)
     losses = RoutedL1()(model, one, MOMENT)
     beta = model.get_submodule("encoder.controller").intensity(one["scale"])  # type: ignore[operator]
-    torch.testing.assert_close(losses["loss"], routed_loss(losses["l1"], beta, one["scale"]))
+    torch.testing.assert_close(losses["loss"], losses["l1"] + PENALTY * intensity_loss(beta, one["scale"]))
     losses["loss"].backward()
     assert all(p.grad is not None for p in model.get_submodule("encoder.controller").scale.parameters())  # type: ignore[union-attr]
 
