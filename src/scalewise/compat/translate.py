@@ -22,6 +22,7 @@ class Choices:
 
     def __init__(self, overrides: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> None:
         self.overrides, self.given = dict(overrides), dict(given or {})
+        self.channels = 0  # of the encoder's features, for its upsampler
         self.assumed: dict[str, Any] = {}
         self.asked: set[str] = set()
 
@@ -121,6 +122,8 @@ def translate(path: object, state: Tensors, networks: Iterable[Network], choices
     try:
         choices.given = network.encoder.tells(state) | choices.given
         encoder = Part(network.encoder.name, network.encoder.arguments(match.encoder, choices))
+        sizes = encoder.arguments
+        choices.channels = sizes.get("features") or sizes.get("channels") or sizes.get("embed") or 0
         upsampler = None
         if network.upsampler and match.upsampler:
             upsampler = Part(network.upsampler.name, network.upsampler.arguments(match.upsampler, choices))

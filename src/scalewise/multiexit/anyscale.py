@@ -6,7 +6,7 @@ step; exit 0 is that base alone. The idea of patches that take the exit worth it
 2025); any scale, and blocks that see what their neighbours last computed, are ours.
 
 Definition (training and inference): after every block each patch keeps the new features if its choice reaches that
-block's level, else the ones it had. `dense` computes exactly that; `models/multi_exit.py` computes only the patches that change.
+block's level, else the ones it had. `dense` computes exactly that; `models/multi_exit.py` computes only what changes.
 """
 
 from __future__ import annotations

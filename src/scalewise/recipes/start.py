@@ -23,7 +23,8 @@ from scalewise.encoders.nlsa import NLSA
 from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
 from scalewise.encoders.tadt import MultiScaleTransformer
-from scalewise.layers import ResidualBlock, TransformerTrunk
+from scalewise.encoders.transformer_trunk import TransformerTrunk
+from scalewise.layers import ResidualBlock
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.ape import APE
 from scalewise.multiexit.enaf import CARNExits, DeconvolutionHead, FSRCNNExits
@@ -87,7 +88,7 @@ def camixer_shuffle(model: nn.Module) -> None:
     trunk, tail = model.encoder, model.upsampler
     assert isinstance(trunk, MixerTrunk) and isinstance(tail, DirectShuffle)
     carry(trunk.head)
-    _zero(trunk.conv_after_body)
+    _zero(trunk.conv_after_body)  # type: ignore[arg-type]
     for block in trunk.blocks:
         for layer in (block.mixer.query, block.mixer.key):
             nn.init.eye_(layer.weight).mul_(0.5)
@@ -292,7 +293,7 @@ def shallow_only(trunk: EDSR | RDN | RCAN | NLSA | TransformerTrunk | ELAN) -> N
                 _zero(module.project_out)
     elif isinstance(trunk, TransformerTrunk):
         wake(trunk.groups)
-        _zero(trunk.conv_after_body)
+        _zero(trunk.conv_after_body)  # type: ignore[arg-type]
         carry(trunk.conv_first)
         if trunk.conv_features is not None:  # a LeakyReLU follows, which passes one of each pair
             carry(trunk.conv_features)

@@ -128,6 +128,26 @@ class DirectShuffle(FixedTail):
         return _conv_macs(self.conv, size, 1)
 
 
+class RectifiedShuffle(FixedTail):
+    """ETDS's: a 3×3 and a 1×1 convolution, each with ReLU, and a pixel shuffle; colours end at 0 below.
+
+    `width` is the number of channels between the two; by default that of the output, 3·scale²."""
+
+    context = 1
+
+    def __init__(self, channels: int, scale: int = 4, *, width: int | None = None) -> None:
+        super().__init__()
+        self.scales = (scale,)
+        self.conv = conv3(channels, width or 3 * scale**2)
+        self.clip = nn.Conv2d(self.conv.out_channels, 3 * scale**2, 1)
+
+    def upscale(self, features: Tensor, lr: Tensor, scale: int) -> Tensor:
+        return F.pixel_shuffle(self.clip(self.conv(features).relu_()).relu_(), scale)
+
+    def upscale_macs(self, size: Size, scale: int) -> Macs:
+        return _conv_macs(self.conv, size, 1) + _conv_macs(self.clip, size, 1)
+
+
 class Residual(FixedTail):
     """The LR image plus a convolution of the features: networks that restore at scale 1 (CAT, SwinIR without tail)."""
 
