@@ -38,7 +38,7 @@ from encoders import published
 from upsamplers import literal
 
 from scalewise import compat, images
-from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.budget import Budget
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.encoders.swinir import SwinIR
@@ -150,7 +150,7 @@ def upsampler(title: str, build: Callable[[int], nn.Module], asked: tuple[float,
     def ours(dtype: torch.dtype) -> Tensor:
         with numbers(CPU, dtype):
             field = own.prepare(given[dtype], lr, frame)
-            return own.sample(field, rectangle(frame, out), Effort()).rgb.float()
+            return own.sample(field, rectangle(frame, out)).float()
 
     def literally() -> float:
         coordinates = literal.make_coord(out).view(1, -1, 2)

@@ -31,7 +31,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "upsam
 
 import literal
 
-from scalewise.budget.budget import Effort
 from scalewise.encoders.edsr import EDSR
 from scalewise.geometry.grid import Frame, Query, output_size, rectangle
 from scalewise.upsamplers.ciaosr import CiaoSR
@@ -110,7 +109,7 @@ def run_ours(upsampler: nn.Module, features: Tensor, lr: Tensor, out: tuple[int,
 
     def render(features: Tensor, lr: Tensor, frame: Frame, query: Query) -> Tensor:
         field = upsampler.prepare(features, lr, frame)  # type: ignore[operator]
-        return upsampler.sample(field, query, Effort()).rgb  # type: ignore[operator]
+        return upsampler.sample(field, query)  # type: ignore[operator]
 
     warm = Frame((16, 16))
     render(features[..., :16, :16], lr[..., :16, :16], warm, rectangle(warm, (64, 64)))

@@ -1,6 +1,6 @@
 """What fits the sockets: Encoder, Upsampler. Any object that fits will do; nothing is registered.
 
-What fits behind a router of patches is in `models/patch_contracts.py`.
+Networks with several paths for a patch fit `models/patch_contracts.py`.
 Tensors are NCHW float; images are RGB in the model's own value range (`SuperResolver` normalises). A class fits by its
 methods; `PlainEncoder` spares encoders that route nothing the empty ones.
 """
@@ -30,7 +30,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Sampled:
-    """`rgb` (b, 3, hq, wq) for a rectangle or (b, q, 3) for points; `route` if output pixels were routed."""
+    """`rgb` (b, 3, hq, wq) for a rectangle or (b, q, 3) for points, and the decisions taken on the way."""
 
     rgb: Tensor
     route: Route = ()
@@ -106,11 +106,11 @@ class Upsampler(Protocol):
         """What is computed once per tile; the value is the upsampler's own (its Field)."""
         ...
 
-    def sample(self, field: Any, query: Query, effort: Effort) -> Sampled:
-        """RGB at the query's points."""
+    def sample(self, field: Any, query: Query) -> Tensor:
+        """RGB at the query's points: (b, 3, hq, wq) for a rectangle, (b, q, 3) for points."""
         ...
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         """The cost of one image: `prepare` on LR `size` and `sample` of a rectangle of `out` pixels."""
         ...
 

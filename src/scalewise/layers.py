@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
-from scalewise.budget.route import Route
-from scalewise.contracts import PlainEncoder, Scale
 from scalewise.geometry.grid import Size
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB in [0, 1] over DIV2K's training images, which many networks subtract
 
 ROWS = 16  # of an image or of its windows' pixels, where a part at a time stays in a processor's cache
 
@@ -327,62 +327,3 @@ class TransformerBlock(nn.Module):
 
     def macs(self, height: int, width: int) -> Macs:
         return self.attention.macs(height, width) + self.mlp.macs(height * width)  # type: ignore[operator]
-
-
-class ResidualGroup(nn.Module):
-    """SwinIR's RSTB: blocks, a convolution, and the input added, on (b, h, w, c)."""
-
-    def __init__(self, channels: int, blocks: Iterable[TransformerBlock]) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*blocks)
-        self.conv = conv3(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(self.blocks(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-    def macs(self, height: int, width: int) -> Macs:
-        channels = self.conv.in_channels
-        blocks = (block.macs(height, width) for block in self.blocks)  # type: ignore[operator]
-        return sum(blocks, cost.conv2d(channels, channels, 3, height, width))
-
-
-class TransformerTrunk(PlainEncoder):
-    """Convolution, LayerNorm, residual groups, LayerNorm, convolution, skip: SwinIR's layout (its Eq. 1-3), and CAT's.
-
-    `features`: channels of one more convolution with LeakyReLU(0.01), or None.
-    """
-
-    def __init__(self, embed: int, groups: Iterable[ResidualGroup], features: int | None) -> None:
-        super().__init__()
-        self.embed = embed
-        self.channels = features or embed
-        self.conv_first = conv3(3, embed)
-        self.norm_first = nn.LayerNorm(embed)
-        self.groups = nn.ModuleList(groups)
-        self.norm = nn.LayerNorm(embed)
-        self.conv_after_body = conv3(embed, embed)
-        self.conv_features = conv3(embed, features) if features else None
-        init_transformer(self)
-
-    def forward(self, lr: Tensor) -> Tensor:
-        """(b, 3, h, w) → (b, channels, h, w)."""
-        shallow = self.conv_first(lr)
-        x = self.norm_first(shallow.permute(0, 2, 3, 1))  # (b, h, w, c) inside
-        for group in self.groups:
-            x = group(x)
-        x = shallow + self.conv_after_body(self.norm(x).permute(0, 3, 1, 2))
-        return x if self.conv_features is None else nn.functional.leaky_relu(self.conv_features(x), 0.01)
-
-    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
-        height, width = size
-        total = cost.conv2d(3, self.embed, 3, height, width)
-        total += cost.conv2d(self.embed, self.embed, 3, height, width)
-        if self.conv_features is not None:
-            total += cost.conv2d(self.embed, self.channels, 3, height, width)
-        return sum((group.macs(height, width) for group in self.groups), total)  # type: ignore[operator]
-
-
-def drop_path_rates(depths: Sequence[int], last: float) -> list[list[float]]:
-    """Rates of every block, group by group: rising linearly from 0 to `last` over all blocks."""
-    steps = max(sum(depths) - 1, 1)
-    return [[last * (sum(depths[:g]) + i) / steps for i in range(depth)] for g, depth in enumerate(depths)]

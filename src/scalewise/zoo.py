@@ -3,77 +3,59 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import safe_open
 
-from scalewise import compat
 from scalewise.budget.quality import kept
+from scalewise.checkpoints import files, native
 from scalewise.checkpoints.build import BUILDERS
-from scalewise.compat import convert as convert
-from scalewise.compat import describe as describe
-from scalewise.encoders.edsr import EDSR
-from scalewise.encoders.identity import Pixels
+from scalewise.checkpoints.load import Description, Loaded, load_native
 from scalewise.errors import CheckpointError, UnknownModel
 from scalewise.machine.device import for_inference, pick_device
 from scalewise.models.model import Model
-from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.routing.patch import PatchRouter
-from scalewise.upsamplers.fixed import Bicubic
-from scalewise.upsamplers.liif import LIIF
 
-
-def exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...]) -> MultiExitModel:
-    """Our multi-exit any-scale network (`multiexit/anyscale.py`) with a router of patches of 32 LR pixels."""
-    network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels)
-    return MultiExitModel(PatchRouter(network.exits, patch=32), network, patch=32)
-
-
-def fast() -> MultiExitModel:
-    """64 channels, exits after 1, 3, 6 and 10 blocks; 0.89 M parameters with the router."""
-    return exits(64, (1, 3, 6, 10), (4, 4, 4, 5))
-
-
-def quality() -> MultiExitModel:
-    """96 channels, exits after 2, 5, 10 and 16 blocks; 2.92 M parameters. `photo` and `pano` are the same network."""
-    return exits(96, (2, 5, 10, 16), (4, 4, 5, 6))
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def bicubic() -> SuperResolver:
     """Bicubic interpolation: the floor that every model is measured against."""
+    from scalewise.encoders.identity import Pixels
+    from scalewise.upsamplers.fixed import Bicubic
+
     return SuperResolver(Pixels(), Bicubic(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def edsr_liif() -> SuperResolver:
     """EDSR-baseline with LIIF, as published (Chen et al., CVPR 2021); 1.57 M parameters."""
+    from scalewise.encoders.edsr import EDSR
+    from scalewise.upsamplers.liif import LIIF
+
     encoder = EDSR(channels=64, blocks=16)
     return SuperResolver(encoder, LIIF(encoder.channels))
 
 
-def tiny(name: str) -> Callable[[], Any]:
-    """What builds a small sibling of a paper's system, as its shipped file describes it; its recipe has that name."""
-
-    def build() -> Any:
-        with resources.as_file(_shipped(f"{name}.safetensors")) as path:
-            if not path.exists():
-                raise CheckpointError(f"the weights of {name} are missing here: install scalewise again")
-            with safe_open(path, "pt") as file:
-                about = file.metadata()
-        return BUILDERS[about["builder"]](**json.loads(about["arguments"]))
-
-    return build
+def shipped(name: str) -> nn.Module:
+    """A model with new weights, as its shipped file describes it. The recipe of that name says how it was trained."""
+    with resources.as_file(_shipped_file(f"{name}.safetensors")) as path:
+        if not path.exists():
+            raise CheckpointError(f"the weights of {name} are missing here: install scalewise again")
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+    return BUILDERS[about["builder"]](**json.loads(about["arguments"]))
 
 
-def _shipped(file: str) -> Traversable:
+def _shipped_file(file: str) -> Traversable:
     return resources.files("scalewise") / "weights" / file
 
 
@@ -89,14 +71,19 @@ class Entry:
 
 
 MODELS: Mapping[str, Entry] = {
-    "fast": Entry("multi-exit, any scale, any budget: the default", fast, "fast.safetensors"),
-    "quality": Entry("the same, wider and deeper", quality, "quality.safetensors"),
-    "photo": Entry("quality for compressed and noisy pictures", quality, "photo.safetensors"),
-    "pano": Entry("quality for 360° panoramas", quality, "pano.safetensors"),
+    **{
+        name: Entry(summary, partial(shipped, name), f"{name}.safetensors")
+        for name, summary in {
+            "fast": "multi-exit, any scale, any budget: the default",
+            "quality": "the same, wider and deeper",
+            "photo": "quality for compressed and noisy pictures",
+            "pano": "quality for 360° panoramas",
+        }.items()
+    },
     "bicubic": Entry("bicubic interpolation, the floor", bicubic, needs_weights=False),
     "edsr-liif": Entry("EDSR-baseline with LIIF; give your weights with -n FILE", edsr_liif),
     **{
-        name: Entry(summary, tiny(name), f"{name}.safetensors")
+        name: Entry(summary, partial(shipped, name), f"{name}.safetensors")
         for name, summary in {
             "edsr-ciaosr-tiny": "a small CiaoSR: attention as upsampler",
             "tadt-liif-tiny": "a small TADT: picture and scale choose branches",
@@ -138,14 +125,14 @@ def _load(text: str, device: str) -> LoadedModel:
     if entry is not None:
         if entry.weights is None:
             raise CheckpointError(f"{text} ships without weights: give a weight file by -n FILE")
-        with resources.as_file(_shipped(entry.weights)) as path:
+        with resources.as_file(_shipped_file(entry.weights)) as path:
             return _from_file(text, path, {}, device)
     path, overrides = file_and_settings(text)
     return _from_file(path.name, path, overrides, device)
 
 
 def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str) -> LoadedModel:
-    loaded = compat.load(path, **overrides)
+    loaded = open_file(path, **overrides)
     model = for_inference(cast(Model, loaded.super_resolver), torch.device(device))
     card: dict[str, Any] = {}
     for key, value in loaded.description.about.items():
@@ -156,6 +143,30 @@ def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str)
     if curves := kept(path):
         card["calibration"] = [curve.as_dict() for curve in curves]
     return LoadedModel(name, model, card)
+
+
+def open_file(path: str | os.PathLike[str], **overrides: Any) -> Loaded:
+    """The network of a weight file, on the CPU. The readers of published formats are imported for files not ours."""
+    content = files.read(path)
+    if native.accepts(content):
+        return load_native(content, overrides)
+    from scalewise import compat
+
+    return compat.load_content(content, overrides)
+
+
+def describe(path: str | os.PathLike[str]) -> Description:
+    """What a weight file is; loads it, so that the description holds."""
+    return open_file(path).description
+
+
+def convert(
+    path: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False, **overrides: Any
+) -> Description:
+    """As `compat.convert`, which is imported for it alone."""
+    from scalewise import compat
+
+    return compat.convert(path, out, overwrite=overwrite, **overrides)
 
 
 def file_and_settings(text: str) -> tuple[Path, dict[str, Any]]:

@@ -29,12 +29,12 @@ from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Frame, rectangle
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.branch import (
+    PENALTY,
     TaskController,
     expected,
     intensity_loss,
     likely,
     probabilities,
-    routed_loss,
     straight_through,
 )
 from scalewise.upsamplers.ciaosr import CiaoSR
@@ -110,14 +110,14 @@ def test_equation_4_draws_and_passes_the_gradient_straight_through() -> None:
     assert float(draws.mean()) == pytest.approx(0.3, abs=0.02)
 
 
-def test_equations_5_to_7() -> None:
+def test_equations_6_and_7_and_the_weight_of_5() -> None:
     scale = torch.tensor([[2.0, 2.0], [4.0, 4.0], [4.0, 1.0]])  # thresholds .6036, .75, and of ×2 .6036
     beta = torch.tensor([0.7, 0.7, 0.5], requires_grad=True)
     loss = intensity_loss(beta, scale)
     assert loss.item() == pytest.approx(0.7 / 3)
     loss.backward()
     assert beta.grad is not None and torch.allclose(beta.grad, torch.tensor([1 / 3, 0.0, 0.0]))
-    assert routed_loss(torch.tensor(0.1), beta, scale).item() == pytest.approx(0.1 + 2e-4 * 0.7 / 3)
+    assert PENALTY == 2e-4
 
 
 def test_the_rules_take_the_probable_and_of_equals_the_cheaper() -> None:
@@ -262,7 +262,7 @@ def test_training_draws_with_the_given_generator_and_reaches_every_parameter(net
     assert torch.equal(first.features, again.features)
     p = torch.stack([d.evidence for d in first.route], -1)  # type: ignore[arg-type]
     assert p.requires_grad and p.min().item() >= 0 and p.max().item() <= 1
-    loss = routed_loss(first.features.square().mean(), net.controller.intensity(scale), scale)
+    loss = first.features.square().mean() + PENALTY * intensity_loss(net.controller.intensity(scale), scale)
     loss.backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name

@@ -12,6 +12,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from scalewise import zoo
+from scalewise.checkpoints.build import patch_routed
 from scalewise.cli import app
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.camixer import CAMixer
@@ -54,7 +55,7 @@ CONVOLUTIONAL: dict[str, Callable[[], Any]] = {
     "rdn": lambda: pair(RDN(8, 2, layers=2, growth=8), lambda c: PixelShuffle(c, 4)),
     "rcan": lambda: pair(RCAN(16, 1, blocks=2, reduction=4), lambda c: PixelShuffle(c, 4)),
     "fsrcnn": lambda: pair(FSRCNN(16, 8), lambda c: Deconvolution(c, 4)),
-    "exits": lambda: zoo.exits(8, (1, 2), (3, 4)).eval(),
+    "exits": lambda: patch_routed(8, [1, 2], [3, 4], 32, 8).eval(),
     "bicubic": zoo.bicubic,
     "liif": lambda: pair(EDSR(8, 1), lambda c: LIIF(c, (16, 16))),
     "lte": lambda: pair(EDSR(8, 1), lambda c: LTE(c, 16, (16,))),

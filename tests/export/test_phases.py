@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from scalewise.budget.budget import Effort
 from scalewise.compat.geometry import PublishedGeometry
 from scalewise.errors import InvalidRequest, UnsupportedScale
 from scalewise.export.phases import KernelPhases, at_scale, shuffled
@@ -39,7 +38,7 @@ def test_phases_are_the_upsampler(name: str, scale: int) -> None:
         frame = Frame(size)
         query = rectangle(frame, (scale * size[0], scale * size[1]))
         with torch.no_grad():
-            expected = upsampler.sample(upsampler.prepare(features, lr, frame), query, Effort()).rgb  # type: ignore[operator]
+            expected = upsampler.sample(upsampler.prepare(features, lr, frame), query)  # type: ignore[operator]
             found = at_scale(upsampler, scale)(features, lr)  # type: ignore[arg-type]
         assert torch.allclose(found, expected, atol=2e-5)
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scalewise import compat
 from scalewise.budget.budget import Budget
 from scalewise.checkpoints import native
-from scalewise.checkpoints.build import patch_exits
+from scalewise.checkpoints.patch_networks import patch_exits
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Box, Frame

@@ -13,7 +13,7 @@ from multiexit.several_paths import check_five, check_macs_are_counted, check_to
 from torch import Tensor
 
 from scalewise import compat
-from scalewise.checkpoints.build import arm
+from scalewise.checkpoints.patch_networks import arm
 from scalewise.errors import CheckpointError, InvalidRequest
 from scalewise.evaluate.conventions import path_flops
 from scalewise.models.patchwise import PatchwiseModel

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import compat, pipeline
-from scalewise.checkpoints.build import enaf
+from scalewise.checkpoints.patch_networks import enaf
 from scalewise.errors import CheckpointError, InvalidRequest
 from scalewise.evaluate.conventions import path_flops
 from scalewise.models.patchwise import PatchwiseModel

@@ -21,11 +21,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, `parity` is not a package yet
 
-from parity import adaformer, camixer, multipath
+from parity import adaformer, camixer, meta_sr, multipath
 
 from scalewise import compat
 from scalewise.budget.budget import Effort
-from scalewise.compat.official import meta_sr
 from scalewise.errors import ScalewiseError
 from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.models.super_resolver import SuperResolver, pad_to_grid
@@ -150,7 +149,7 @@ def compute(loaded: compat.Loaded, meta: Mapping[str, Any], case: Case, inputs: 
     if "inp" in inputs:
         return queried(model, case, inputs)
     if meta["constructor"].get("type", "").startswith("meta"):
-        return meta_sr(model, inputs["x"], case["scale"])
+        return meta_sr.meta_sr(model, inputs["x"], case["scale"])
     return fixed_scale(model, meta, case, inputs)
 
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Effort
 from scalewise.compat.geometry import PublishedGeometry as PublishedGeometry
 from scalewise.geometry.grid import Frame, Query
 from scalewise.upsamplers.corners import Geometry
@@ -140,7 +139,7 @@ def largest_difference(
     if geometry is not None:
         upsampler.geometry = geometry
     field = upsampler.prepare(features, lr, Frame((lr.shape[2], lr.shape[3])))
-    rgb = upsampler.sample(field, query, Effort()).rgb
+    rgb = upsampler.sample(field, query)
     expected = case.tensor("out", "out")
     if expected.dim() == 4:
         rgb = rgb.transpose(1, 2).reshape(expected.shape)

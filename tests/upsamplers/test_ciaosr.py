@@ -47,9 +47,9 @@ def test_pairs_of_pixels_equal_keys_of_points(local_size: int, monkeypatch: pyte
     query = rectangle(frame, (23, 31))
     monkeypatch.setattr(corners, "BAND", 60)
     assert upsampler._pairs_pay(query, upsampler._nearest(query, field.axes)[0], 6)
-    quick = upsampler.sample(field, query, None).rgb  # type: ignore[arg-type]
+    quick = upsampler.sample(field, query)
     monkeypatch.setattr(CiaoSR, "_pairs_pay", lambda *_: False)
-    assert torch.allclose(quick, upsampler.sample(field, query, None).rgb, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(quick, upsampler.sample(field, query), atol=1e-5)
 
 
 def test_what_cannot_be_built_is_refused() -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalewise.budget.budget import Effort
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, Query, rectangle
@@ -45,14 +44,14 @@ def out_size(scale: int) -> tuple[int, int]:
 
 @torch.no_grad()
 def render(tail: FixedTail, features: torch.Tensor, lr: torch.Tensor, query: Query) -> torch.Tensor:
-    return tail.sample(tail.prepare(features, lr, Frame(SIZE)), query, Effort()).rgb
+    return tail.sample(tail.prepare(features, lr, Frame(SIZE)), query)
 
 
 @every_tail
 def test_macs_are_what_torch_counts(tail: FixedTail, scale: int) -> None:
     field = tail.prepare(torch.rand(1, 8, *SIZE), torch.rand(1, 3, *SIZE), Frame(SIZE))
     with FlopCounterMode(display=False) as counter:  # with gradients: without, a deconvolution is a convolution
-        rgb = tail.sample(field, rectangle(Frame(SIZE), out_size(scale)), Effort()).rgb
+        rgb = tail.sample(field, rectangle(Frame(SIZE), out_size(scale)))
     assert rgb.shape == (1, 3, *out_size(scale))
     assert tail.macs(SIZE, out_size(scale)).total == counter.get_total_flops() // 2
 
@@ -110,22 +109,22 @@ def test_one_network_has_three_scales() -> None:
 @pytest.mark.parametrize("out", [(7, 9), (14, 18), (25, 31), (90, 40)])
 def test_bicubic_is_matlab_resizing(out: tuple[int, int]) -> None:
     lr, bicubic = torch.rand(2, 3, *SIZE), Bicubic()
-    rgb = bicubic.sample(bicubic.prepare(lr, lr, Frame(SIZE)), rectangle(Frame(SIZE), out), Effort()).rgb
+    rgb = bicubic.sample(bicubic.prepare(lr, lr, Frame(SIZE)), rectangle(Frame(SIZE), out))
     torch.testing.assert_close(rgb, imresize(lr, out), rtol=0, atol=2e-6)
 
 
 def test_bicubic_tiles_and_points_equal_the_whole() -> None:
     size, out = (20, 30), (47, 71)
     lr, bicubic = torch.rand(1, 3, *size), Bicubic()
-    whole = bicubic.sample(bicubic.prepare(lr, lr, Frame(size)), rectangle(Frame(size), out), Effort()).rgb
+    whole = bicubic.sample(bicubic.prepare(lr, lr, Frame(size)), rectangle(Frame(size), out))
     frame, tile = Frame(size, (6, 8)), lr[..., 6:18, 8:24]
     box = (20, 30, 35, 50)  # output pixels well inside the tile
     field = bicubic.prepare(tile, tile, frame)
-    part = bicubic.sample(field, rectangle(frame, out, box), Effort()).rgb
+    part = bicubic.sample(field, rectangle(frame, out, box))
     torch.testing.assert_close(part, whole[..., 20:35, 30:50], rtol=0, atol=2e-6)
     query = rectangle(frame, out, box)
     points = Query(query.y[:, :5, 0], query.x[:, 0, :5], query.cell)
-    diagonal = bicubic.sample(field, points, Effort()).rgb
+    diagonal = bicubic.sample(field, points)
     torch.testing.assert_close(diagonal[0], whole[0, :, range(20, 25), range(30, 35)].T, rtol=0, atol=1e-5)
 
 
@@ -133,7 +132,7 @@ def test_bicubic_goes_around_a_wrapped_picture() -> None:
     size, out = (8, 12), (16, 30)
     lr, bicubic = torch.rand(1, 3, *size), Bicubic()
     frame = Frame(size, wrap=True)
-    rgb = bicubic.sample(bicubic.prepare(lr, lr, frame), rectangle(frame, out), Effort()).rgb
+    rgb = bicubic.sample(bicubic.prepare(lr, lr, frame), rectangle(frame, out))
     turned = lr.roll(2, -1)  # 2 LR pixels are 5 output pixels
-    again = bicubic.sample(bicubic.prepare(turned, turned, frame), rectangle(frame, out), Effort()).rgb
+    again = bicubic.sample(bicubic.prepare(turned, turned, frame), rectangle(frame, out))
     torch.testing.assert_close(rgb.roll(5, -1), again, rtol=0, atol=1e-5)

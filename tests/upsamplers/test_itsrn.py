@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from scalewise.budget.budget import Effort
 from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.upsamplers import itsrn
 from scalewise.upsamplers.corners import sides
@@ -48,5 +47,5 @@ def test_sharing_changes_no_number() -> None:
     query = rectangle(frame, (18, 21))
     y, x = torch.broadcast_tensors(query.y, query.x)
     points = Query(y.flatten(1), x.flatten(1), query.cell)  # points never share
-    shared = upsampler.sample(field, query, Effort()).rgb.flatten(2).transpose(1, 2)
-    assert torch.allclose(shared, upsampler.sample(field, points, Effort()).rgb, atol=1e-5)
+    shared = upsampler.sample(field, query).flatten(2).transpose(1, 2)
+    assert torch.allclose(shared, upsampler.sample(field, points), atol=1e-5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scalewise.budget.budget import Effort
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, output_size, rectangle
 from scalewise.upsamplers.metasr import MetaSR
@@ -14,7 +13,7 @@ from scalewise.upsamplers.metasr import MetaSR
 def upsample(size: tuple[int, int], out: tuple[int, int]) -> torch.Tensor:
     upsampler = MetaSR(3, 4)
     field = upsampler.prepare(torch.randn(1, 3, *size), torch.randn(1, 3, *size), Frame(size))
-    return upsampler.sample(field, rectangle(Frame(size), out), Effort()).rgb
+    return upsampler.sample(field, rectangle(Frame(size), out))
 
 
 def test_unequal_factors_are_refused_with_both_named() -> None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from upsamplers import literal
 
-from scalewise.budget.budget import Effort
 from scalewise.contracts import Upsampler
 from scalewise.geometry.grid import Frame, Query, output_box, rectangle
 from scalewise.upsamplers.ciaosr import CiaoSR
@@ -62,7 +61,7 @@ def spelled_out(name: str, upsampler: nn.Module, features: Tensor) -> literal.Li
 
 def run(upsampler: nn.Module, features: Tensor, lr: Tensor, query: Query, frame: Frame | None = None) -> Tensor:
     field = upsampler.prepare(features, lr, frame or Frame((lr.shape[2], lr.shape[3])))  # type: ignore[operator]
-    return upsampler.sample(field, query, Effort()).rgb  # type: ignore[operator]
+    return upsampler.sample(field, query)  # type: ignore[operator]
 
 
 def as_points(query: Query) -> Query:

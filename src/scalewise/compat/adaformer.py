@@ -18,7 +18,7 @@ from torch import Tensor
 from scalewise.budget.budget import Effort
 from scalewise.checkpoints.build import Colour
 from scalewise.checkpoints.files import Content
-from scalewise.compat.tables import DIRECT_ELAN
+from scalewise.compat.tail_tables import DIRECT_ELAN
 from scalewise.compat.translate import Choices, Layout, Network, Tensors, Translated, count, translate
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.adaformer_block import Block, PrototypeAttention

@@ -56,6 +56,11 @@ def _groups(t: Tensors, table: str) -> tuple[list[int], list[int]]:
     return depths, [t[f"groups.{g}.blocks.0.attention.{table}"].shape[-1] for g in range(groups)]
 
 
+def _bottleneck(t: Tensors) -> dict[str, Any]:
+    """Three convolutions after each group, where the file has them."""
+    return {"bottleneck": True} if "conv_after_body.0.weight" in t else {}
+
+
 def swinir_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
     embed = t["conv_first.weight"].shape[0]
     depths, heads = _groups(t, "bias_table")
@@ -68,7 +73,7 @@ def swinir_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
         "window": (side + 1) // 2,
         "mlp_ratio": t["groups.0.blocks.0.mlp.fc1.weight"].shape[0] / embed,
         "features": None if features is None else features.shape[0],
-    }
+    } | _bottleneck(t)
 
 
 def cat_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def cat_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
         "splits": choices.value("splits", [[4, 16]] * groups),
         "mlp_ratio": t["groups.0.blocks.0.mlp.fc1.weight"].shape[0] / embed,
         "features": None if features is None else features.shape[0],
-    }
+    } | _bottleneck(t)
 
 
 def elan_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
@@ -101,6 +106,19 @@ def elan_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
 def fsrcnn_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
     shrink, channels = t["shrink.0.weight"].shape[:2]
     return {"channels": channels, "shrink": shrink, "maps": count(t, r"maps\.(\d+)\.")}
+
+
+def disp_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
+    layers = count(t, r"blocks\.0\.convs\.(\d+)\.")
+    return {"channels": t["head.weight"].shape[0], "blocks": count(t, r"blocks\.(\d+)\."), "layers": layers}
+
+
+def etds_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
+    return {"channels": t["head.weight"].shape[0], "layers": count(t, r"layers\.(\d+)\.")}
+
+
+def span_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
+    return {"channels": t["head.weight"].shape[0], "blocks": count(t, r"blocks\.(\d+)\.")}
 
 
 def carn_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
@@ -121,6 +139,11 @@ def shuffle_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
 
 def direct_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
     return {"scale": root_of(t["conv.weight"].shape[0] // 3, "the convolution of the tail")}
+
+
+def rectified_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
+    outputs, width = t["clip.weight"].shape[:2]
+    return {"scale": root_of(outputs // 3, "conv_clip")} | ({"width": width} if width != outputs else {})
 
 
 def residual_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
@@ -147,8 +170,18 @@ def _hidden(t: Tensors, mlp: str) -> list[int]:
     return [t[f"{mlp}.layers.{i}.weight"].shape[0] for i in range(layers - 1)]
 
 
+def _unfolded(width: int, channels: int, what: str) -> bool:
+    """Whether `width` is that of 3×3 features or of one pixel's."""
+    if width not in (channels, 9 * channels):
+        raise ValueError(what)
+    return width == 9 * channels
+
+
 def liif_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
-    flags = {name: choices.value(name, True) for name in ("local_ensemble", "feat_unfold", "cell_decode")}
+    inputs, channels = t["mlp.layers.0.weight"].shape[1], choices.channels
+    cell = inputs - 4 in (channels, 9 * channels)  # two numbers for the offset, and two for the cell
+    unfold = _unfolded(inputs - 2 - 2 * cell, channels, "imnet.layers.0.weight")
+    flags = {"local_ensemble": choices.value("local_ensemble", True), "feat_unfold": unfold, "cell_decode": cell}
     return {"hidden": _hidden(t, "mlp")} | flags
 
 
@@ -157,18 +190,26 @@ def lte_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
 
 
 def itsrn_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
-    flags = {name: choices.value(name, True) for name in ("local_ensemble", "feat_unfold")}
-    return {"hidden": _hidden(t, "mlp"), "activation": choices.value("activation", "gelu")} | flags
+    hidden = _hidden(t, "mlp")
+    outputs = t[f"mlp.layers.{len(hidden)}.weight"].shape[0]
+    return {
+        "hidden": hidden,
+        "activation": choices.value("activation", "gelu"),
+        "local_ensemble": "score.layers.0.weight" in t and choices.value("local_ensemble", True),
+        "feat_unfold": _unfolded(outputs // 3, choices.channels, "the last layer of imnet"),
+    }
 
 
 def ciaosr_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
     scales = sorted({int(key.split(".")[2]) for key in t if key.startswith("attention.down.")})
+    hidden = _hidden(t, "query")
+    local = t[f"key.layers.{len(_hidden(t, 'key'))}.weight"].shape[0]
     return {
-        "hidden": _hidden(t, "query"),
+        "hidden": hidden,
         "non_local": bool(scales),
         "multi_scale": scales or [2],
         "local_size": choices.value("local_size", 2),
-        "feat_unfold": choices.value("feat_unfold", True),
+        "feat_unfold": _unfolded(local, choices.channels, "the last layer of imnet_k"),
     }
 
 

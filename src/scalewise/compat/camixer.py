@@ -15,12 +15,13 @@ from torch import Tensor
 
 from scalewise.checkpoints.build import Colour, Constructors
 from scalewise.compat.arguments import direct_arguments
-from scalewise.compat.networks import DIV2K_MEAN, plain
+from scalewise.compat.networks import plain
 from scalewise.compat.translate import Choices, Layout, Network, Tensors, count
 from scalewise.encoders.camixer import CAMixer
 from scalewise.encoders.camixer_block import Mixed, Mixer, attend, window_edges
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.geometry.grid import Frame
+from scalewise.layers import DIV2K_MEAN
 from scalewise.routing.window import Predictor, straight_through, top, window_coordinates
 
 BLOCK = r"body\.(\d+)\.body\.(\d+)\."

@@ -7,7 +7,8 @@ from typing import Any
 
 from scalewise.checkpoints.files import Content
 from scalewise.compat.networks import from_mean_shift
-from scalewise.compat.tables import DIRECT_ELAN, ELAN_KEYS
+from scalewise.compat.tables import ELAN_KEYS
+from scalewise.compat.tail_tables import DIRECT_ELAN
 from scalewise.compat.translate import Choices, Network, Translated, translate
 
 TITLE = "ELAN"

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from scalewise.checkpoints.files import Content
 from scalewise.compat.networks import div2k, half
-from scalewise.compat.tables import CIAOSR_KEYS, EDSR_BASICSR, LIIF_KEYS, RDN_MMEDITING, SWINIR_KEYS
+from scalewise.compat.tables import EDSR_BASICSR, RDN_MMEDITING, SWINIR_KEYS
+from scalewise.compat.tail_tables import CIAOSR_KEYS, LIIF_KEYS
 from scalewise.compat.translate import Choices, Network, Translated, translate
 from scalewise.errors import CheckpointError
 

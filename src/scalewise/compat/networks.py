@@ -8,36 +8,44 @@ from itertools import product
 import torch
 
 from scalewise.checkpoints.build import Colour
+from scalewise.compat.adapt import SPAN_RANGE
 from scalewise.compat.tables import (
     CARN_KEYS,
-    CASCADE,
     CAT_KEYS,
-    DECONVOLUTION,
-    DIRECT_BASICSR,
+    DISP_KEYS,
     EDSR_BASICSR,
     EDSR_TORCH,
+    ETDS_KEYS,
     FSRCNN_KEYS,
+    NLSN_KEYS,
+    RCAN_BASICSR,
+    RCAN_TORCH,
+    RDN_LIIF,
+    SPAN_KEYS,
+    SRRESNET_KEYS,
+    SWINIR_KEYS,
+)
+from scalewise.compat.tail_tables import (
+    CASCADE,
+    DECONVOLUTION,
+    DIRECT_BASICSR,
+    DIRECT_UPSAMPLER,
     ITSRN_KEYS,
     LIIF_KEYS,
     LTE_KEYS,
     LTE_PLUS,
     METASR_KEYS,
     METASR_OFFICIAL,
-    NLSN_KEYS,
-    RCAN_BASICSR,
-    RCAN_TORCH,
-    RDN_LIIF,
+    RECTIFIED,
     RESIDUAL,
     RESNET_TAIL,
     SHUFFLE_BASICSR,
     SHUFFLE_RDN,
     SHUFFLE_TORCH,
-    SRRESNET_KEYS,
-    SWINIR_KEYS,
+    SPAN_TAIL,
 )
 from scalewise.compat.translate import Choices, Network, Normal, Tensors
-
-DIV2K_MEAN: Colour = (0.4488, 0.4371, 0.4040)
+from scalewise.layers import DIV2K_MEAN
 
 
 def half(state: Tensors, choices: Choices) -> tuple[Colour, Colour]:
@@ -59,6 +67,13 @@ def div2k(published_range: float) -> Normal:
         return tuple(mean), (1 / value_range,) * 3  # type: ignore[return-value]
 
     return normal
+
+
+def span_range(state: Tensors, choices: Choices) -> tuple[Colour, Colour]:
+    """SPAN: (rgb - mean) · 255, or rgb where the file says `no_norm`."""
+    return (
+        plain(state, choices) if "no_norm" in state else (DIV2K_MEAN, (1 / SPAN_RANGE, 1 / SPAN_RANGE, 1 / SPAN_RANGE))
+    )
 
 
 def from_mean_shift(state: Tensors, choices: Choices) -> tuple[Colour, Colour]:
@@ -97,6 +112,9 @@ BARE_NETWORKS = (
     Network("NLSN", NLSN_KEYS, SHUFFLE_TORCH, from_mean_shift),
     Network("FSRCNN", FSRCNN_KEYS, DECONVOLUTION, plain),
     Network("SRResNet", SRRESNET_KEYS, RESNET_TAIL, plain),
+    Network("DISP", DISP_KEYS, DIRECT_UPSAMPLER, plain),
+    Network("ETDS", ETDS_KEYS, RECTIFIED, plain),
+    Network("SPAN", SPAN_KEYS, SPAN_TAIL, span_range),
 )
 
 BASICSR_NETWORKS = (

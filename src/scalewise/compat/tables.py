@@ -1,42 +1,33 @@
-"""The tables of published networks: their keys → ours, part by part."""
+"""The tables of published encoders: their keys → ours. Those of upsamplers and tails are in `tail_tables.py`."""
 
 from __future__ import annotations
 
 from scalewise.compat.adapt import (
-    as_linear,
     cat_splits,
-    ciaosr_scales,
+    disp_blocks,
     from_zero,
+    fsrcnn_body,
     in_order,
-    lte_rows,
-    metasr_columns,
-    single_cascade,
+    span_blocks,
+    with_biases,
 )
 from scalewise.compat.arguments import (
     carn_arguments,
-    cascade_arguments,
     cat_arguments,
-    ciaosr_arguments,
-    deconvolution_arguments,
-    direct_arguments,
+    disp_arguments,
     edsr_arguments,
     elan_arguments,
+    etds_arguments,
     fsrcnn_arguments,
-    itsrn_arguments,
-    liif_arguments,
-    lte_arguments,
-    metasr_arguments,
     nlsa_arguments,
     rcan_arguments,
     rcan_scaled_arguments,
     rdn_arguments,
-    residual_arguments,
-    resnet_tail_arguments,
-    shuffle_arguments,
+    span_arguments,
     srresnet_arguments,
     swinir_arguments,
 )
-from scalewise.compat.translate import Layout, Tensors, count
+from scalewise.compat.translate import Layout
 
 # --- encoders ---------------------------------------------------------------------------------------------------------
 
@@ -171,6 +162,7 @@ SWINIR_KEYS = Layout(
         (r"conv_before_upsample\.0(?=\.)", "conv_features"),
     ),
     swinir_arguments,
+    adapt=with_biases,
 )
 CAT_KEYS = Layout(
     "cat",
@@ -202,18 +194,18 @@ CAT_KEYS = Layout(
     ),
     cat_arguments,
     cat_splits,
+    with_biases,
 )
 FSRCNN_KEYS = Layout(
     "fsrcnn",
     "FSRCNN",
     (
         (r"head_conv\.", "extract."),
-        (r"body_conv\.0\.", "shrink."),
-        *((rf"body_conv\.{i}(?=\.(?:weight|bias)$)", f"maps.{i - 1}") for i in range(1, 5)),
-        (r"body_conv\.5(?=\.)", "activation"),
-        (r"body_conv\.6\.", "expand."),
+        (r"body_conv\.(\d+)\.(?=\d)", r"body.<\1>."),
+        (r"body_conv\.(\d+)(?=\.(?:weight|bias)$)", r"body.<\1>"),
     ),
     fsrcnn_arguments,
+    adapt=fsrcnn_body,
 )
 CARN_KEYS = Layout(
     "carn",
@@ -240,113 +232,38 @@ SRRESNET_KEYS = Layout(
     srresnet_arguments,
 )
 
-# --- upsamplers -------------------------------------------------------------------------------------------------------
-
-SHUFFLE_TORCH = Layout(
-    "pixel_shuffle",
-    "pixel shuffle tail",
-    ((r"tail\.1(?=\.)", "last"), *((rf"tail\.0\.{2 * i}(?=\.)", f"convs.{i}") for i in range(5))),
-    shuffle_arguments,
+FUSED = r"(?=\.(?:eval_conv|sk|conv\.\d)\.)"  # convolutions that have branches in training: `fused`
+DISP_KEYS = Layout(
+    "disp",
+    "DISP",
+    (
+        (rf"blocks\.(\d+)\.c1_r{FUSED}", r"blocks.\1.first"),
+        (rf"blocks\.(\d+)\.c2_r{FUSED}", r"blocks.\1.second"),
+        (rf"blocks\.(\d+)\._extern_conv_block\.(\d+){FUSED}", r"blocks.\1.extra.\2"),
+        (rf"blocks\.(\d+)\.c3_r{FUSED}", r"blocks.\1.last"),
+        (rf"conv_1{FUSED}", "head"),
+        (r"conv_2(?=\.(?:weight|bias)$)", "mix"),
+    ),
+    disp_arguments,
+    adapt=disp_blocks,
+)
+ETDS_KEYS = Layout(
+    "etds",
+    "ETDS",
+    ((r"backbone_convs\.(\d+)(?=\.)", r"layers.\1"), (r"conv_first(?=\.)", "head")),
+    etds_arguments,
     marks=2,
 )
-SHUFFLE_RDN = Layout(
-    "pixel_shuffle",
-    "pixel shuffle tail",
+SPAN_KEYS = Layout(
+    "span",
+    "SPAN",
     (
-        (r"UPNet\.0(?=\.)", "convs.0"),
-        (r"UPNet\.2(?=\.)", "convs.1"),
-        (r"UPNet\.4(?=\.)", "last"),
+        *((rf"block_(\d+)\.c{i}_r{FUSED}", rf"blocks.<\1>.conv{i}") for i in (1, 2, 3)),
+        (rf"conv_1{FUSED}", "head"),
+        (rf"conv_2{FUSED}", "body_end"),
+        (r"conv_cat(?=\.)", "mix"),
     ),
-    shuffle_arguments,
-    marks=2,
-    # with one stage the convolution to RGB is UPNet.2
-    adapt=lambda t: t if "last.weight" in t else {key.replace("convs.1", "last"): value for key, value in t.items()},
-)
-SHUFFLE_BASICSR = Layout(
-    "pixel_shuffle",
-    "pixel shuffle tail",
-    ((r"conv_last(?=\.)", "last"), *((rf"upsample\.{2 * i}(?=\.)", f"convs.{i}") for i in range(5))),
-    shuffle_arguments,
-    marks=2,
-)
-DIRECT_BASICSR = Layout("direct_shuffle", "direct tail", ((r"upsample\.0(?=\.)", "conv"),), direct_arguments)
-DIRECT_ELAN = Layout("direct_shuffle", "direct tail", ((r"tail\.0(?=\.)", "conv"),), direct_arguments)
-RESIDUAL = Layout("residual", "residual tail", ((r"conv_last(?=\.)", "conv"),), residual_arguments)
-RESNET_TAIL = Layout(
-    "resnet_tail",
-    "SRResNet's tail",
-    (
-        (r"(?:HRconv|conv_hr)(?=\.)", "refine"),
-        (r"conv_last(?=\.)", "last"),
-        *((rf"upconv{i + 1}(?=\.)", f"convs.{i}") for i in range(3)),
-    ),
-    resnet_tail_arguments,
-)
-DECONVOLUTION = Layout("deconvolution", "deconvolution", ((r"tail_conv(?=\.)", "deconv"),), deconvolution_arguments)
-CASCADE = Layout(
-    "cascade_tail",
-    "CARN's tail",
-    (
-        (r"exit(?=\.)", "last"),
-        (r"upsample\.up\.body\.0(?=\.)", "stages.4.0"),
-        (r"upsample\.up\.body\.3(?=\.)", "stages.4.1"),
-        (r"upsample\.up([234])\.body\.0(?=\.)", r"stages.\1.0"),
-        (r"upsample\.up([234])\.body\.3(?=\.)", r"stages.\1.1"),
-    ),
-    cascade_arguments,
-    # one `up` may be ×2 or ×3 too: its first convolution tells
-    adapt=single_cascade,
-)
-
-
-def mlp_rows(theirs: str, ours: str, most: int = 12) -> tuple[tuple[str, str], ...]:
-    """Linear layers at every second index (activations lie between)."""
-    return tuple((rf"{theirs}\.{2 * i}(?=\.)", f"{ours}.layers.{i}") for i in range(most))
-
-
-def _sides_of(mlp: Tensors) -> tuple[int, int]:
-    """Inputs and outputs of an MLP."""
-    layers = count(mlp, r"mlp\.layers\.(\d+)\.")
-    return mlp["mlp.layers.0.weight"].shape[1], mlp[f"mlp.layers.{layers - 1}.weight"].shape[0]
-
-
-LIIF_KEYS = Layout(
-    "liif", "LIIF", mlp_rows(r"imnet\.layers", "mlp"), liif_arguments, suits=lambda t: _sides_of(t)[1] == 3
-)
-METASR_KEYS = Layout(
-    "metasr", "MetaSR", mlp_rows(r"imnet\.layers", "mlp", 2), metasr_arguments, suits=lambda t: _sides_of(t)[0] == 3
-)
-LTE_ROWS = ((r"coef(?=\.)", "coef"), (r"freq(?=\.)", "freq"), (r"phase(?=\.)", "phase"))
-LTE_KEYS = Layout("lte", "LTE", (*LTE_ROWS, *mlp_rows(r"imnet\.layers", "mlp")), lte_arguments, adapt=lte_rows)
-LTE_PLUS = Layout("lte", "LTE+", (*LTE_ROWS, *mlp_rows(r"layers", "mlp")), lte_arguments, adapt=as_linear)
-ITSRN_KEYS = Layout(
-    "itsrn",
-    "ITSRN",
-    (
-        *mlp_rows(r"imnet\.layers", "mlp"),
-        *mlp_rows(r"Score\.layers", "score", 2),
-        *mlp_rows(r"Weight\.layers", "merge", 2),
-    ),
-    itsrn_arguments,
-    suits=lambda t: _sides_of(t)[0] == 4 and _sides_of(t)[1] != 3,
-)
-CIAOSR_KEYS = Layout(
-    "ciaosr",
-    "CiaoSR",
-    (
-        *mlp_rows(r"imnet_q\.layers", "query"),
-        *mlp_rows(r"imnet_k\.layers", "key"),
-        *mlp_rows(r"imnet_v\.layers", "value"),
-        (r"cs_attn\.escape_NaN$", None),  # the constant 1e-4
-        (r"cs_attn\.conv_match_1\.", "attention.match."),
-        (r"cs_attn\.conv_match_2\.", "attention.match_small."),
-        (r"cs_attn\.conv_assembly\.", "attention.assembly."),
-        (r"cs_attn\.down\.", "attention.down.2."),
-        (r"cs_attn\.downx([34])\.", r"attention.down.\1."),
-    ),
-    ciaosr_arguments,
-    adapt=ciaosr_scales,
-)
-METASR_OFFICIAL = Layout(
-    "metasr", "Meta-SR", mlp_rows(r"P2W\.meta_block", "mlp", 2), metasr_arguments, adapt=metasr_columns
+    span_arguments,
+    adapt=span_blocks,
+    marks=6,
 )

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from scalewise.checkpoints.build import Colour, Design, Part
+from scalewise.checkpoints.load import few
 from scalewise.errors import CheckpointError, InvalidRequest
 
 Tensors = Mapping[str, Tensor]
@@ -21,6 +22,7 @@ class Choices:
 
     def __init__(self, overrides: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> None:
         self.overrides, self.given = dict(overrides), dict(given or {})
+        self.channels = 0  # of the encoder's features, for its upsampler
         self.assumed: dict[str, Any] = {}
         self.asked: set[str] = set()
 
@@ -120,6 +122,8 @@ def translate(path: object, state: Tensors, networks: Iterable[Network], choices
     try:
         choices.given = network.encoder.tells(state) | choices.given
         encoder = Part(network.encoder.name, network.encoder.arguments(match.encoder, choices))
+        sizes = encoder.arguments
+        choices.channels = sizes.get("features") or sizes.get("channels") or sizes.get("embed") or 0
         upsampler = None
         if network.upsampler and match.upsampler:
             upsampler = Part(network.upsampler.name, network.upsampler.arguments(match.upsampler, choices))
@@ -181,11 +185,6 @@ def describe_misfit(match: Match, keys: int) -> str:
     if match.missing:
         words += f"{' and' if words else f'nearest is {match.network.title}, which'} needs {few(match.missing)}"
     return words
-
-
-def few(names: Iterable[str], most: int = 4) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def count(tensors: Tensors, pattern: str) -> int:

@@ -7,7 +7,7 @@ decides, before every block but the first; a branch returns its input for what h
 
 Published AdaFormer can leave out only the attention of all blocks but the first: its floor is 0.887 of its MACs (with
 the ×4 tail), for most of them are convolutions. `deep=True` is for networks trained anew: what has left, by windows,
-skips the MLP and the decoder's convolutions too, and keeps its features (spec adaptive §3.8): its floor is 0.481.
+skips the MLP and the decoder's convolutions too, and keeps its features: its floor is 0.481.
 
 With masks (training) or gathered (inference) the numbers agree to rounding. Published code computes "global" attention
 in chunks of the image at inference, unlike in training; that is `compat.adaformer.OfficialAdaFormer`.

@@ -2,8 +2,8 @@
 arXiv:2402.19289.
 
 `CAMixer` is the network of the supplement's section 1.1 (Eq. 1-5) without its tail; blocks are in `camixer_block.py`.
-Which windows are hard is decided layer by layer, per image and without chance (spec adaptive §2.3): as many as the
-budget pays for, or, at the paper's γ, as many as its random rule expects. `MixerTrunk` holds what the omnidirectional
+Which windows are hard is decided layer by layer, per image and without chance: as many as the budget pays for,
+or, at the paper's γ, as many as its random rule expects. `MixerTrunk` holds what the omnidirectional
 network (`camixer_odi.py`) shares.
 """
 

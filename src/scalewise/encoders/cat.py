@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
+from scalewise.encoders.transformer_trunk import ResidualGroup, TransformerTrunk, drop_path_rates
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Size
 from scalewise.layers import (
-    ResidualGroup,
     TransformerBlock,
-    TransformerTrunk,
-    drop_path_rates,
     merge,
     partition,
     relative_offsets,
@@ -99,7 +97,8 @@ class CrossAggregation(nn.Module):
 
 
 class CAT(TransformerTrunk):
-    """CAT-R's trunk. `features`: channels of the convolution + LeakyReLU behind it, or None for the trunk itself.
+    """CAT-R's trunk. `features`: channels of the convolution + LeakyReLU after it, or None for the trunk itself.
+    `bottleneck`: three convolutions after each group instead of one ("3conv").
 
     `splits` is (rows, columns) of the lying windows, per group. Inputs have the mean subtracted; sides are multiples of
     every window side. A tile with `context` pixels around it gives what the whole image gives.
@@ -114,6 +113,7 @@ class CAT(TransformerTrunk):
         splits: tuple[Size, ...] = ((4, 16),) * 6,
         mlp_ratio: float = 2.0,
         features: int | None = 64,
+        bottleneck: bool = False,
         drop_path: float = 0.1,
     ) -> None:
         if not len(depths) == len(heads) == len(splits):
@@ -128,18 +128,19 @@ class CAT(TransformerTrunk):
                     TransformerBlock(embed, CrossAggregation(embed, head, split, bool(i % 2)), hidden, rate)
                     for i, rate in enumerate(rates)
                 ),
+                bottleneck,
             )
             for head, split, rates in zip(heads, splits, drop_path_rates(depths, drop_path), strict=True)
         )
-        super().__init__(embed, groups, features)
+        super().__init__(embed, groups, features, bottleneck)
         self.grid = math.lcm(*(side for split in splits for side in split))
-        self.context = _context(depths, splits, convolutions=2 if features else 1)
+        self.context = _context(depths, splits, end=2 if bottleneck else 1, features=bool(features))
 
 
-def _context(depths: tuple[int, ...], splits: tuple[Size, ...], *, convolutions: int) -> int:
+def _context(depths: tuple[int, ...], splits: tuple[Size, ...], *, end: int, features: bool) -> int:
     """Steps from the output, as SwinIR's; both axes see both window sides, and a block has a 3×3 convolution too."""
-    steps: list[tuple[int, tuple[tuple[int, int], ...]]] = [(convolutions, ())]
+    steps: list[tuple[int, tuple[tuple[int, int], ...]]] = [(end + features, ())]
     for depth, split in zip(reversed(depths), reversed(splits), strict=True):
-        steps.append((1, ()))
+        steps.append((end, ()))
         steps += [(1, tuple((side, side // 2 if i % 2 else 0) for side in split)) for i in reversed(range(depth))]
     return window_context([*steps, (1, ())])

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
+from scalewise.encoders.transformer_trunk import ResidualGroup, TransformerTrunk, drop_path_rates
 from scalewise.errors import InvalidRequest
 from scalewise.layers import (
-    ResidualGroup,
     TransformerBlock,
-    TransformerTrunk,
-    drop_path_rates,
     mask_edges,
     merge,
     partition,
@@ -99,7 +97,8 @@ class WindowAttention(nn.Module):
 
 
 class SwinIR(TransformerTrunk):
-    """SwinIR's trunk. `features`: channels of the convolution + LeakyReLU behind it, or None for the trunk itself.
+    """SwinIR's trunk. `features`: channels of the convolution + LeakyReLU after it, or None for the trunk itself.
+    `bottleneck`: three convolutions after each group instead of one ("3conv").
 
     Inputs have the mean subtracted. Sides are multiples of the window; windows at the edge of the picture are masked
     there, so a tile with `context` pixels around it gives what the whole image gives.
@@ -114,6 +113,7 @@ class SwinIR(TransformerTrunk):
         window: int = 8,
         mlp_ratio: float = 2.0,
         features: int | None = 64,
+        bottleneck: bool = False,
         drop_path: float = 0.1,
     ) -> None:
         if len(depths) != len(heads):
@@ -126,22 +126,25 @@ class SwinIR(TransformerTrunk):
                     TransformerBlock(embed, WindowAttention(embed, head, window, _shift(i, window)), hidden, rate)
                     for i, rate in enumerate(rates)
                 ),
+                bottleneck,
             )
             for head, rates in zip(heads, drop_path_rates(depths, drop_path), strict=True)
         )
-        super().__init__(embed, groups, features)
+        super().__init__(embed, groups, features, bottleneck)
         self.grid = window
-        self.context = _context(depths, window, convolutions=2 if features else 1)
+        self.context = _context(depths, window, end=2 if bottleneck else 1, features=bool(features))
 
 
 def _shift(block: int, window: int) -> int:
     return window // 2 if block % 2 else 0
 
 
-def _context(depths: tuple[int, ...], window: int, *, convolutions: int) -> int:
-    """Steps from the output: convolutions behind the groups; per group its convolution and blocks; `conv_first`."""
-    steps: list[tuple[int, tuple[tuple[int, int], ...]]] = [(convolutions, ())]
+def _context(depths: tuple[int, ...], window: int, *, end: int, features: bool) -> int:
+    """Steps from the output: convolutions after the groups; per group its convolutions and blocks; `conv_first`.
+
+    `end`: 3×3 convolutions after each group, and after all."""
+    steps: list[tuple[int, tuple[tuple[int, int], ...]]] = [(end + features, ())]
     for depth in reversed(depths):
-        steps.append((1, ()))
+        steps.append((end, ()))
         steps += [(0, ((window, _shift(i, window)),)) for i in reversed(range(depth))]
     return window_context([*steps, (1, ())])

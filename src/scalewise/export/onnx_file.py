@@ -111,12 +111,8 @@ def mirrored(lr: Tensor, grid: int) -> Tensor:
 
 
 def one_scale(model: Model, scale: float) -> OneScale:
-    """What a model is at one scale and full budget, on the CPU. It shares nothing with the model, which stays as and
-    where it is. Raises UnsupportedScale, InvalidRequest."""
-    return _of_copy(for_inference(model, CPU), scale)
-
-
-def _of_copy(model: Model, scale: float) -> OneScale:
+    """What a model that `for_inference` made ready on the CPU is at one scale and full budget. It takes its weights.
+    Raises UnsupportedScale, InvalidRequest."""
     if isinstance(model, MultiExitModel) and isinstance(model.network, AnyScaleExits):
         network: OneScale = LastExit(model.network, whole(scale))
     elif isinstance(model, SuperResolver):
@@ -152,7 +148,7 @@ def export(model: Model, scale: float, path: Path, *, overwrite: bool = False) -
     Raises UnsupportedScale, InvalidRequest (also where torch or onnx cannot write this network), MissingDependency,
     UnwritableOutput."""
     own = for_inference(model, CPU)
-    network = _of_copy(own, scale)
+    network = one_scale(own, scale)
     if path.suffix.lower() != ".onnx":
         raise InvalidRequest(f"{str(path)!r} has extension {path.suffix!r}: allowed is .onnx")
     for name in ("onnx", "onnxscript"):

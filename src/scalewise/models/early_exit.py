@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,48 +20,33 @@ from scalewise.budget.budget import Budget, Effort, format_budget
 from scalewise.budget.route import Decision
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
-from scalewise.models.patch_contracts import EarlyExits
-from scalewise.models.patch_layout import PatchLayout, prices_of
-from scalewise.models.patchwise import PatchwiseModel
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
+from scalewise.models.patch_layout import PatchLayout
+
+if TYPE_CHECKING:
+    from scalewise.multiexit.ape import APE
 
 BISECTIONS = 40
 
 
-class EarlyExitModel(nn.Module):
+class EarlyExitModel(nn.Module, Model):
     """Defaults: patches of 48 at steps of 46 LR pixels, as APE's.
 
     By threshold tiles equal the whole image; by budget patches compete within a tile, so tiles change who leaves.
     """
 
-    score_margin = 0
-    wraps = False  # patches end at the border
-
-    def __init__(self, network: EarlyExits, *, patch: int = 48, step: int = 46) -> None:
+    def __init__(self, network: APE, *, patch: int = 48, step: int = 46) -> None:
         super().__init__()
         self.network = network
         self.patch, self.step = patch, step
 
     @property
     def layout(self) -> PatchLayout:
-        return PatchLayout(self.patch, self.step, self.network.scale)
+        return PatchLayout(self.patch, self.step, self.network)
 
     @property
-    def scales(self) -> tuple[float, ...] | None:
-        return (float(self.network.scale),)
-
-    @property
-    def grid(self) -> int:
-        """Patches start at multiples of it."""
-        return self.step
-
-    @property
-    def unit(self) -> int:
-        return 1
-
-    @property
-    def context(self) -> int | None:
-        return self.patch
+    def limits(self) -> ModelLimits:
+        return ModelLimits((float(self.network.scale),), self.patch, self.step, wraps=False)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile: three layers of all its patches, and the canvas."""
@@ -75,7 +61,7 @@ class EarlyExitModel(nn.Module):
         Raises BudgetInfeasible below the floor, where all patches take the first exit."""
         layout = self.layout
         patches = len(layout.starts(size[0])) * len(layout.starts(size[1]))
-        prices = prices_of(self.network, layout.side(size))
+        prices = layout.prices(layout.side(size))
         full = patches * prices[-1].total
         native, allowed = budget.dial_of("threshold"), budget.allowed(full)
         if native is not None:
@@ -110,33 +96,32 @@ class EarlyExitModel(nn.Module):
     @torch.no_grad()
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
-        layout = self.layout
-        (height, width), (rows, columns) = layout.side(frame.size), (layout.starts(n) for n in frame.size)
-        touching = layout.touching(frame.size, core)
-        corners = [(rows[i] - frame.origin[0], columns[j] - frame.origin[1]) for i, j in touching]
+        layout, (height, width) = self.layout, self.layout.side(frame.size)
+        corners = layout.corners(frame, core)
         batch = torch.stack([lr[0, :, y : y + height, x : x + width] for y, x in corners])
-        pixels, exits = self.network.run_while(batch, self._rule(plan.effort, len(batch)))
-        choice = torch.zeros(len(rows), len(columns), dtype=torch.int64)
-        choice[tuple(torch.tensor(touching).T)] = exits
-        prices = torch.tensor([price.total for price in prices_of(self.network, (height, width))], dtype=torch.float64)
+        pictures, exits = self.network.run_while(batch, self._rule(plan.effort, len(batch)))
+        choice = torch.zeros(*(len(layout.starts(n)) for n in frame.size), dtype=torch.int64)
+        choice[tuple(torch.tensor(layout.touching(frame.size, core)).T)] = exits
+        rendered = layout.render(enumerate(pictures), choice, frame, core, out)
+        prices = torch.tensor([price.total for price in layout.prices((height, width))], dtype=torch.float64)
         left = Decision("patch", self.step, choice.unsqueeze(0), prices)
-        rendered = self._patches(pixels).render(lr, frame, core, out, dataclasses.replace(plan, route=(left,)))
         return dataclasses.replace(rendered, route=(self._of_tile(left, frame, (lr.shape[-2], lr.shape[-1])),))
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         """MACs of one tile with every patch at the last exit."""
-        return self._patches(()).full_macs(frame, tile, core, out)
+        return self.layout.full_macs(frame.size, core)
 
     def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
         """MACs that `render` will run on a tile by budget; None by threshold."""
         if plan.effort.native:
             return None
         layout = self.layout
-        prices = prices_of(self.network, layout.side(frame.size))
+        prices = layout.prices(layout.side(frame.size))
         count = len(layout.touching(frame.size, core))
         return sum(prices[path].total for path in self.planned(count, plan.effort.keep))
 
-    def _rule(self, effort: Effort, patches: int):
+    def _rule(self, effort: Effort, patches: int) -> Callable[[int, Tensor], Tensor]:
+        """Who of the patches still in the network goes on, as `APE.run_while` asks."""
         if "threshold" in effort.native:
             return lambda path, capacity: capacity < effort.native["threshold"]
 
@@ -154,20 +139,6 @@ class EarlyExitModel(nn.Module):
             for origin, n, count in zip(frame.origin, tile, left.choice.shape[1:], strict=True)
         )
         return dataclasses.replace(left, choice=left.choice[:, rows][:, :, columns])
-
-    def _patches(self, pixels: Tensor | tuple[()]) -> Computed:
-        return Computed(self.network, pixels, self.patch, self.step)
-
-
-class Computed(PatchwiseModel):
-    """Patches whose pixels are known: where they lie, what they cost, and the picture they make."""
-
-    def __init__(self, network: EarlyExits, pixels: Tensor | tuple[()], patch: int, step: int) -> None:
-        nn.Module.__init__(self)
-        self.network, self.pixels, self.patch, self.step = network, pixels, patch, step
-
-    def run(self, *_: object) -> Iterator[tuple[int, Tensor]]:
-        yield from enumerate(self.pixels)
 
 
 def going_on(patches: int, keep: float, path: int) -> int:

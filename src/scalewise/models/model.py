@@ -46,28 +46,55 @@ class Rendered:
     route: Route = ()
 
 
+@dataclass(frozen=True)
+class ModelLimits:
+    """What a model can be run on; lengths are LR pixels.
+
+    `scales`: the only factors that it has, or None for any. `context`: how far beyond a tile its output depends on the
+    image; None: on all of it. `patch_stride`: tiles start at multiples of it. `window_multiple`: sides of what it reads
+    are multiples of it. `score_margin`: how far the patches that `score` looks at reach beyond the stride. `wraps`: it
+    can render tiles of a 360° image that reach beyond its borders.
+    """
+
+    scales: tuple[float, ...] | None
+    context: int | None
+    patch_stride: int = 1
+    window_multiple: int = 1
+    score_margin: int = 0
+    wraps: bool = True
+
+
 class Model(Protocol):
-    """What the pipeline runs. `scales`: the only factors the model has, or None for any. `score_margin`: LR pixels by
-    which the units that a survey judges reach beyond the grid. `wraps`: it can render tiles of a 360° image that reach
-    beyond its borders."""
+    """What the pipeline runs."""
 
     @property
-    def scales(self) -> tuple[float, ...] | None: ...
+    def limits(self) -> ModelLimits: ...
+
+    # The same by single names, for those that inherit from it.
 
     @property
-    def context(self) -> int | None: ...
+    def scales(self) -> tuple[float, ...] | None:
+        return self.limits.scales
 
     @property
-    def grid(self) -> int: ...
+    def context(self) -> int | None:
+        return self.limits.context
 
     @property
-    def unit(self) -> int: ...
+    def grid(self) -> int:
+        return self.limits.patch_stride
 
     @property
-    def score_margin(self) -> int: ...
+    def unit(self) -> int:
+        return self.limits.window_multiple
 
     @property
-    def wraps(self) -> bool: ...
+    def score_margin(self) -> int:
+        return self.limits.score_margin
+
+    @property
+    def wraps(self) -> bool:
+        return self.limits.wraps
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float: ...
 

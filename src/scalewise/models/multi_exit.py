@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,18 @@ from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
 from scalewise.layers import repeat_edge
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Ready, Rendered, RoutePlan
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Ready, Rendered, RoutePlan
 from scalewise.models.patch_buffers import Padded, Slope, grouped, shape_of
 from scalewise.models.patch_cells import Cells, cut
-from scalewise.models.patch_contracts import MultiExit
+
+if TYPE_CHECKING:
+    from scalewise.multiexit.anyscale import AnyScaleExits
 
 BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
 
 
-class MultiExitModel(nn.Module):
+class MultiExitModel(nn.Module, Model):
     """A router that looks at every patch once, and a multi-exit network that each patch leaves where it pays.
 
     Rules: the stem runs on the whole image; after every block a patch keeps the new features if its exit lies behind
@@ -33,27 +36,15 @@ class MultiExitModel(nn.Module):
     rim that valid convolutions need; with all patches of a tile kept, on the tile in one piece.
     """
 
-    scales: tuple[float, ...] | None = None
-    score_margin: int = 0
-    wraps: bool = True
-
-    def __init__(self, router: nn.Module, network: MultiExit, *, patch: int = 32) -> None:
+    def __init__(self, router: nn.Module, network: AnyScaleExits, *, patch: int = 32) -> None:
         super().__init__()
         self.router = router
         self.network = network
         self.patch = patch
 
     @property
-    def grid(self) -> int:
-        return self.patch
-
-    @property
-    def unit(self) -> int:
-        return 1
-
-    @property
-    def context(self) -> int | None:
-        return self.network.context
+    def limits(self) -> ModelLimits:
+        return ModelLimits(None, self.network.context, patch_stride=self.patch)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile: three layers in fp32, and the canvas."""

@@ -66,8 +66,9 @@ class Slope:
         b, c, h, w = features.shape
         self.height = h
         shape = (b, c, h + margin * (depth + 2), w + 2 * margin)
-        like = {"dtype": features.dtype, "device": features.device, "memory_format": torch.channels_last}
-        self.buffer = torch.empty(shape, **like)
+        self.buffer = torch.empty(
+            shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last
+        )
         self._done = [0] * (depth + 1)  # rows behind each block; 0: those of the stem
         self.put(0, features)
 

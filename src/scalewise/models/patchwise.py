@@ -1,10 +1,10 @@
 """PatchwiseModel: overlapping patches, and for each the one path through a network that is worth its cost.
 
 ClassSR (three networks), ARM (four widths) and ENAF (three exits and bicubic) run so. Their papers cut patches of 32 at
-steps of 28 LR pixels, drop what is left over at the right and the bottom, and average the overlaps (spec adaptive
-§1.2; `evaluate` does that under their protocols). Here a last patch ends flush with the border, so that all of the
-image is covered, and neighbours fade into each other: the weights of a pixel's patches add up to 1 and change without
-a step. A patch sees nothing beyond itself, so tiles equal the whole image.
+steps of 28 LR pixels, drop what is left over at the right and the bottom, and average the overlaps (`evaluate` does
+that under their protocols). Here a last patch ends flush with the border, so that all of the image is covered, and
+neighbours fade into each other: the weights of a pixel's patches add up to 1 and change without a step. A patch sees
+nothing beyond itself, so tiles equal the whole image.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.budget.solver import solve
 from scalewise.errors import BudgetInfeasible, InvalidRequest
-from scalewise.geometry.grid import Box, Frame, Size, output_box
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
+from scalewise.geometry.grid import Box, Frame, Size
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
 from scalewise.models.patch_contracts import MultiPath, PathRouter
-from scalewise.models.patch_layout import PatchLayout, prices_of
+from scalewise.models.patch_layout import PatchLayout
 
 CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their features stay in the cache
 
 
-class PatchwiseModel(nn.Module):
+class PatchwiseModel(nn.Module, Model):
     """A router that looks at every patch once, and a network that takes each patch along one of its paths.
 
     Paths are ordered by cost, cheapest first. The only scale is the network's own.
@@ -41,33 +41,12 @@ class PatchwiseModel(nn.Module):
 
     @property
     def layout(self) -> PatchLayout:
-        return PatchLayout(self.patch, self.step, self.network.scale)
+        return PatchLayout(self.patch, self.step, self.network)
 
     @property
-    def scales(self) -> tuple[float, ...] | None:
-        return (float(self.network.scale),)
-
-    @property
-    def grid(self) -> int:
-        """Patches start at multiples of it."""
-        return self.step
-
-    @property
-    def unit(self) -> int:
-        return 1
-
-    @property
-    def wraps(self) -> bool:
-        """A patch sees nothing beyond itself."""
-        return False
-
-    @property
-    def context(self) -> int | None:
-        return self.patch
-
-    @property
-    def score_margin(self) -> int:
-        return self.patch - self.step
+    def limits(self) -> ModelLimits:
+        scales = (float(self.network.scale),)
+        return ModelLimits(scales, self.patch, self.step, score_margin=self.patch - self.step, wraps=False)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile: the canvas; patches are computed a few at a time."""
@@ -94,7 +73,7 @@ class PatchwiseModel(nn.Module):
         """
         evidence = evidence.detach().double().cpu()
         paths, *shape = evidence.shape
-        price_list = torch.tensor([price.total for price in prices_of(self.network, side)], dtype=torch.float64)
+        price_list = torch.tensor([price.total for price in self.layout.prices(side)], dtype=torch.float64)
         units = evidence[0].numel()
         full = fixed.total + units * int(price_list[-1])
         native, price = budget.dial_of("path", *self.router.dials), None
@@ -135,28 +114,10 @@ class PatchwiseModel(nn.Module):
     @torch.no_grad()
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
-        s, (ph, pw) = self.network.scale, self.layout.side(frame.size)
-        (rows, columns), (oy, ox) = (self.layout.starts(n) for n in frame.size), frame.origin
-        row_fades, column_fades = (self.layout.fades(n).to(lr.device) for n in frame.size)
-        top, left, bottom, right = output_box(core, frame.size, out)
-        canvas = torch.zeros(3, bottom - top, right - left, device=lr.device)
-        choice = plan.route[0].choice[0]
-        patches = self.layout.touching(frame.size, core)
-        places = [(rows[i] - oy, columns[j] - ox) for i, j in patches]
-        runs = self.run(lr, places, (ph, pw), torch.tensor([int(choice[p]) for p in patches]))
-        for index, sr in runs:
-            i, j = patches[index]
-            y0, x0 = rows[i] * s, columns[j] * s
-            y, x = max(y0, top), max(x0, left)
-            y1, x1 = min(y0 + ph * s, bottom), min(x0 + pw * s, right)
-            weight = torch.outer(row_fades[i, y - y0 : y1 - y0], column_fades[j, x - x0 : x1 - x0])
-            part = sr[:, y - y0 : y1 - y0, x - x0 : x1 - x0].float()
-            canvas[:, y - top : y1 - top, x - left : x1 - left].addcmul_(part, weight)
-        prices = prices_of(self.network, (ph, pw))
-        own = [p for p in patches if core[0] <= rows[p[0]] < core[2] and core[1] <= columns[p[1]] < core[3]]
-        ran = sum((prices[int(choice[p])] for p in patches), Macs())
-        once = frame.size[0] * frame.size[1] / (len(rows) * len(columns) * ph * pw)
-        return Rendered(canvas, ran, round(once * sum(prices[int(choice[p])].total for p in own)))
+        layout, choice = self.layout, plan.route[0].choice[0]
+        paths = torch.tensor([int(choice[patch]) for patch in layout.touching(frame.size, core)])
+        pictures = self.run(lr, layout.corners(frame, core), layout.side(frame.size), paths)
+        return layout.render(pictures, choice, frame, core, out)
 
     def run(self, lr: Tensor, places: Sequence[Size], side: Size, choice: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Patches of `side` at `places` of lr (1, 3, h, w), each by its path in `choice` (n,): the index of a patch and
@@ -173,12 +134,11 @@ class PatchwiseModel(nn.Module):
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         """MACs of one tile with every patch on the last path, the router left out."""
-        touched = self.layout.touching(frame.size, core)
-        return len(touched) * prices_of(self.network, self.layout.side(frame.size))[-1].total
+        return self.layout.full_macs(frame.size, core)
 
     def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int:
         """MACs that `render` will run on a tile: patches that two tiles touch run in both."""
-        prices, choice = prices_of(self.network, self.layout.side(frame.size)), plan.route[0].choice[0]
+        prices, choice = self.layout.prices(self.layout.side(frame.size)), plan.route[0].choice[0]
         return sum(prices[int(choice[p])].total for p in self.layout.touching(frame.size, core))
 
 

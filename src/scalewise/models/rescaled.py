@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from scalewise.budget.budget import Budget
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import axis_taps, resample
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, Rendered, RoutePlan
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
 
 
-class Rescaled:
+class Rescaled(Model):
     """A model of fixed scales at any other scale: it runs at its next own scale, and the rest is antialiased bicubic.
 
     `note` says so in the report. The next own scale is the smallest that is not below both factors, or the largest.
     """
 
-    scales: tuple[float, ...] | None = None
-
     def __init__(self, model: Model, size: Size, out: Size) -> None:
-        assert model.scales is not None
+        assert model.limits.scales is not None
         wanted = max(out[0] / size[0], out[1] / size[1])
-        own = sorted(model.scales)
+        own = sorted(model.limits.scales)
         self.own = next((s for s in own if s >= wanted - 1e-9), own[-1])
         self.model = model
         self.middle = (round(size[0] * self.own), round(size[1] * self.own))
@@ -30,24 +30,9 @@ class Rescaled:
         self.note = f"ran at its own ×{self.own:g}, then bicubic to the size asked for"
 
     @property
-    def grid(self) -> int:
-        return self.model.grid
-
-    @property
-    def unit(self) -> int:
-        return self.model.unit
-
-    @property
-    def score_margin(self) -> int:
-        return self.model.score_margin
-
-    @property
-    def wraps(self) -> bool:
-        return self.model.wraps
-
-    @property
-    def context(self) -> int | None:
-        return None if self.model.context is None else self.model.context + self.reach
+    def limits(self) -> ModelLimits:
+        own = self.model.limits
+        return replace(own, scales=None, context=None if own.context is None else own.context + self.reach)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         return self.model.bytes_per_pixel((self.own, self.own)) + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]

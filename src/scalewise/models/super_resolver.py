@@ -15,13 +15,13 @@ from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Rendered, RoutePlan
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
 
 Base = Literal["bilinear", "bicubic"]
 BASE_TAPS: dict[Base, int] = {"bilinear": 2, "bicubic": 4}  # pixels along an axis
 
 
-class SuperResolver(nn.Module):
+class SuperResolver(nn.Module, Model):
     """Any encoder with any upsampler. Images are RGB in [0, 1]; the networks see (x - mean) / std.
 
     `scales` are the factors the pair was made for (fixed-scale networks), or None for any. With a `base` the output is
@@ -30,8 +30,6 @@ class SuperResolver(nn.Module):
 
     mean: Tensor
     std: Tensor
-    score_margin: int = 0
-    wraps: bool = True
 
     def __init__(
         self,
@@ -46,32 +44,24 @@ class SuperResolver(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.upsampler = upsampler
-        self.scales = scales
+        self._scales = scales
         self.base: Base | None = base
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     @property
-    def grid(self) -> int:
-        """Tiles start at multiples of it."""
-        return self.encoder.grid
-
-    @property
-    def unit(self) -> int:
-        return self.encoder.grid
-
-    @property
-    def context(self) -> int | None:
-        """LR pixels beyond a tile that can change its output; None: the whole image."""
-        if self.encoder.context is None or self.upsampler.context is None:
-            return None
-        return max(self.encoder.context + self.upsampler.context, BASE_TAPS[self.base] // 2 if self.base else 0)
+    def limits(self) -> ModelLimits:
+        grid, reaches = self.encoder.grid, (self.encoder.context, self.upsampler.context)
+        context = None
+        if reaches[0] is not None and reaches[1] is not None:
+            context = max(reaches[0] + reaches[1], BASE_TAPS[self.base] // 2 if self.base else 0)
+        return ModelLimits(self._scales, context, patch_stride=grid, window_multiple=grid)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile, by which tiles are sized: some layers of features at once, and
         for tails of fixed scale such layers at output size."""
         layer, area = 4 * self.encoder.channels, scale[0] * scale[1]
-        return 16 * layer + (BYTES_PER_OUTPUT_PIXEL if self.scales is None else 4 * layer) * area
+        return 16 * layer + (BYTES_PER_OUTPUT_PIXEL if self._scales is None else 4 * layer) * area
 
     def forward(
         self,
@@ -89,12 +79,12 @@ class SuperResolver(nn.Module):
         height, width = lr.shape[-2:]
         frame = frame or Frame((height, width))
         normal = (lr - self.mean) / self.std
-        padded = pad_to_grid(normal, self.grid)
+        padded = pad_to_grid(normal, self.encoder.grid)
         plan = plan or self.encoder.route(padded, scale, effort)
         encoded = self.encoder.encode(padded, frame, scale, effort, plan)
         features = encoded.features[..., :height, :width]
-        sampled = self.upsampler.sample(self.upsampler.prepare(features, normal, frame), query, effort)
-        return Sampled(self.finished(sampled.rgb, lr, query), encoded.route + sampled.route)
+        rgb = self.upsampler.sample(self.upsampler.prepare(features, normal, frame), query)
+        return Sampled(self.finished(rgb, lr, query), encoded.route)
 
     def finished(self, rgb: Tensor, lr: Tensor, query: Query) -> Tensor:
         """What the upsampler gave as RGB: scaled by the networks' range, then added to their mean, or to the base."""
@@ -105,7 +95,7 @@ class SuperResolver(nn.Module):
         """The encoder's evidence, if it routes by the whole image."""
         if not isinstance(self.encoder, RoutedEncoder):
             return None
-        return self.encoder.score(pad_to_grid((lr - self.mean) / self.std, self.grid), scale)
+        return self.encoder.score(pad_to_grid((lr - self.mean) / self.std, self.encoder.grid), scale)
 
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
         """What the encoder makes of the budget. Raises BudgetInfeasible below the model's floor."""
@@ -142,7 +132,7 @@ class SuperResolver(nn.Module):
         route = sampled.route
         tile, kept = (lr.shape[-2], lr.shape[-1]), (core[2] - core[0], core[3] - core[1])
         pixels = (target[2] - target[0], target[3] - target[1])
-        if self.scales is None:
+        if self._scales is None:
             return Rendered(sampled.rgb[0], *self._tile_macs(tile, pixels, kept, pixels, route), route)
         enlarged = tuple(
             (round(n * scale[0]), round(m * scale[1])) for n, m in (tile, kept)
@@ -158,7 +148,7 @@ class SuperResolver(nn.Module):
         """MACs of one tile with everything on, which is always so here."""
         target, scale = output_box(core, frame.size, out), (out[0] / frame.size[0], out[1] / frame.size[1])
         pixels = (target[2] - target[0], target[3] - target[1])
-        if self.scales is not None:
+        if self._scales is not None:
             pixels = (round(tile[0] * scale[0]), round(tile[1] * scale[1]))
         return self.macs(tile, pixels).total
 
@@ -174,7 +164,7 @@ class SuperResolver(nn.Module):
 
     def padded(self, size: Size) -> Size:
         """`size` up to multiples of the encoder's grid."""
-        height, width = (-(-n // self.grid) * self.grid for n in size)
+        height, width = (-(-n // self.encoder.grid) * self.encoder.grid for n in size)
         return height, width
 
 

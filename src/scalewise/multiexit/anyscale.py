@@ -2,11 +2,11 @@
 
 A trunk of residual blocks with valid convolutions; exit k leaves after `exit_after[k - 1]` blocks with its own light
 head (`upsamplers/separable.py`), and every exit predicts a residual on the same bicubic base, so exits meet without a
-step; exit 0 is that base alone. The idea of patches that take the exit worth its cost is ENAF's (Tran et al., WACV
+step; exit 0 is that base alone. The idea of patches that take the exit worth its cost is ENAF's (Nguyen et al., WACV
 2025); any scale, and blocks that see what their neighbours last computed, are ours.
 
 Definition (training and inference): after every block each patch keeps the new features if its choice reaches that
-block's level, else the ones it had. `dense` computes exactly that; `patches.MultiExitModel` computes only what is kept.
+block's level, else the ones it had. `dense` computes exactly that; `models/multi_exit.py` computes only what changes.
 """
 
 from __future__ import annotations

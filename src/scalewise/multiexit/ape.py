@@ -3,7 +3,7 @@
 EDSR with an exit behind every few blocks. Exits share the trunk's last convolution, the tail and a regressor of the
 incremental capacity, as the published code counts it: 1 - tanh(dB that the stretch before the exit brought), so near 1
 where going on brings little. A patch leaves at the first exit where it is at least a threshold; at 1 none does before
-the last. `patch_exits.EarlyExitModel` runs it on patches of 48.
+the last. `models/early_exit.py` runs it on patches of 48.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from scalewise.budget.cost import Macs
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Size
+from scalewise.layers import DIV2K_MEAN
 from scalewise.upsamplers.fixed import PixelShuffle
 
-DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 RANGE = 255.0
 
 

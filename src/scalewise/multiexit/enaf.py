@@ -1,8 +1,8 @@
-"""ENAF: every patch takes the exit that a PSNR estimate says is worth its cost. Tran et al., WACV 2025.
+"""ENAF: every patch takes the exit that a PSNR estimate says is worth its cost. Nguyen et al., WACV 2025.
 
-Path 0 is bicubic, 1 and 2 are early exits, 3 is the whole network, on FSRCNN, CARN-M or SRResNet (section 3.1). The
-estimator and the rule of Eq. 3 are in `routing/estimator.py`. Exits are real here: the trunk runs on the patches that
-are still there, and stops with them. (The published code computes the full network for every exit of CARN-M.)
+Path 0 is bicubic, 1 and 2 are early exits, 3 is the whole network, on FSRCNN, CARN-M or SRResNet (section 3.1.1). The
+estimator (3.1.2) and the rule of Eq. 9 are in `routing/estimator.py`. Exits are real here: the trunk runs on the
+patches that have not left, and stops with them. (The published code computes all of CARN-M for each of its exits.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Size
-from scalewise.layers import conv3
+from scalewise.layers import DIV2K_MEAN, conv3
 from scalewise.multiexit.paths import Backbone, FixedNetwork, bicubic, bicubic_macs
 from scalewise.upsamplers.fixed import deconvolve
 
@@ -144,7 +144,7 @@ class CARNExits(ExitNetwork):
         groups: int = 4,
         widths: tuple[int, int] = (16, 32),
         *,
-        mean: tuple[float, float, float] = (0.4488, 0.4371, 0.4040),
+        mean: tuple[float, float, float] = DIV2K_MEAN,
     ) -> None:
         backbone = Backbone("carn", channels, groups=groups, mean=mean)
         heads = [
@@ -237,7 +237,7 @@ class SRResNetExits(ExitNetwork):
 
 
 def exit_loss(pictures: list[Tensor], hr: Tensor) -> Tensor:
-    """Phase 2 (spec adaptive §4.6): the sum of the L1 of all exits but bicubic, equal weights."""
+    """Phase 2 (Eq. 6): the sum of the L1 of all exits but bicubic, equal weights."""
     return torch.stack([F.l1_loss(picture, hr) for picture in pictures[1:]]).sum()
 
 
@@ -249,7 +249,7 @@ def patch_psnr(pictures: list[Tensor], hr: Tensor, shave: int = SCALE) -> Tensor
 
 
 def estimator_loss(estimate: Tensor, psnr: Tensor) -> Tensor:
-    """Phase 3: the mean over the paths of |estimate + PSNR|, of patches whose PSNR is finite; both (n, paths)."""
+    """Phase 3 (Eq. 7): the mean over paths of |estimate + PSNR|, of patches whose PSNR is finite; both (n, paths)."""
     finite = psnr.isfinite()
     distance = torch.where(finite, (estimate + psnr).abs(), torch.zeros_like(psnr))
     return (distance.sum(0) / finite.sum(0).clamp_min(1)).mean()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scalewise.checkpoints.build import patch_exits
+from scalewise.checkpoints.patch_networks import patch_exits
 from scalewise.checkpoints.spec import Network, spec
 from scalewise.data import FixedScaleCrops
 from scalewise.training.losses.exits import capacities, last_exit_l1

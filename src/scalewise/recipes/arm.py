@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from scalewise.checkpoints.build import arm
+from scalewise.checkpoints.patch_networks import arm
 from scalewise.checkpoints.spec import Network, spec
 from scalewise.data import FixedScaleCrops
 from scalewise.training.edge_table import EdgeTable

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from scalewise.checkpoints.build import classsr
+from scalewise.checkpoints.patch_networks import classsr
 from scalewise.checkpoints.spec import Network, spec
 from scalewise.data import FixedScaleCrops
 from scalewise.routing.estimator import CLASSSR_COSTS

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from scalewise.checkpoints.build import enaf
+from scalewise.checkpoints.patch_networks import enaf
 from scalewise.checkpoints.spec import Network, spec
 from scalewise.data import FixedScaleCrops
 from scalewise.routing.estimator import ENAF_COSTS

@@ -1,13 +1,13 @@
 """Branches: which attention branches of a whole network run for an image and a scale. TADT's routing controller.
 
 Xu et al., ECAI 2024. `TaskController` is TARC: an image branch and a scale branch; `probabilities` is Eq. 3,
-`straight_through` Eq. 4, `intensity_loss` Eq. 6 and 7, `routed_loss` Eq. 5. The paper draws routes at inference too;
-we take the expectation (`expected`, or `likely`), and `straight_through` with the caller's numbers is there to draw.
+`straight_through` Eq. 4, `intensity_loss` Eq. 6 and 7; Eq. 5 adds λ times it to the L1 error. The paper draws routes at
+inference too; we take the expectation (`expected`, or `likely`); `straight_through` draws with the caller's numbers.
 
-The paper leaves open, and ours are (spec adaptive §5.2): widths and ReLUs; a sigmoid behind the scale branch, which
-starts at β = .98, and an image branch that starts at e = 0, so that fine-tuning starts with nearly all branches on.
-Images are looked at in cells, each with zeros around it: a training patch of the paper is one cell, so what the
-controller sees of an image is the mean of what it was trained on, and pieces of an image equal the whole.
+The paper leaves open, and ours are: widths and ReLUs; a sigmoid after the scale branch, which starts at β = .98, and an
+image branch that starts at e = 0, so that fine-tuning starts with nearly all branches on. Images are looked at in
+cells, each with zeros around it: a training patch of the paper is one cell, so what the controller sees of an image is
+the mean of what it was trained on, and pieces of an image equal the whole.
 """
 
 from __future__ import annotations
@@ -96,8 +96,3 @@ def intensity_loss(beta: Tensor, scale: Tensor) -> Tensor:
     first, second, power = THRESHOLD
     s = scale.prod(-1).sqrt()
     return (beta * (beta.detach() >= first + second * s**power)).mean()
-
-
-def routed_loss(error: Tensor, beta: Tensor, scale: Tensor) -> Tensor:
-    """Eq. 5: the L1 error plus λ times `intensity_loss`."""
-    return error + PENALTY * intensity_loss(beta, scale)

@@ -1,4 +1,4 @@
-"""How busy a patch is, as ARM (Chen et al., ECCV 2022) and ENAF (Tran et al., WACV 2025) measure it by OpenCV."""
+"""How busy a patch is, as ARM (Chen et al., ECCV 2022) and ENAF (Nguyen et al., WACV 2025) measure it by OpenCV."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Who decides per patch before anything runs: ENAF's PSNR estimator, ARM's table, ClassSR's classifier.
 
-ENAF: Tran et al., WACV 2025, section 3.2 and Eq. 3. ARM: Chen et al., ECCV 2022, section 3.3. ClassSR: Kong et al.,
-CVPR 2021, section 3.2. All three look at each patch alone. Costs at the papers' own dials are the papers' own (spec
-adaptive §4.5, §6.1, §6.2); budgets use ours.
+ENAF: Nguyen et al., WACV 2025, section 3.1.2 and Eq. 9. ARM: Chen et al., ECCV 2022, section 3.3. ClassSR: Kong et al.,
+CVPR 2021, section 3.2. All three look at each patch alone. At the papers' own dials a path costs what their code says,
+so that their tables come out; budgets use the MACs that we count.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class ENAFRouter(nn.Module):
         return -(10 ** (-evidence / 10))
 
     def native(self, evidence: Tensor, value: float) -> Tensor:
-        """Eq. 3: the path with the greatest PSNR - η·cost, cost as a share of the whole network's."""
+        """Eq. 9: the path with the greatest PSNR - η·cost, cost as a share of the whole network's."""
         return (evidence - value * _shares(self.costs)).argmax(0)
 
     def macs(self, size: Size) -> Macs:

@@ -10,13 +10,13 @@ from scalewise.budget import cost
 from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Size
 
-CELL = 4  # LR pixels a side that one vector of the estimator sees, as in ENAF's (spec adaptive §4.1)
+CELL = 4  # LR pixels a side that one vector of the estimator sees, as in ENAF's
 
 
 class PatchRouter(nn.Module):
     """Predicts, per patch, the root of the drop in mean squared error that each exit brings over the exit before.
 
-    After ENAF's estimator (Tran et al., WACV 2025, section 3.2): a 4×4 convolution of stride 4 and 1×1 convolutions,
+    After ENAF's estimator (Nguyen et al., WACV 2025, section 3.1.2): a 4×4 convolution of stride 4 and 1×1 ones,
     so a patch's evidence depends on that patch alone and tiles cut along patches change nothing. Ours predicts gains,
     not PSNR, pools mean and maximum, and knows the scale.
     """

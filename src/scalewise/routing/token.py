@@ -76,7 +76,7 @@ def uncertainty_loss(
 
     `logits` (b, h, w) of each layer, as the evidence of AdaFormer's decisions has them; sr, hr (b, 3, H, W) in [0, 1].
     The error counts in `value_range`: C tends to 1 / error, so with errors in [0, 1] all tokens would leave at once.
-    `sr` is detached: what is trained here is the confidence (spec adaptive §3.4).
+    `sr` is detached: this loss trains the confidence alone.
     """
     height, width = hr.shape[-2:]
     error = (hr - sr.detach()).abs().mean(1, keepdim=True) * value_range

@@ -183,7 +183,7 @@ def priority(logits: Tensor) -> Tensor:
     """(b, n, 2) → (b, n): the margin of "hard", in steps of 1e-4.
 
     It orders windows as the probability does, and goes on where that is 1 to the last bit, as in 8 of the 20 layers of
-    the published CAMixerSR_S (spec adaptive §2.4). Windows closer than a step are equal, so that the rounding of a sum,
+    the published CAMixerSR_S. Windows closer than a step are equal, so that the rounding of a sum,
     which may differ with the size of a batch, does not choose between the windows of a flat picture.
     """
     return ((logits[..., 0] - logits[..., 1]) / STEP).round() * STEP

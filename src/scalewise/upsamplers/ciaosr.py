@@ -23,10 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.budget import cost
-from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
-from scalewise.budget.route import Route
-from scalewise.contracts import Sampled
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Frame, Query, Size, rectangle
 from scalewise.upsamplers.corners import (
@@ -121,16 +118,16 @@ class CiaoSR(nn.Module):
             width=size[1],
         )
 
-    def sample(self, field: Field, query: Query, effort: Effort) -> Sampled:
+    def sample(self, field: Field, query: Query) -> Tensor:
         images = len(field.local)
         nearest = self._nearest(query, field.axes)[0]
         if not self._pairs_pay(query, nearest, field.width):
-            return Sampled(in_bands(query, images, lambda piece: self._render(field, piece, None)))
+            return in_bands(query, images, lambda piece: self._render(field, piece, None))
         strips = []
         for part, first, last in self._strips(query, nearest):
             pairs = self._pairs(field, first, last)
             strips.append(in_bands(part, images, lambda piece, pairs=pairs: self._render(field, piece, pairs)))
-        return Sampled(torch.cat(strips, 2))
+        return torch.cat(strips, 2)
 
     def _nearest(self, query: Query, axes: tuple[Side, Side]) -> tuple[Tensor, Tensor]:
         """Row and column of the LR pixel that a point lies in."""
@@ -207,7 +204,7 @@ class CiaoSR(nn.Module):
             found.append(F.linear(maps[:, first : last + 1] * near, weight.T))
         return Pairs(torch.stack(found, 3).flatten(1, 3), first, width)
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         kernel = 3 if self.feat_unfold else 1
         points, corners = out[0] * out[1], len(self.signs) ** 2
         total = Macs()

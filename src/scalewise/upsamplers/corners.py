@@ -144,7 +144,7 @@ def band_points(query: Query) -> int:
 
 
 def in_bands(query: Query, images: int, render: Callable[[Query], Tensor], band: int | None = None) -> Tensor:
-    """Render a query piece by piece: `render` gives (b, *point, 3); the result is as `Sampled.rgb` wants it."""
+    """Render a query piece by piece: `render` gives (b, *point, 3); the result is as `Upsampler.sample` returns it."""
     rgb = torch.cat([render(piece) for piece in pieces(query, images, band)], 1)
     return rgb.permute(0, 3, 1, 2) if query.rectangle else rgb
 

@@ -13,10 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs, conv2d, deconv2d
-from scalewise.budget.route import Route
-from scalewise.contracts import Sampled
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.geometry.resize import Taps, cubic, resample
@@ -24,7 +21,7 @@ from scalewise.layers import conv3
 
 
 @dataclass(frozen=True)
-class Upscaled:
+class TailField:
     """A tile's features and LR image; `images` remembers the upscaled image by scale, made when first asked for."""
 
     features: Tensor
@@ -45,17 +42,17 @@ class FixedTail(nn.Module):
     def upscale_macs(self, size: Size, scale: int) -> Macs:
         raise NotImplementedError
 
-    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Upscaled:
-        return Upscaled(features, lr)
+    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> TailField:
+        return TailField(features, lr)
 
-    def sample(self, field: Upscaled, query: Query, effort: Effort) -> Sampled:
+    def sample(self, field: TailField, query: Query) -> Tensor:
         rows, columns = (1 / cell for cell in query.cell[0].tolist())
         scale = self._own(rows, columns)
         if scale not in field.images:
             field.images[scale] = self.upscale(field.features, field.lr, scale)
-        return Sampled(pick(field.images[scale], query, scale))
+        return pick(field.images[scale], query, scale)
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         return self.upscale_macs(size, self._own(out[0] / size[0], out[1] / size[1]))
 
     def _own(self, rows: float, columns: float) -> int:
@@ -129,6 +126,26 @@ class DirectShuffle(FixedTail):
 
     def upscale_macs(self, size: Size, scale: int) -> Macs:
         return _conv_macs(self.conv, size, 1)
+
+
+class RectifiedShuffle(FixedTail):
+    """ETDS's: a 3×3 and a 1×1 convolution, each with ReLU, and a pixel shuffle; colours end at 0 below.
+
+    `width` is the number of channels between the two; by default that of the output, 3·scale²."""
+
+    context = 1
+
+    def __init__(self, channels: int, scale: int = 4, *, width: int | None = None) -> None:
+        super().__init__()
+        self.scales = (scale,)
+        self.conv = conv3(channels, width or 3 * scale**2)
+        self.clip = nn.Conv2d(self.conv.out_channels, 3 * scale**2, 1)
+
+    def upscale(self, features: Tensor, lr: Tensor, scale: int) -> Tensor:
+        return F.pixel_shuffle(self.clip(self.conv(features).relu_()).relu_(), scale)
+
+    def upscale_macs(self, size: Size, scale: int) -> Macs:
+        return _conv_macs(self.conv, size, 1) + _conv_macs(self.clip, size, 1)
 
 
 class Residual(FixedTail):
@@ -277,21 +294,21 @@ class Bicubic(nn.Module):
     def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Picture:
         return Picture(lr, frame)
 
-    def sample(self, field: Picture, query: Query, effort: Effort) -> Sampled:
+    def sample(self, field: Picture, query: Query) -> Tensor:
         lr, frame = field.lr, field.frame
         height, width = lr.shape[-2:]
         rows_go_on, columns_go_on = frame.goes_on
         rows = _taps(query.y, frame.size[0], frame.origin[0], height, rows_go_on)
         columns = _taps(query.x, frame.size[1], frame.origin[1], width, columns_go_on, turn=frame.wrap)
         if query.rectangle and query.y.shape[0] == query.x.shape[0] == 1:
-            return Sampled(resample(lr, _flat(rows), _flat(columns)))
+            return resample(lr, _flat(rows), _flat(columns))
         batch = torch.arange(len(lr), device=lr.device).view(-1, *(1 for _ in range(query.y.dim() + 1)))
         pixels = lr.permute(0, 2, 3, 1)[batch, rows[0].unsqueeze(-1), columns[0].unsqueeze(-2)]  # (b, …, 4, 4, 3)
         weights = rows[1].unsqueeze(-1) * columns[1].unsqueeze(-2)
         rgb = (pixels * weights.to(lr.dtype).unsqueeze(-1)).sum((-3, -2))
-        return Sampled(rgb.permute(0, 3, 1, 2) if query.rectangle else rgb)
+        return rgb.permute(0, 3, 1, 2) if query.rectangle else rgb
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         return Macs(sampling=3 * 4 * (out[0] * size[1] + out[0] * out[1]))
 
 

@@ -19,10 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.budget import cost
-from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
-from scalewise.budget.route import Route
-from scalewise.contracts import Sampled
 from scalewise.geometry.grid import Frame, Query, Size, rectangle
 from scalewise.upsamplers.corners import (
     EXACT,
@@ -104,8 +101,8 @@ class ITSRN(nn.Module):
         size = (features.shape[2], features.shape[3])
         return Field(to_rows(filtered), sides(frame, size), size[1])
 
-    def sample(self, field: Field, query: Query, effort: Effort) -> Sampled:
-        return Sampled(in_bands(query, len(field.filtered), lambda piece: self._render(field, piece)))
+    def sample(self, field: Field, query: Query) -> Tensor:
+        return in_bands(query, len(field.filtered), lambda piece: self._render(field, piece))
 
     def _render(self, field: Field, query: Query) -> Tensor:
         """RGB (b, *point, 3)."""
@@ -155,7 +152,7 @@ class ITSRN(nn.Module):
         place = rel_y.unsqueeze(-1) * weight[0] + layer.bias + rel_x.unsqueeze(-1) * weight[1]
         return hidden, self.score.after_first(place.to(layer.weight.dtype)).float()
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         kernel = 3 if self.feat_unfold else 1
         units = self.mlp.last.in_features
         corners, points = 4 if self.local_ensemble else 1, out[0] * out[1]

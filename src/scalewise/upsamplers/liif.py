@@ -15,10 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scalewise.budget import cost
-from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
-from scalewise.budget.route import Route
-from scalewise.contracts import Sampled
 from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.upsamplers.corners import (
     BAND_READY,
@@ -79,15 +76,15 @@ class LIIF(nn.Module):
         size = (features.shape[2], features.shape[3])
         return Field(to_rows(first), sides(frame, size), size[1])
 
-    def sample(self, field: Field, query: Query, effort: Effort) -> Sampled:
+    def sample(self, field: Field, query: Query) -> Tensor:
         if torch.is_grad_enabled():
-            return Sampled(in_bands(query, len(field.first), lambda piece: self._render(field, piece)))
+            return in_bands(query, len(field.first), lambda piece: self._render(field, piece))
         table = offset_table(
             field.first, self.mlp.first.weight[:, self.features :], query.cell if self.cell_decode else None
         )
         rest = self.mlp.ready(table.dtype)
         band = BAND_READY if table.device.type == "cpu" else None
-        return Sampled(in_bands(query, len(field.first), lambda piece: self._quick(field, table, rest, piece), band))
+        return in_bands(query, len(field.first), lambda piece: self._quick(field, table, rest, piece), band)
 
     def _render(self, field: Field, query: Query) -> Tensor:
         """RGB (b, *point, 3)."""
@@ -117,7 +114,7 @@ class LIIF(nn.Module):
             return answers[0]
         return (answers * self.geometry.area_weights(rows, columns).unsqueeze(-1)).sum(0)
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         kernel = 3 if self.feat_unfold else 1
         first = cost.conv2d(self.channels, self.mlp.first.out_features, kernel, *size)
         corners = 4 if self.local_ensemble else 1

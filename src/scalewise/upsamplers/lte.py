@@ -17,10 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scalewise.budget import cost
-from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
-from scalewise.budget.route import Route
-from scalewise.contracts import Sampled
 from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.layers import conv3
 from scalewise.upsamplers.corners import EXACT, MLP, Geometry, Side, bilinear, gather, in_bands, sides, to_rows
@@ -56,11 +53,11 @@ class LTE(nn.Module):
             to_rows(self.coef(features)), to_rows(self.freq(features)), to_rows(lr), sides(frame, size), size[1]
         )
 
-    def sample(self, field: Field, query: Query, effort: Effort) -> Sampled:
+    def sample(self, field: Field, query: Query) -> Tensor:
         weight = self.phase.weight.float().unbind(1)
         sized = 2 * self.condition(query.cell)
         phase = sized[:, :1] * weight[0] + sized[:, 1:] * weight[1]  # (b, hidden_dim / 2)
-        return Sampled(in_bands(query, len(field.lr), lambda piece: self._render(field, piece, phase)))
+        return in_bands(query, len(field.lr), lambda piece: self._render(field, piece, phase))
 
     def condition(self, cell: Tensor) -> Tensor:
         """The cell that the network hears of; a protocol may show it one from the training range."""
@@ -86,6 +83,6 @@ class LTE(nn.Module):
         angle = math.pi * (down * rel_y.unsqueeze(-1) + right * rel_x.unsqueeze(-1) + phase)
         return torch.cat((angle.cos(), angle.sin()), -1)
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         maps = cost.conv2d(self.channels, self.hidden_dim, 3, *size) * 2
         return maps + self.mlp.macs(4 * out[0] * out[1])

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from scalewise.budget import cost
-from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
-from scalewise.budget.route import Route
-from scalewise.contracts import Sampled
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.upsamplers.corners import (
@@ -59,9 +56,9 @@ class MetaSR(nn.Module):
         size = (features.shape[2], features.shape[3])
         return Field(to_rows(filtered), sides(frame, size), size[1])
 
-    def sample(self, field: Field, query: Query, effort: Effort) -> Sampled:
+    def sample(self, field: Field, query: Query) -> Tensor:
         self.check(query.cell, field.axes)
-        return Sampled(in_bands(query, len(field.filtered), lambda piece: self._render(field, piece)))
+        return in_bands(query, len(field.filtered), lambda piece: self._render(field, piece))
 
     def check(self, cell: Tensor, axes: tuple[Side, Side]) -> None:
         """Refuse factors that differ by more than rounding the output's size to whole pixels explains."""
@@ -86,6 +83,6 @@ class MetaSR(nn.Module):
         hidden = relu_(down + right.unsqueeze(-1) * weight[1])  # (b, *point, hidden)
         return apply_filters(gather(field.filtered, y, x, field.width), hidden)
 
-    def macs(self, size: Size, out: Size, route: Route = ()) -> Macs:
+    def macs(self, size: Size, out: Size) -> Macs:
         units = self.mlp.first.out_features
         return cost.conv2d(self.channels, 3 * (units + 1), 3, *size) + cost.matmul(3, units, 1, out[0] * out[1])

@@ -150,7 +150,7 @@ class SphericalL1(WindowedL1):
         noise = model.encoder.noise(lr, effort.keep)
         encoded = model.encoder.run(lr, frame, effort, noise, cosine[:, None, :, None].expand(-1, -1, -1, w))
         field = model.upsampler.prepare(encoded.features, lr, frame)
-        rgb = model.upsampler.sample(field, query_of(batch), effort).rgb.float()
+        rgb = model.upsampler.sample(field, query_of(batch)).float()
         return Sampled(model.finished(rgb, batch["lr"], query_of(batch)), encoded.route)
 
     def l1(self, rgb: Tensor, batch: Batch) -> Tensor:
