@@ -207,3 +207,10 @@ def test_carn_m_reaches_its_psnr_on_set5(shared: Path, scale: int, expected: flo
     result = evaluate(upscaler_of(model), shared / "data" / "bench" / "Set5", scale)
     assert len(result.images) == 5
     assert result.mean["psnr"] == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("disp_x4.pth", 31.94), ("etds_m7c48_x4.pth", 31.71)])
+def test_plain_stacks_reach_their_psnr_on_set5(shared: Path, name: str, expected: float) -> None:
+    model = zoo.load(shared / "weights" / name, device="cpu").model
+    result = evaluate(upscaler_of(model), shared / "data" / "bench" / "Set5", 4)
+    assert result.mean["psnr"] == pytest.approx(expected, abs=0.005)

@@ -12,10 +12,11 @@ from scalewise.encoders.carn import CARN
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.nlsa import NLSA, bucket_count, rotation
+from scalewise.encoders.plain_stack import DISP, ETDS, SPAN
 from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
 from scalewise.encoders.srresnet import SRResNet
-from scalewise.upsamplers.fixed import CascadeTail, Deconvolution, ResNetTail
+from scalewise.upsamplers.fixed import CascadeTail, Deconvolution, DirectShuffle, RectifiedShuffle, ResNetTail
 
 SIZE = (11, 14)
 SMALL = {
@@ -28,6 +29,9 @@ SMALL = {
     "fsrcnn": lambda: FSRCNN(8, 4, maps=2),
     "carn": lambda: CARN(8, 4),
     "srresnet": lambda: SRResNet(8, 2),
+    "disp": lambda: DISP(8, 2, layers=3),
+    "etds": lambda: ETDS(8, 3),
+    "span": lambda: SPAN(8, 2),
 }
 every_encoder = pytest.mark.parametrize("name", SMALL)
 
@@ -77,8 +81,23 @@ def open_rectifiers(encoder: PlainEncoder) -> PlainEncoder:
         (lambda: [CARN(), CascadeTail(64, (4,))], 294_171 - 24),  # without the frozen mean shift
         (lambda: [CARN(), CascadeTail(64)], 414_811 - 24),
         (lambda: [SRResNet(), ResNetTail(64)], 1_517_571),
+        (lambda: [DISP(), DirectShuffle(32, 4)], 163_792),
+        (lambda: [ETDS(), RectifiedShuffle(48)], 169_968),
     ],
-    ids=["edsr", "rdn", "rcan", "rcan-64", "nlsa", "nlsa-64", "fsrcnn", "carn-m", "carn-m-multiscale", "srresnet"],
+    ids=[
+        "edsr",
+        "rdn",
+        "rcan",
+        "rcan-64",
+        "nlsa",
+        "nlsa-64",
+        "fsrcnn",
+        "carn-m",
+        "carn-m-multiscale",
+        "srresnet",
+        "disp",
+        "etds",
+    ],
 )
 def test_parameter_counts_are_the_published_ones(modules, millions: int) -> None:
     with torch.device("meta"):

@@ -18,6 +18,7 @@ from scalewise.upsamplers.fixed import (
     DirectShuffle,
     FixedTail,
     PixelShuffle,
+    RectifiedShuffle,
     Residual,
     ResNetTail,
 )
@@ -27,6 +28,7 @@ TAILS = [
     *(PixelShuffle(8, scale) for scale in (2, 3, 4, 8)),
     PixelShuffle(8, 4, width=4),
     DirectShuffle(8, 3),
+    RectifiedShuffle(8, 3, width=10),
     Residual(8),
     *(ResNetTail(8, scale) for scale in (2, 3, 4)),
     CascadeTail(8, groups=2),

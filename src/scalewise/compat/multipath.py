@@ -24,7 +24,7 @@ from scalewise.routing.estimator import CLASSSR_COSTS, ENAF_COSTS, PatchEstimato
 
 TITLE = "bare state dict of a network with several paths"
 BACKBONES = {"fsrcnn", "carn", "srresnet"}
-SIZES = {"fsrcnn": ("channels", "shrink"), "carn": ("channels", "groups"), "srresnet": ("channels", "blocks")}
+SIZES = {"fsrcnn": ("channels", "shrink", "maps"), "carn": ("channels", "groups"), "srresnet": ("channels", "blocks")}
 PUBLISHED_WIDTHS = {56: (16, 36, 56), 64: (36, 52, 64)}
 
 

@@ -104,10 +104,14 @@ class DeconvolutionHead(nn.Sequential):
 
 
 class FSRCNNExits(ExitNetwork):
-    """Exits behind the second and the fourth mapping layer of FSRCNN."""
+    """Exits after the second and after the last (the published fourth) mapping layer of FSRCNN."""
 
-    def __init__(self, channels: int = 56, shrink: int = 12, widths: tuple[int, int] = (16, 36)) -> None:
-        backbone = Backbone("fsrcnn", channels, shrink=shrink)
+    FIRST = 2
+
+    def __init__(self, channels: int = 56, shrink: int = 12, widths: tuple[int, int] = (16, 36), maps: int = 4) -> None:
+        if maps <= self.FIRST:
+            raise InvalidRequest(f"{maps} mapping layers: the first exit is after {self.FIRST}, and more must follow")
+        backbone = Backbone("fsrcnn", channels, shrink=shrink, maps=maps)
         super().__init__(backbone.build(channels), [DeconvolutionHead(shrink, width) for width in widths])
         self.widths = widths
 
@@ -120,15 +124,17 @@ class FSRCNNExits(ExitNetwork):
     def advance(self, path: int, features: Tensor) -> Tensor:
         encoder = self.encoder
         if path == 1:
-            return encoder.maps[:2](encoder.shrink(encoder.extract(features)))
-        return encoder.activation(encoder.maps[2:](features)) if path == 2 else encoder.expand(features)
+            return encoder.maps[: self.FIRST](encoder.shrink(encoder.extract(features)))
+        return encoder.activation(encoder.maps[self.FIRST :](features)) if path == 2 else encoder.expand(features)
 
     def advance_macs(self, path: int, size: Size) -> Macs:
         d, s = self.encoder.channels, self.encoder.shrunk
         if path == 3:
             return conv2d(s, d, 1, *size)
-        maps = conv2d(s, s, 3, *size) * 2
-        return conv2d(3, d, 5, *size) + conv2d(d, s, 1, *size) + maps if path == 1 else maps
+        layer = conv2d(s, s, 3, *size)
+        if path == 2:
+            return layer * (len(self.encoder.maps) - self.FIRST)
+        return conv2d(3, d, 5, *size) + conv2d(d, s, 1, *size) + layer * self.FIRST
 
     def head_macs(self, path: int, size: Size) -> Macs:
         width = self.widths[path - 1]

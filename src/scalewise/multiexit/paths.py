@@ -51,6 +51,7 @@ class Backbone:
     name: Literal["fsrcnn", "carn", "srresnet"]
     channels: int
     shrink: int = 12  # FSRCNN
+    maps: int = 4  # FSRCNN
     groups: int = 4  # CARN-M
     blocks: int = 16  # SRResNet
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -62,7 +63,7 @@ class Backbone:
 
     def _parts(self, channels: int) -> tuple[PlainEncoder, FixedTail]:
         if self.name == "fsrcnn":
-            return FSRCNN(channels, self.shrink), Deconvolution(channels, self.scale)
+            return FSRCNN(channels, self.shrink, maps=self.maps), Deconvolution(channels, self.scale)
         if self.name == "carn":
             return CARN(channels, self.groups), CascadeTail(channels, (self.scale,), groups=self.groups)
         return SRResNet(channels, self.blocks), ResNetTail(channels, self.scale)
