@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from scalewise import zoo
-from scalewise.checkpoints.build import patch_exits
+from scalewise.checkpoints.patch_networks import patch_exits
 from scalewise.checkpoints.spec import Network, Pair, spec, tail
 from scalewise.encoders.edsr import EDSR
 from scalewise.upsamplers.liif import LIIF
