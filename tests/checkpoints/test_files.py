@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from scalewise import compat
-from scalewise.checkpoints import files, native
+from scalewise.checkpoints import files, load, native
+from scalewise.checkpoints.build import super_resolver
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import CheckpointError
 
@@ -146,6 +148,16 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "small.pth", "compressed")
 
 
+@pytest.mark.parametrize("name", ["{}/data.pkl", "{}/DATA.PKL", "{}/data/0"])
+def test_records_that_come_twice_are_refused(tmp_path: Path, name: str) -> None:
+    """The one that is checked need not be the one that torch reads."""
+    path = saved(tmp_path / "twice.pth", edsr_state())
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr(name.format(archive.namelist()[0].split("/")[0]), b"harmless")
+    refused(path, "twice")
+
+
 def test_wrong_values_are_refused(tmp_path: Path) -> None:
     state = edsr_state()
     refused(saved(tmp_path / "a.pth", state | {"head.0.weight": torch.ones(4, 3, 3, 3, dtype=torch.int64)}), "int64")
@@ -160,6 +172,42 @@ def test_a_network_of_absurd_width_is_refused_without_building_it(tmp_path: Path
     refused(saved(tmp_path / "wide.pth", state), "do not fit the network")
     state = edsr_state() | {"body.999999999.body.0.weight": torch.zeros(4, 4, 3, 3)}
     refused(saved(tmp_path / "deep.pth", state), "do not fit the network")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "upsampler"),
+    [
+        ({"name": "edsr", "arguments": {"channels": 8, "blocks": 9_999}}, {"name": "liif", "arguments": {}}),
+        ({"name": "rcan", "arguments": {"groups": 30, "blocks": 30}}, {"name": "liif", "arguments": {}}),
+        ({"name": "swinir", "arguments": {"depths": [2, 900]}}, {"name": "liif", "arguments": {}}),
+        ({"name": "edsr", "arguments": {}}, {"name": "liif", "arguments": {"hidden": [4] * 1_000}}),
+    ],
+    ids=["blocks", "groups of blocks", "depths", "hidden layers"],
+)
+def test_more_layers_than_tensors_are_refused_before_any_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Any, upsampler: Any
+) -> None:
+    tensors = {f"{k}.weight": torch.zeros(1) for k in range(500)}
+    native.write(
+        tmp_path / "deep.safetensors", tensors, "super_resolver", {"encoder": encoder, "upsampler": upsampler}, {}
+    )
+    monkeypatch.setattr(load, "fill", lambda *_: pytest.fail("built"))
+    refused(tmp_path / "deep.safetensors", "layers, and it holds 500 tensors")
+
+
+def test_what_a_file_says_cannot_command_a_terminal(tmp_path: Path) -> None:
+    encoder, upsampler = {"channels": 8, "blocks": 1}, {"hidden": [4]}
+    parts = {"encoder": {"name": "edsr", "arguments": encoder}, "upsampler": {"name": "liif", "arguments": upsampler}}
+    arguments = parts | {"mean": [0.5] * 3, "std": [0.5] * 3}
+    weights = super_resolver(**arguments).state_dict()
+    about = {"licence": "\x1b[31mred\nparameters  1", "network": "\x1b]0;title\x07"}
+    native.write(tmp_path / "escape.safetensors", weights, "super_resolver", arguments, about)
+    lines = compat.describe(tmp_path / "escape.safetensors").lines()
+    assert all(line.isprintable() for line in lines)
+    assert any("\\x1b[31mred\\nparameters" in line for line in lines)
+    with pytest.raises(CheckpointError, match=r"\\x1b\[31m") as caught:
+        compat.load(saved(tmp_path / "names.pth", edsr_state() | {"\x1b[31mred": torch.zeros(1)}))
+    assert str(caught.value).isprintable()
 
 
 def test_absurd_metadata_builds_nothing(tmp_path: Path) -> None:

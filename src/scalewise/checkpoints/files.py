@@ -251,6 +251,12 @@ def _check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             records = {info.filename: info for info in archive.infolist()}
+            spelled = [info.filename.casefold() for info in archive.infolist()]  # torch finds names in any case
+            if len(set(spelled)) < len(spelled):
+                twice = next(name for name in spelled if spelled.count(name) > 1)
+                raise _RefusedError(
+                    f"its record {twice[:80]!r} comes twice, so that what is checked may not be what is read"
+                )
             for info in records.values():
                 if info.compress_type != zipfile.ZIP_STORED or info.header_offset + info.file_size > size:
                     raise _RefusedError(f"its record {info.filename} is compressed or longer than the file")

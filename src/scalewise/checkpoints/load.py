@@ -56,7 +56,7 @@ class Description:
             lines.append(f"sees        (rgb - {_round(self.arguments['mean'])}) / {_round(self.arguments['std'])}")
         lines += [f"assumed     {name}={value} (not in the file)" for name, value in self.assumed.items()]
         lines += [f"{name:<11} {value}" for name, value in self.about.items()]
-        return [*lines, f"sha256      {self.sha256}"]
+        return [printable(line) for line in (*lines, f"sha256      {self.sha256}")]
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,14 @@ def check_overrides(path: Path, overrides: Mapping[str, Any], settable: set[str]
         raise InvalidRequest(f"{path}: {few(unknown)} cannot be set; this file {allowed}")
 
 
+def printable(text: str) -> str:
+    """What a file says as one line that no terminal obeys: control characters and line breaks are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def few(names: Iterable[str], most: int = 4) -> str:
-    names = list(names)
+    """The first of some names that a file holds, for a message."""
+    names = [printable(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from scalewise.errors import CheckpointError
 
 TITLE = "scalewise safetensors"
 VERSION = "1"
-LARGEST = 10_000  # channels, blocks, …: no argument of a network is larger
+MAX_ARGUMENT = 10_000  # channels, window sides, …: no argument of a network is larger
+# Arguments that count layers, each of which has weights: as nested loops they multiply.
+NESTED_COUNTS = ("groups", "blocks", "layers")
+COUNTS = ("depth", "maps", "encoder_blocks", "decoder_blocks")
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,11 @@ def read(content: Content) -> Native:
         digest = metadata.pop("sha256")
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{content.path}: its metadata lacks {error}; convert the original again") from None
-    if largest_number(arguments) > LARGEST:
+    if largest_number(arguments) > MAX_ARGUMENT:
         raise CheckpointError(f"{content.path}: its metadata asks for a network of absurd size")
+    if (layers := layer_count(arguments)) > len(content.data):
+        held = f"{len(content.data)} tensors"
+        raise CheckpointError(f"{content.path}: its metadata asks for {layers:,} layers, and it holds {held}")
     if digest != tensors_sha256(content.data):
         raise CheckpointError(f"{content.path}: its weights are not those that were written (sha256 differs)")
     return Native(builder, arguments, content.data, metadata)
@@ -56,6 +63,19 @@ def largest_number(value: Any) -> float:
     if isinstance(value, list):
         return max((largest_number(item) for item in value), default=0)
     return abs(value) if isinstance(value, int | float) else 0
+
+
+def layer_count(value: Any, name: str = "") -> int:
+    """The greatest number of layers that nested arguments ask for, before any is built; each has a tensor or more."""
+    if isinstance(value, Mapping):
+        counts = [value[count] for count in NESTED_COUNTS if isinstance(value.get(count), int)]
+        return max([prod(counts) if counts else 0, *(layer_count(one, key) for key, one in value.items())])
+    if isinstance(value, list):
+        each = [one for one in value if isinstance(one, int)] if name in ("depths", "exit_after") else []
+        most = sum(each) if name == "depths" else max(each, default=0)
+        listed = 0 if name in ("mean", "std") else len(value)
+        return max([listed, most, *(layer_count(one) for one in value)])
+    return value if name in COUNTS and isinstance(value, int) else 0
 
 
 def write(

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, format_budget
+from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.route import Decision
-from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
 from scalewise.models.patch_layout import PatchLayout
 
 if TYPE_CHECKING:
@@ -71,12 +70,7 @@ class EarlyExitModel(nn.Module, Model):
             return sum(prices[path].total for path in self.planned(patches, keep))
 
         if spent(0.0) > allowed:
-            floor = spent(0.0) / full
-            raise BudgetInfeasible(
-                f"budget {format_budget(budget)} is below the floor of this model on this image, {floor:.2%} "
-                f"({spent(0.0):.3g} MACs): ask for more",
-                floor,
-            )
+            raise below_floor(budget, spent(0.0), full)
         low, high = 0.0, 1.0
         for _ in range(BISECTIONS if spent(1.0) > allowed else 0):
             middle = (low + high) / 2

@@ -7,15 +7,17 @@ way of an image (`pipeline.py`): `score` tiles for the router → `plan` once wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.budget import Budget, Effort, format_budget
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Route
+from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
 
 BYTES_PER_OUTPUT_PIXEL = 36  # base, canvas and rounded copy of three colours
@@ -32,6 +34,18 @@ class RoutePlan:
     macs: int
     macs_full: int
     overhead: Macs = field(default_factory=Macs)
+
+
+def below_floor(budget: Budget, macs: int, full: int) -> BudgetInfeasible:
+    """The error for a budget below the `macs` that a model takes at least of its `full` ones. The share and the MACs
+    that it names are rounded up, so that they can be asked for."""
+    percent = math.ceil(macs / full * 1e4) / 1e4
+    step = 10.0 ** (math.floor(math.log10(macs)) - 2) if macs else 1.0
+    return BudgetInfeasible(
+        f"budget {format_budget(budget)} is below the floor of this model on this image, {percent:.2%} "
+        f"({math.ceil(macs / step) * step:.3g} MACs): ask for more",
+        macs / full,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, format_budget
+from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.budget.solver import Envelope
-from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
 from scalewise.layers import repeat_edge
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Ready, Rendered, RoutePlan
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Ready, Rendered, RoutePlan, below_floor
 from scalewise.models.patch_buffers import Padded, Slope, grouped, shape_of
 from scalewise.models.patch_cells import Cells, cut
 
@@ -73,12 +72,7 @@ class MultiExitModel(nn.Module, Model):
         if allowed < full:
             always = (fixed + self._always(size, out)).total
             if always > allowed:
-                floor = always / full
-                raise BudgetInfeasible(
-                    f"budget {format_budget(budget)} is below the floor of this model on this image, {floor:.2%} "
-                    f"({always:.3g} MACs): ask for more",
-                    floor,
-                )
+                raise below_floor(budget, always, full)
 
             known: dict[bytes, int] = {}  # MACs of choices that were looked at: they come again and again
 

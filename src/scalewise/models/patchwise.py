@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, format_budget
+from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.budget.solver import solve
-from scalewise.errors import BudgetInfeasible, InvalidRequest
+from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
 from scalewise.models.patch_contracts import MultiPath, PathRouter
 from scalewise.models.patch_layout import PatchLayout
 
@@ -87,11 +87,7 @@ class PatchwiseModel(nn.Module, Model):
         else:
             floor = fixed.total + units * int(price_list[0])
             if floor > allowed:
-                raise BudgetInfeasible(
-                    f"budget {format_budget(budget)} is below the floor of this model on this image, "
-                    f"{floor / full:.2%} ({floor:.3g} MACs): ask for more",
-                    floor / full,
-                )
+                raise below_floor(budget, floor, full)
             gain, cost = self.router.gain(evidence).flatten(1).T, price_list.expand(units, -1)
             tilt = _tilt(gain, price_list)
             solution = solve(gain - gain[:, :1] + tilt * cost, cost, allowed - fixed.total)

@@ -15,7 +15,7 @@ from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
 
 Base = Literal["bilinear", "bicubic"]
 BASE_TAPS: dict[Base, int] = {"bilinear": 2, "bicubic": 4}  # pixels along an axis
@@ -107,11 +107,7 @@ class SuperResolver(nn.Module, Model):
             grant = self.encoder.allocate(evidence, self.padded(size), scale, allowed - fixed, native)
             macs = grant.macs + fixed
             if native is None and macs > allowed:
-                raise BudgetInfeasible(
-                    f"budget {format_budget(budget)} is below the floor of this model on this image, {macs / full:.2%} "
-                    f"({macs:.3g} MACs): ask for more",
-                    macs / full,
-                )
+                raise below_floor(budget, macs, full)
             effort = grant.effort if native is not None else replace(grant.effort, share=allowed / full)
             return RoutePlan(effort, grant.route, macs, full)
         budget.dial_of()
