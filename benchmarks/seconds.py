@@ -46,7 +46,7 @@ def run(lr: Path, model: Model, budget: Budget, folder: Path) -> tuple[float, Co
     out = (source.size[0] * SCALE, source.size[1] * SCALE)
     sink = images.create(folder / "sr.png", out, source, overwrite=True)
     run_plan = plan_run(source, out, model, budget, RunOptions())
-    report = enlarge(source, sink, model, budget, RunOptions(), run_plan=run_plan)[1]
+    report = enlarge(run_plan, sink)[1]
     return time.perf_counter() - began, report
 
 

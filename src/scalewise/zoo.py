@@ -22,7 +22,7 @@ from scalewise.compat import describe as describe
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.identity import Pixels
 from scalewise.errors import CheckpointError, UnknownModel
-from scalewise.machine.device import for_inference, pick_device
+from scalewise.machine.device import for_inference, pick_device, torch_defaults
 from scalewise.models.model import Model
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
@@ -127,7 +127,9 @@ def load(name: str | Path, *, device: str | None = None) -> LoadedModel:
         path, _, overrides = text.rpartition(":")
         if "=" not in overrides or not Path(path).exists():
             raise UnknownModel(f"no model and no file is called {text!r}: the models are {', '.join(MODELS)}")
-    return _load(text, str(pick_device(device)))
+    found = pick_device(device)
+    with torch_defaults(found):
+        return _load(text, str(found))
 
 
 @lru_cache(maxsize=4)

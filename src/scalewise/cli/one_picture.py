@@ -147,14 +147,14 @@ class Run:
             forget(piece.output)
         long = kept or (run_plan.seconds or 0) > LONG_SECONDS
         wanted = long if self.request.resume is None else self.request.resume
-        if self.request.budget.kind == "seconds" or self.request.budget.later:
+        if self.request.budget.kind == "seconds":
             return None  # what was decided on the way is not kept
         if not wanted or like.pages > 1 or like.path is None:
             return None
         request = request_of(run_plan, self.loaded.model, self.request.budget, piece.output)
         checkpoint = stack.enter_context(RunCheckpoint.of(piece.output, request))
-        if checkpoint.said and self.say is not None:
-            self.say(f"{piece.output}: {checkpoint.said}")
+        if checkpoint.note and self.say is not None:
+            self.say(f"{piece.output}: {checkpoint.note}")
         return checkpoint
 
 

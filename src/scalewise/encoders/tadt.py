@@ -173,7 +173,7 @@ class TADT(MultiScaleTransformer):
             price = torch.stack((torch.zeros_like(costs), costs), -1).repeat(units, 1)
             solution = solve(gain, price, max(limit - always.total, 0.0))
             mask = solution.choice.view(p.shape)
-            effort = Effort(price=solution.price)
+            effort = Effort()
         route = self._decisions(mask, p, size)
         return Allocation(effort, route, self.macs(size, scale, route).total)
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from scalewise.budget import cost
 from scalewise.budget.budget import Effort
 from scalewise.budget.cost import Macs
+from scalewise.budget.meter import tick
 from scalewise.budget.route import Route
 from scalewise.contracts import Sampled
 from scalewise.errors import InvalidRequest
@@ -290,6 +291,7 @@ class CrossScaleAttention(nn.Module):
         step = max(16, SCORES // (b * keys))
         for row in range(rows):  # a run of queries stays in one row, so that borders are slices
             for start in range(0, columns, step):
+                tick()
                 stop = min(start + step, columns)
                 here = slice(row * columns + start, row * columns + stop)
                 weight = torch.bmm(query[:, here], key).softmax(-1, dtype=torch.float32).to(taps.dtype)
