@@ -73,7 +73,7 @@ def run(
             _, report = enlarge(run_plan, sink, checkpoint=checkpoint)
         except Cut:
             report = None
-    return rendered, checkpoint.note, report
+    return rendered, checkpoint.said, report
 
 
 def leftovers(folder: Path) -> set[str]:

@@ -153,8 +153,8 @@ class Run:
             return None
         request = request_of(run_plan, self.loaded.model, self.request.budget, piece.output)
         checkpoint = stack.enter_context(RunCheckpoint.of(piece.output, request))
-        if checkpoint.note and self.say is not None:
-            self.say(f"{piece.output}: {checkpoint.note}")
+        if checkpoint.said and self.say is not None:
+            self.say(f"{piece.output}: {checkpoint.said}")
         return checkpoint
 
 

@@ -1,7 +1,7 @@
-"""A directory next to a long output, `NAME.EXT.scalewise-job`: what a run needs to go on where it was cut off.
+"""A directory beside a long output, `NAME.EXT.scalewise-job`: what a run needs to go on where it was cut off.
 
-- job.json: what was asked for (digests of input and weights, size, budget, number type), and the side of a tile
-- plan.pt: what was decided for each patch, window or branch, so that the router need not look again
+- job.json: what was asked for: digests of input and weights, size, budget, number type; and the side of a tile
+- plan.pt: what was decided: the choice for each patch, window or branch, which the router need not make again
 - pixels: the canvas, mapped into memory while the run lasts; only finished rows of tiles count
 - bands.jsonl: a line for each finished row of tiles, written when its pixels are on the disk, with the costs so far
 - effort.pt: the effort map so far, where decisions fall while tiles run
@@ -34,8 +34,8 @@ from scalewise.storage import append_line, atomic_write, locked, read_lines
 from scalewise.version import __version__
 
 FOLDER = ".scalewise-job"
-LONG_SECONDS = 60  # a run that will take longer gets a checkpoint
-_CHUNK_BYTES = 1 << 20  # of a file that are read at once
+LONG_SECONDS = 60  # runs that will take longer keep a journal
+_CHUNK = 1 << 20
 
 
 def folder_of(output: Path) -> Path:
@@ -43,7 +43,7 @@ def folder_of(output: Path) -> Path:
 
 
 def forget(output: Path) -> None:
-    """Remove what an earlier run left next to `output`. Raises UnwritableOutput if it is still running."""
+    """Remove what an earlier run left beside `output`. Raises UnwritableOutput if it is still running."""
     with _held(output):
         shutil.rmtree(folder_of(output), ignore_errors=True)
 
@@ -53,7 +53,7 @@ def _held(output: Path) -> AbstractContextManager[None]:
 
 
 def request_of(run_plan: RunPlan, model: Model, budget: Budget, output: Path) -> dict[str, Any]:
-    """All that determines the pixels of a run, as JSON: a run with the same request may go on where another ended."""
+    """What makes the pixels of a run, as JSON: a run with the same wish may go on where another ended."""
     return json.loads(
         json.dumps(
             {
@@ -76,25 +76,25 @@ def request_of(run_plan: RunPlan, model: Model, budget: Budget, output: Path) ->
 
 
 def digest_of_file(source: Source) -> str:
-    """The digest of the input's content, whatever its name and date."""
+    """Of the content of the input, whatever its name and date."""
     assert source.path is not None
     digest = hashlib.blake2b(digest_size=20)
     with source.path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
+        while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 class RunCheckpoint:
-    """The finished rows of tiles of one run. `with RunCheckpoint.of(output, request) as checkpoint`.
+    """Keeps the finished rows of tiles of one run. `with RunCheckpoint.of(output, wish) as journal`.
 
-    `note` says what was found: that the run goes on, or why it cannot. The directory is removed after `end`, and when
-    an error ends the run before its first row is finished.
+    `said` tells what was found there: that the run goes on, or why it cannot. Left by an error before the first row is
+    finished, and after `end`, the directory goes away.
     """
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         self.folder, self.request = folder, dict(request)
-        self.note = ""
+        self.said = ""
         self.side: int | None = None  # of the tiles of the run that goes on
         self.plan: RoutePlan | None = None
         self._bands: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ class RunCheckpoint:
     @classmethod
     @contextmanager
     def of(cls, output: Path, request: Mapping[str, Any]) -> Iterator[RunCheckpoint]:
-        """The checkpoint next to `output`, locked by this process. Raises UnwritableOutput."""
+        """The journal beside `output`, held by this process alone. Raises UnwritableOutput."""
         folder = folder_of(output)
         try:
             folder.mkdir(exist_ok=True)
@@ -126,15 +126,15 @@ class RunCheckpoint:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def run_plan(self, run_plan: RunPlan) -> RunPlan:
-        """The plan with the tiles of the run that goes on: others would round differently."""
+        """The outlook with the tiles of the run that goes on: others would round differently."""
         if self.side is None:
             return run_plan
         return replace(run_plan, side=self.side)
 
     def begin(self, runner: TileRunner, sink: Sink) -> None:
-        """Record what was decided, and skip what an earlier run finished."""
+        """Write down what was decided, and take up what an earlier run finished."""
         if self._bands:
-            self._skip_finished(runner, sink)
+            self._take_up(runner, sink)
         else:
             plan = runner.plan
             with atomic_write(self.folder / "plan.pt") as temporary:
@@ -156,7 +156,7 @@ class RunCheckpoint:
         runner.on_row_written = record_row
 
     def end(self) -> None:
-        """The output is written: the directory is not needed any more."""
+        """The output is there: nothing of this is needed any more."""
         self._ended = True
 
     def _find(self) -> None:
@@ -172,17 +172,17 @@ class RunCheckpoint:
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, EOFError) as error:
             changed = [f"it cannot be read ({type(error).__name__})"]
         if self._bands:
-            self.note = f"going on after {len(self._bands)} finished rows of tiles of an earlier run"
+            self.said = f"going on after {len(self._bands)} finished rows of tiles of an earlier run"
             return
         if changed:
-            self.note = f"starting anew, as what an earlier run left does not fit: {', '.join(changed)} changed"
+            self.said = f"starting anew, as what an earlier run left does not fit: {', '.join(changed)} changed"
         self.plan = self.side = None
         for path in self.folder.iterdir():
             if path.name != "lock":
                 with suppress(OSError):
                     path.unlink()
 
-    def _skip_finished(self, runner: TileRunner, sink: Sink) -> None:
+    def _take_up(self, runner: TileRunner, sink: Sink) -> None:
         last, tally = self._bands[-1], runner.tally
         runner.rows = last["band"] + 1
         tally.ran, tally.lean, tally.full = Macs(**last["ran"]), last["lean"], last["full"]

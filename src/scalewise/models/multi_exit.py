@@ -108,8 +108,7 @@ class MultiExitModel(nn.Module):
             low = grant = max(0.0, allowed - always - reserve)
             envelope = Envelope(gain, costs.T)
             for _ in range(REFINEMENTS):
-                solution = envelope.solve(grant)
-                candidate = solution.choice.view(1, *shape)
+                candidate = envelope.solve(grant).view(1, *shape)
                 for level in range(exits + 1):
                     raised = candidate.clamp_min(level)
                     cost_of_it = needs(raised)
