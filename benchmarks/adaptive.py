@@ -33,6 +33,7 @@ from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.machine.device import Dtype, fast_bf16, for_inference, numbers, pick_dtype
 from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchwiseModel
@@ -96,7 +97,8 @@ def open_method(method: Method, weights: Path) -> Model:
 def run(picture: torch.Tensor, model: Model, budget: Budget, dtype: Dtype):
     source = images.open(picture)
     sink = images.create(None, (source.size[0] * SCALE, source.size[1] * SCALE), source)
-    return enlarge(source, sink, model, budget, RunOptions(tile=max(source.size), dtype=dtype))[1]
+    options = RunOptions(tile=max(source.size), dtype=dtype)
+    return enlarge(plan_run(source, sink.size, model, budget, options), sink)[1]
 
 
 def centre(photo: Path) -> torch.Tensor:

@@ -21,6 +21,7 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.machine.device import Dtype
 
 BUDGETS = (0.25, 0.5, 0.75, 1.0)
@@ -37,7 +38,8 @@ def run(picture: torch.Tensor, model: object, scale: int, budget: float, dtype: 
     source = images.open(picture)
     size = (source.size[0] * scale, source.size[1] * scale)
     sink = images.create(None, size, source)
-    return enlarge(source, sink, model, Budget.fraction(budget), RunOptions(dtype=dtype))[1]  # type: ignore[arg-type]
+    run_plan = plan_run(source, sink.size, model, Budget.fraction(budget), RunOptions(dtype=dtype))  # type: ignore[arg-type]
+    return enlarge(run_plan, sink)[1]
 
 
 def shares(photos: list[Path], model: object, dtype: Dtype) -> Table:

@@ -27,6 +27,7 @@ from scalewise.data.degradations import Photo
 from scalewise.evaluate import metrics
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry.resize import imresize
 
 SCALES = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0, 6.0, 8.0)
@@ -56,7 +57,8 @@ def upscaled(lr: torch.Tensor, out: tuple[int, int], name: str, budget: float = 
     """SR (3, H, W) uint8 and the report."""
     source = images.open((lr * 255).round().to(torch.uint8))
     sink = images.create(None, out, source)
-    return enlarge(source, sink, zoo.load(name).model, Budget.fraction(budget), options or RunOptions(dtype="auto"))
+    model, options = zoo.load(name).model, options or RunOptions(dtype="auto")
+    return enlarge(plan_run(source, sink.size, model, Budget.fraction(budget), options), sink)
 
 
 def psnr(sr: torch.Tensor, hr: torch.Tensor, scale: float) -> float:

@@ -33,6 +33,7 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry.resize import imresize
 from scalewise.machine.device import fast_bf16, for_inference
 from scalewise.models.model import Model, RowByRow
@@ -75,7 +76,7 @@ def enlarged(lr: Path, sr: Path | None, model: Model, dtype: str, budget: Budget
     source = images.open(lr)
     sink = images.create(sr, OUT, source, overwrite=True)
     options = RunOptions(dtype=dtype)  # type: ignore[arg-type]
-    report = enlarge(source, sink, watched, budget, options)[1]  # type: ignore[arg-type]
+    report = enlarge(plan_run(source, sink.size, watched, budget, options), sink)[1]  # type: ignore[arg-type]
     return {"wall": time.perf_counter() - began, "network": watched.seconds, "macs": float(report.macs)}
 
 

@@ -317,7 +317,8 @@ def test_what_the_writer_cannot_do_ends_the_run() -> None:
 
     sink = Full()
     with pytest.raises(UnwritableOutput, match="full"):
-        enlarge(images.open(array(40, 40)), sink, zoo.bicubic(), Budget.full(), RunOptions(tile=8))
+        source = images.open(array(40, 40))
+        enlarge(plan_run(source, (80, 80), zoo.bicubic(), Budget.full(), RunOptions(tile=8)), sink)
     assert sink.written == 3
 
 

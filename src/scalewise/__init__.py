@@ -9,8 +9,6 @@ The names below load what they need when they are first used: `import scalewise`
 
 from __future__ import annotations
 
-import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +17,11 @@ from scalewise.version import __version__
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.errors import Cancelled, ScalewiseError
+    from scalewise.machine.threads import set_idle_threads
     from scalewise.pipeline import Upscaled, upscale
     from scalewise.zoo import load
 
-# Threads of GNU OpenMP that have done their part of an operator spin until the others have. Where another program, or
-# our own encoder, has one of two cores, that is a whole time slice for every operator: `fast` took up to 25 times as
-# long. So they spin shortly and then sleep; it is read when torch is loaded, and what you set yourself stays.
-if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-
-__all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "upscale"]
+__all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "set_idle_threads", "upscale"]
 
 _HOMES = {
     "Budget": "budget.budget",
@@ -36,6 +29,7 @@ _HOMES = {
     "ScalewiseError": "errors",
     "Upscaled": "pipeline",
     "load": "zoo",
+    "set_idle_threads": "machine.threads",
     "upscale": "pipeline",
 }
 

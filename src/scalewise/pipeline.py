@@ -20,10 +20,10 @@ from scalewise.errors import InvalidRequest
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
-from scalewise.execution.tiles import Progress
+from scalewise.execution.progress import Progress
 from scalewise.geometry.grid import Box, Size, check_output, output_size
 from scalewise.geometry.projection import Projection
-from scalewise.machine.device import Dtype, for_inference, pick_device
+from scalewise.machine.device import Dtype, for_inference, pick_device, torch_defaults
 from scalewise.machine.memory import parse_bytes
 from scalewise.models.model import Model
 from scalewise.version import __version__
@@ -34,13 +34,16 @@ Scale = float | tuple[float, float]
 
 @dataclass(frozen=True)
 class Upscaled:
-    """A result: `image` in the kind and dtype of the input (a path gives a numpy array), and what it cost."""
+    """A result: `image` in the kind and dtype of the input (a path gives a numpy array), and what it cost.
+
+    `note` is written into the file: what made the picture. `crop` is the part of the source that it shows.
+    """
 
     image: Any
     report: CostReport
     source: images.Source
-    note: str = ""  # where it comes from, for the file
-    crop: Box | None = None  # the part of the source that it shows
+    note: str = ""
+    crop: Box | None = None
 
     def save(
         self,
@@ -80,23 +83,23 @@ def upscale(
 
     One of `scale` (a factor, or rows × columns), `size` (rows, columns) and `long_edge` says how far; `budget` is a
     share of the full model's MACs (`0.5`, `"50%"`), MACs (`"2e12macs"`) or seconds (`"2s"`: of this call, without
-    loading the model and the measuring that its first use takes); `model` a name of the zoo, a weight file
-    or a model. `tile` is the side of a tile in LR pixels, chosen by memory if absent. `projection` "erp" is for 360°
-    pictures; "auto" finds them by their metadata. `max_memory` bounds what the process holds ("2GiB"; half of what is
-    free), and `crop` (row and column of the first pixel, and behind the last, in the input) renders that part as it
-    will be in the whole picture. `progress` gets the share done in [0, 1]; returning False cancels.
-    Safe to call from several threads. Raises ScalewiseError's children.
+    loading the model and measuring its speed at first use); `model` is a name of the zoo, a weight file or a model.
+    `tile` is the side of a tile in LR pixels, chosen by memory if absent. `projection` "erp" is for 360° pictures;
+    "auto" finds them by their metadata. `max_memory` bounds what the process holds ("2GiB"; by default half of what is
+    free). `crop` (y0, x0, y1, x1) in LR pixels, its end excluded, renders that part as it will be in the whole
+    picture. `progress` gets the share done in [0, 1], between layers too; returning False cancels.
+    Safe to call from several threads. Raises the children of ScalewiseError.
     """
-    source = images.open(image)
-    out = wanted_size(source.size, scale, size, long_edge)
     most = None if max_memory is None else parse_bytes(max_memory)
     options = RunOptions(tile, device, dtype, exact_scale, projection, most, crop)
-    request, loaded = Budget.parse(budget), ready(model, device)
-    run_plan = plan_run(source, out, loaded, request, options)
-    sink = images.create(None, run_plan.canvas, cropped(source, crop))
-    picture, report = enlarge(source, sink, loaded, request, options, progress, run_plan=run_plan)
+    with torch_defaults(pick_device(device)):
+        source = images.open(image)
+        out = wanted_size(source.size, scale, size, long_edge)
+        run_plan = plan_run(source, out, resolve_model(model, device), Budget.parse(budget), options)
+        sink = images.create(None, run_plan.canvas, cropped(source, crop))
+        picture, report = enlarge(run_plan, sink, progress)
     name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
-    return Upscaled(picture, report, source, provenance(str(name), source.size, out, request), crop)
+    return Upscaled(picture, report, source, provenance(str(name), source.size, out, run_plan.budget), crop)
 
 
 def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None) -> Size:
@@ -125,8 +128,9 @@ def cropped(source: images.Source, crop: Box | None) -> images.Source:
     return replace(source, size=(bottom - top, right - left), fetch=fetch, turn=None, bands=bands)
 
 
-def ready(model: str | Path | LoadedModel | Model, device: str | None = None) -> Model:
-    """A model to run, loaded and made ready for its device; by name it is loaded once per process."""
+def resolve_model(model: str | Path | LoadedModel | Model, device: str | None = None) -> Model:
+    """A model to run on its device, from what `upscale` takes; by name it is loaded once per process. Raises
+    InvalidRequest, UnknownModel, CheckpointError."""
     if isinstance(model, str | Path):
         return load(model, device=device).model
     if isinstance(model, LoadedModel):
@@ -137,7 +141,7 @@ def ready(model: str | Path | LoadedModel | Model, device: str | None = None) ->
 
 
 def provenance(model: str, size: Size, out: Size, budget: Budget) -> str:
-    """What made a picture, in words: version, model, scale and budget."""
+    """What made a picture, as one line: version, model, scale and budget."""
     scale = " x ".join(f"{m / n:.6g}" for m, n in zip(reversed(out), reversed(size), strict=True))
     amounts = {"fraction": f"{budget.value:.4g} of the MACs", "macs": f"{budget.value:.4g} MACs"}
     amounts["seconds"] = f"{budget.value:g} s"
@@ -145,9 +149,9 @@ def provenance(model: str, size: Size, out: Size, budget: Budget) -> str:
     return f"scalewise {__version__}: model {model}, scale {scale}, budget {allowed}"
 
 
-def effort_picture(source: images.Source, report: CostReport, most: int = 2048) -> Tensor:
-    """Where the work went, drawn over the gray input: uint8 (h, w, 3), at most `most` pixels a side."""
-    (height, width), step = source.size, -(-max(source.size) // most)
+def effort_picture(source: images.Source, report: CostReport, max_side: int = 2048) -> Tensor:
+    """Where the work went, drawn over the gray input: uint8 (h, w, 3), at most `max_side` pixels a side."""
+    (height, width), step = source.size, -(-max(source.size) // max_side)
     rows = max(1, 256 // step) * step
     bands = [source.read((top, 0, min(top + rows, height), width)) for top in range(0, height, rows)]
     gray = torch.cat([band[:, ::step, ::step].mean(0) for band in bands])

@@ -20,7 +20,7 @@ from scalewise.checkpoints import files, native
 from scalewise.checkpoints.build import BUILDERS
 from scalewise.checkpoints.load import Description, Loaded, load_native
 from scalewise.errors import CheckpointError, UnknownModel
-from scalewise.machine.device import for_inference, pick_device
+from scalewise.machine.device import for_inference, pick_device, torch_defaults
 from scalewise.models.model import Model
 from scalewise.models.super_resolver import SuperResolver
 
@@ -114,7 +114,9 @@ def load(name: str | Path, *, device: str | None = None) -> LoadedModel:
         path, _, overrides = text.rpartition(":")
         if "=" not in overrides or not Path(path).exists():
             raise UnknownModel(f"no model and no file is called {text!r}: the models are {', '.join(MODELS)}")
-    return _load(text, str(pick_device(device)))
+    found = pick_device(device)
+    with torch_defaults(found):
+        return _load(text, str(found))
 
 
 @lru_cache(maxsize=4)

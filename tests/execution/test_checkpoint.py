@@ -70,9 +70,7 @@ def run(
         run_plan = checkpoint.run_plan(run_plan)
         sink = images.create(out, size, source, scratch=checkpoint.pixels)
         try:
-            _, report = enlarge(
-                source, sink, model, request, run_plan.options, run_plan=run_plan, checkpoint=checkpoint
-            )
+            _, report = enlarge(run_plan, sink, checkpoint=checkpoint)
         except Cut:
             report = None
     return rendered, checkpoint.said, report
@@ -118,7 +116,7 @@ def test_what_was_decided_is_not_decided_again(tmp_path: Path, monkeypatch: pyte
     whole, out = tmp_path / "whole.png", tmp_path / "out.png"
     full = run(photo, whole, model, 0.5, 32)[2]
     run(photo, out, model, 0.5, 32, stop=7)
-    monkeypatch.setattr("scalewise.execution.decide._survey", lambda *_: pytest.fail("the router looked again"))
+    monkeypatch.setattr("scalewise.execution.decide.score", lambda *_: pytest.fail("the router looked again"))
     again, _, report = run(photo, out, model, 0.5, 32)
     assert again == 12 - 6 and out.read_bytes() == whole.read_bytes()
     assert report.macs == full.macs and torch.equal(report.effort_map, full.effort_map)
@@ -168,12 +166,12 @@ def test_smaller_tiles_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.
     """Finished tiles stay, and the picture is the same."""
     photo, real, seen = picture(tmp_path / "photo.png"), tiles.render_tile, []
 
-    def small_memory(run_plan: Any, plan: Any, tile: Any, lr: Any, ready: Any) -> Any:
+    def small_memory(run_plan: Any, plan: Any, tile: Any, lr: Any, on_rows: Any) -> Any:
         y0, x0, y1, x1 = tile.core
         if len(seen) > 2 and max(y1 - y0, x1 - x0) > 8:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         seen.append(tile.core)
-        return real(run_plan, plan, tile, lr, ready)
+        return real(run_plan, plan, tile, lr, on_rows)
 
     monkeypatch.setattr(tiles, "render_tile", small_memory)
     source = images.open(photo)
@@ -181,7 +179,8 @@ def test_smaller_tiles_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.
     for tile in (96, 32):
         seen.clear()
         sink = images.create(None, (192, 120), source)
-        result, report = enlarge(source, sink, BICUBIC, Budget.full(), RunOptions(tile=tile, dtype="fp32"))
+        run_plan = plan_run(source, (192, 120), BICUBIC, Budget.full(), RunOptions(tile=tile, dtype="fp32"))
+        result, report = enlarge(run_plan, sink)
         results.append(result)
         assert tile == 96 or any("memory ran out with tiles of" in note for note in report.notes)
         assert len(set(seen)) == len(seen), "no tile was done twice"

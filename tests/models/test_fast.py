@@ -14,6 +14,7 @@ from scalewise.budget.budget import Budget
 from scalewise.evaluate import evaluate, upscaler_of
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry import tiling
 from scalewise.geometry.grid import Frame, output_size
 from scalewise.geometry.resize import bicubic_base
@@ -166,7 +167,8 @@ def test_half_of_the_budget_is_half_of_the_work_and_repeats_exactly(tmp_path: Pa
     results = []
     for _ in range(2):
         sink = images.create(None, output_size(source.size, 1.5), source)
-        picture, report = enlarge(source, sink, zoo.load("fast").model, Budget.fraction(0.5), RunOptions(dtype="fp32"))
+        model, options = zoo.load("fast").model, RunOptions(dtype="fp32")
+        picture, report = enlarge(plan_run(source, sink.size, model, Budget.fraction(0.5), options), sink)
         results.append(Upscaled(picture, report, source))
     assert 0.48 <= results[0].report.share <= 0.5
     assert np.array_equal(results[0].image, results[1].image)

@@ -14,6 +14,7 @@ from scalewise.budget.budget import Budget
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Frame, Query, axis_positions
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import plan_tiles
@@ -118,7 +119,8 @@ def test_rows_that_are_not_finite_are_redone_and_those_above_stay(
         write(sink, y, x, rgb, alpha)
 
     monkeypatch.setattr(images.Sink, "write", noted)
-    result, report = enlarge(source, images.create(None, out, source), model, request, RunOptions(dtype="bf16"))
+    run_plan = plan_run(source, out, model, request, RunOptions(dtype="bf16"))
+    result, report = enlarge(run_plan, images.create(None, out, source))
     assert result.shape[-2:] == out and any("redone in fp32 below row" in note for note in report.notes)
     assert [y for y, _ in sent] == [0, *np.cumsum([rows for _, rows in sent])[:-1].tolist()]
 

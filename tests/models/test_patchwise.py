@@ -17,6 +17,8 @@ from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.execution import decide
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.tiling import plan_tiles
 from scalewise.models.model import RoutePlan
@@ -151,7 +153,8 @@ def test_the_survey_does_not_depend_on_how_the_image_is_cut(
         surveys = []
         for side in (2048, 28, 60):
             monkeypatch.setattr(decide, "SCORE_SIDE", side)
-            surveys.append(decide._score(source, model, (size[0] * 2, size[1] * 2), torch.device("cpu")))
+            run_plan = plan_run(source, (size[0] * 2, size[1] * 2), model, Budget.full(), RunOptions())
+            surveys.append(decide.score(run_plan))
         assert surveys[0] is not None and surveys[0].shape == (3, *(len(model.layout.starts(n)) for n in size))
         assert all(torch.equal(surveys[0], other) for other in surveys[1:])
 
@@ -203,8 +206,6 @@ def test_a_native_dial_is_the_lagrangian_at_its_price(model: PatchwiseModel) -> 
         assert native.effort.native == {"eta": eta}
         solved = decided(model, lr, Budget.macs(native.macs))
         assert torch.equal(native.route[0].choice, solved.route[0].choice) and solved.macs == native.macs
-        assert solved.effort.price is not None
-        assert solved.effort.price * 2 * cost.conv2d(3, 3, 3, 32, 32).total <= eta + 1e-9
 
 
 def test_one_path_can_be_forced(model: PatchwiseModel) -> None:

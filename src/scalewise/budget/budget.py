@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -19,18 +18,16 @@ class Budget:
     """What a user asks for: a share of the full model's MACs in (0, 1], MACs, seconds, or the paper's own `dial`.
 
     Seconds are those of one picture, from opening it to the finished file (docs/budgets.md); `execution/deadline.py`
-    makes a share of them. `later`: (tile, share) from which on another share holds, as a run in seconds was corrected
-    on its way.
+    turns them into a share.
 
     The dials are those that published tables are printed in: `eta` of ENAF, `k` of ARM, `gamma` of CAMixerSR, `epsilon`
-    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE; and `path`, which all patches
-    take.
+    of AdaFormer, `beta` of TADT, `lambda` of ClassSR (0: its argmax), `threshold` of APE; and `path`, the one that all
+    patches take.
     """
 
     kind: Literal["fraction", "macs", "seconds", "native"]
     value: float
     dial: str = ""
-    later: tuple[tuple[int, float], ...] = ()
 
     @classmethod
     def full(cls) -> Budget:
@@ -62,8 +59,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str | float | Budget | None) -> Budget:
-        """`50%`, `0.5`, `2e12macs`, `2s`, `1500ms`, `eta=0.5`; `0.5,0.4@3` from tile 3 on less; None is the full model.
-        Raises BudgetInfeasible."""
+        """`50%`, `0.5`, `2e12macs`, `2s`, `1500ms`, `eta=0.5`; None is the full model. Raises BudgetInfeasible."""
         if text is None:
             return cls.full()
         if isinstance(text, Budget):
@@ -74,25 +70,20 @@ class Budget:
                 return cls.native(named[1], float(named[2]))
             except ValueError:
                 raise BudgetInfeasible(f"native dial {text!r} is not a number") from None
-        first, *rest = str(text).split(",")
-        match = re.fullmatch(r"\s*([-+0-9.eE]+|nan|[-+]?inf)\s*(%|macs|s|ms)?\s*", first)
-        steps = [re.fullmatch(r"\s*([0-9.]+)@([0-9]+)\s*", part) for part in rest]
+        match = re.fullmatch(r"\s*([-+0-9.eE]+|nan|[-+]?inf)\s*(%|macs|s|ms)?\s*", str(text))
         try:
             value, unit = float(match[1]), match[2]  # type: ignore[index]
-            later = tuple((int(step[2]), cls.fraction(float(step[1])).value) for step in steps)  # type: ignore[index]
-        except (TypeError, ValueError) as error:
-            if isinstance(error, BudgetInfeasible):
-                raise
+        except (TypeError, ValueError):
             raise BudgetInfeasible(f"budget {text!r} is not a budget: write 50%, 0.5, 2e12macs or 2s") from None
-        if unit in ("macs", "s", "ms"):
-            if later:
-                raise BudgetInfeasible(f"budget {text!r} is not a budget: only a share can change at a tile")
-            return cls.macs(value) if unit == "macs" else cls.seconds(value / 1000 if unit == "ms" else value)
-        return dataclasses.replace(cls.fraction(value / 100 if unit == "%" else value), later=later)
+        if unit == "macs":
+            return cls.macs(value)
+        if unit in ("s", "ms"):
+            return cls.seconds(value / 1000 if unit == "ms" else value)
+        return cls.fraction(value / 100 if unit == "%" else value)
 
     def allowed(self, full: int) -> float:
         """The MACs that this budget grants a model that costs `full` with everything on."""
-        if self.kind == "seconds":  # `execution.deadline` makes a share of them before a model hears of it
+        if self.kind == "seconds":  # `execution/deadline.py` turns them into a share before a model is asked
             raise BudgetInfeasible(f"budget {self.value:g} s: seconds are for upscale; give a share or MACs here")
         if self.kind == "native":
             return float(full)
@@ -110,29 +101,18 @@ class Budget:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a budget became, and what repeats the picture exactly when it is asked for again.
+    """What a budget became for one model.
 
-    `share` of the full model's MACs, for decisions known before the run; `price` the gain that a MAC had to bring;
-    `keep` the share of units kept per layer, for decisions made layer by layer; `native` the paper's own dial. `budget`
-    is what to write for the same picture again, where seconds were asked for; else it is empty.
+    `share` of the full model's MACs was granted, which the report says. Models that decide layer by layer read `keep`,
+    the share of units that go on in each, or `native`, the paper's own dial.
     """
 
     share: float = 1.0
-    price: float | None = None
     keep: float = 1.0
     native: Mapping[str, float] = field(default_factory=dict)
-    budget: str = ""
 
     def as_dict(self) -> dict[str, object]:
-        plain: dict[str, object] = {
-            "share": self.share,
-            "price": self.price,
-            "keep": self.keep,
-            "native": dict(self.native),
-        }
-        if self.budget:
-            plain["budget"] = self.budget
-        return plain
+        return {"share": self.share, "keep": self.keep, "native": dict(self.native)}
 
 
 def format_budget(budget: Budget) -> str:

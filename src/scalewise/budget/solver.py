@@ -1,8 +1,7 @@
-"""The solver for decisions known before: which option of each unit, so that the gain is greatest within a budget."""
+"""The solver for decisions made before a run: which option of each unit, so that the gain is greatest in a budget."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -11,22 +10,13 @@ from torch import Tensor
 from scalewise.errors import BudgetInfeasible
 
 
-@dataclass(frozen=True)
-class Solution:
-    """`choice` (units,) int64, what it `cost`s, and the `price`: gain per MAC of the dearest step refused."""
-
-    choice: Tensor
-    cost: float
-    price: float
-
-
-def solve(gain: Tensor, cost: Tensor, allowed: float) -> Solution:
-    """Choose one option per unit so that the summed gain is greatest within `allowed` cost.
+def solve(gain: Tensor, cost: Tensor, allowed: float) -> Tensor:
+    """Choose one option per unit, (units,) int64, so that the summed gain is greatest within `allowed` cost.
 
     `gain`, `cost` (units, options): cost rises along the options; gain of option 0 is the reference. Options below the
     upper concave envelope of a unit are never taken. Steps along the envelopes are taken in order of gain per cost
     (ties: by unit), which is the Lagrangian rule argmax gain - price·cost at every price; then the remainder is filled
-    with the steps that still fit (spec adaptive §7). Raises BudgetInfeasible if the cheapest options exceed `allowed`.
+    with the steps that still fit. Raises BudgetInfeasible if the cheapest options exceed `allowed`.
     """
     return Envelope(gain, cost).solve(allowed)
 
@@ -43,12 +33,12 @@ class Envelope:
             slope[start:stop] = torch.minimum(slope[start:stop], last[unit[start:stop]])
             last[unit[start:stop]] = slope[start:stop]
         order = torch.argsort(slope, descending=True, stable=True)
-        self.unit, self.target, self.slope, self.price = unit[order], target[order], slope[order], price[order]
+        self.unit, self.target, self.price = unit[order], target[order], price[order]
         self.running = torch.cumsum(self.price, 0)
-        # of this step and those behind it
+        # the cheapest of each step and those after it
         self.cheapest = self.price.flip(0).cummin(0).values.flip(0) if len(self.price) else self.price
 
-    def solve(self, allowed: float) -> Solution:
+    def solve(self, allowed: float) -> Tensor:
         """As the function `solve`."""
         if self.floor > allowed:
             raise BudgetInfeasible(f"{allowed:g} MACs are below the floor of {self.floor:g}")
@@ -57,7 +47,6 @@ class Envelope:
         choice = torch.zeros(self.units, dtype=torch.int64)
         choice.scatter_reduce_(0, self.unit[:fits], self.target[:fits], "amax")
         left -= float(self.running[fits - 1]) if fits else 0.0
-        last_price = float(self.slope[fits]) if fits < len(self.slope) else 0.0
         blocked: set[int] = set()  # a unit whose next step did not fit may not take a later one
         for k in range(fits, len(self.price)):
             if float(self.cheapest[k]) > left:
@@ -70,11 +59,11 @@ class Envelope:
                 left -= p
             else:
                 blocked.add(u)
-        return Solution(choice, allowed - left, last_price)
+        return choice
 
 
 def _runs(unit: Tensor) -> list[tuple[int, int]]:
-    """The spans of rising units: each is one round of steps, in which a unit has at most one."""
+    """The spans in which units rise: each is one round of steps, in which a unit has at most one."""
     breaks = ((unit.diff() <= 0).nonzero().flatten() + 1).tolist()
     return list(pairwise([0, *breaks, len(unit)])) if len(unit) else []
 
@@ -88,9 +77,9 @@ def _envelope_steps(gain: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor,
     for _ in range(options - 1):
         rise = gain - gain[rows, here].unsqueeze(1)
         run = cost - cost[rows, here].unsqueeze(1)
-        ahead = (torch.arange(options).unsqueeze(0) > here.unsqueeze(1)) & (run > 0) & (rise > 0)
-        slope = torch.where(ahead, rise / run.clamp_min(1e-30), torch.full_like(rise, -1.0))
-        # the steepest next point is the envelope's; of equals the farthest
+        possible = (torch.arange(options).unsqueeze(0) > here.unsqueeze(1)) & (run > 0) & (rise > 0)
+        slope = torch.where(possible, rise / run.clamp_min(1e-30), torch.full_like(rise, -1.0))
+        # the steepest next point is the envelope's; among equal ones the farthest
         best = options - 1 - slope.flip(1).argmax(1)
         alive = slope[rows, best] > 0
         if not bool(alive.any()):
@@ -105,6 +94,6 @@ def _envelope_steps(gain: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor,
 
 
 def spread(total: int, layers: int) -> list[int]:
-    """`total` units over `layers`, as even as can be, earlier layers first: finer than one share for all layers."""
+    """`total` units over `layers`, as even as possible, earlier layers first: finer than one share for all layers."""
     each, extra = divmod(total, layers)
     return [each + (layer < extra) for layer in range(layers)]

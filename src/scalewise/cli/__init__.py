@@ -22,6 +22,7 @@ import scalewise
 from scalewise.cli import measure, models, serve, train, upscale
 from scalewise.cli.format import format_line
 from scalewise.errors import InvalidRequest, ScalewiseError
+from scalewise.machine.threads import set_idle_threads
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
 
@@ -84,6 +85,7 @@ for command in (
 
 def main() -> None:
     """The entry point of the package."""
+    set_idle_threads()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name need not be text that the terminal can show
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]

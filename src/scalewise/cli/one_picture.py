@@ -147,7 +147,7 @@ class Run:
             forget(piece.output)
         long = kept or (run_plan.seconds or 0) > LONG_SECONDS
         wanted = long if self.request.resume is None else self.request.resume
-        if self.request.budget.kind == "seconds" or self.request.budget.later:
+        if self.request.budget.kind == "seconds":
             return None  # what was decided on the way is not kept
         if not wanted or like.pages > 1 or like.path is None:
             return None

@@ -171,9 +171,8 @@ class TADT(MultiScaleTransformer):
             gain = torch.stack((torch.zeros_like(gain), gain), -1).view(-1, 2)
             costs = self._costs(size) / units
             price = torch.stack((torch.zeros_like(costs), costs), -1).repeat(units, 1)
-            solution = solve(gain, price, max(limit - always.total, 0.0))
-            mask = solution.choice.view(p.shape)
-            effort = Effort(price=solution.price)
+            mask = solve(gain, price, max(limit - always.total, 0.0)).view(p.shape)
+            effort = Effort()
         route = self._decisions(mask, p, size)
         return Allocation(effort, route, self.macs(size, scale, route).total)
 

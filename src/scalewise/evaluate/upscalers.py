@@ -17,6 +17,7 @@ from scalewise.budget.budget import Budget
 from scalewise.errors import ProtocolMismatch
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Frame, Size, rectangle
 from scalewise.geometry.resize import imresize
 from scalewise.machine.device import pick_device
@@ -82,7 +83,8 @@ class ModelUpscaler:
     def __call__(self, lr: Picture, size: Size, scale: float) -> Prediction:
         if any(target - n * scale > 1.5 for n, target in zip(lr.shape[-2:], size, strict=True)):
             return _run_told(self.model, lr, size, scale, self.options)
-        sr, report = enlarge(images.open(lr), _Pixels(size), self.model, self.budget, self.options)
+        run_plan = plan_run(images.open(lr), size, self.model, self.budget, self.options)
+        sr, report = enlarge(run_plan, _Pixels(size))
         return Prediction(sr, report.macs, report.macs_full, report.seconds)
 
 

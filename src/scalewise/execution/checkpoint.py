@@ -26,7 +26,7 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.errors import UnwritableOutput
 from scalewise.execution.plan import RunPlan
-from scalewise.execution.tiles import EffortMap, Run, Tally
+from scalewise.execution.tiles import Tally, TileRunner
 from scalewise.images import Sink, Source
 from scalewise.models.digest import digest_of_model
 from scalewise.models.model import Model, RoutePlan
@@ -131,29 +131,29 @@ class RunCheckpoint:
             return run_plan
         return replace(run_plan, side=self.side)
 
-    def begin(self, run: Run, sink: Sink) -> None:
+    def begin(self, runner: TileRunner, sink: Sink) -> None:
         """Write down what was decided, and take up what an earlier run finished."""
         if self._bands:
-            self._take_up(run, sink)
+            self._take_up(runner, sink)
         else:
-            plan = run.plan
+            plan = runner.plan
             with atomic_write(self.folder / "plan.pt") as temporary:
                 torch.save(_plain(plan), temporary)
-            record = {"wish": self.request, "side": run.run_plan.side, "bytes": self.pixels.stat().st_size}
+            record = {"wish": self.request, "side": runner.run_plan.side, "bytes": self.pixels.stat().st_size}
             with atomic_write(self.folder / "job.json") as temporary:
                 temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-        def keep(band: int, tally: Tally, effort: EffortMap) -> None:
+        def record_row(band: int, tally: Tally) -> None:
             sink.flush()
-            if not effort.planned:
+            if not tally.planned:
                 with atomic_write(self.folder / "effort.pt") as temporary:
-                    torch.save({"band": band, "unit": effort.unit, "cells": effort.cells}, temporary)
+                    torch.save({"band": band, "unit": tally.unit, "cells": tally.cells}, temporary)
             line = {"band": band, "ran": tally.ran.as_dict(), "lean": tally.lean, "full": tally.full}
             line["notes"] = list(tally.notes)
             append_line(self.folder / "bands.jsonl", line)
             self._bands.append(line)
 
-        run.keep = keep
+        runner.on_row_written = record_row
 
     def end(self) -> None:
         """The output is there: nothing of this is needed any more."""
@@ -182,15 +182,16 @@ class RunCheckpoint:
                 with suppress(OSError):
                     path.unlink()
 
-    def _take_up(self, run: Run, sink: Sink) -> None:
-        last = self._bands[-1]
-        run.bands = last["band"] + 1
-        run.tally = Tally(Macs(**last["ran"]), last["lean"], last["full"], tuple(last["notes"]))
-        if not run.effort.planned and (self.folder / "effort.pt").exists():
+    def _take_up(self, runner: TileRunner, sink: Sink) -> None:
+        last, tally = self._bands[-1], runner.tally
+        runner.rows = last["band"] + 1
+        tally.ran, tally.lean, tally.full = Macs(**last["ran"]), last["lean"], last["full"]
+        tally.notes = tuple(last["notes"])
+        if not tally.planned and (self.folder / "effort.pt").exists():
             content = torch.load(self.folder / "effort.pt", weights_only=True)
-            run.effort.unit, run.effort.cells = content["unit"], content["cells"]
-        left = [tile.target[0] for tile in run.run_plan.tiles if run.band(tile) >= run.bands]
-        top = run.run_plan.window[0]
+            tally.unit, tally.cells = content["unit"], content["cells"]
+        left = [tile.target[0] for tile in runner.run_plan.tiles if runner.row(tile) >= runner.rows]
+        top = runner.run_plan.window[0]
         sink.resume(max(0, min(left) - top) if left else sink.size[0])
 
 

@@ -1,34 +1,40 @@
-"""How one picture is run: what was asked for (Job), and what was planned (RunPlan): tiles, memory, device."""
+"""How one picture is run: what was asked for (RunOptions), and what was planned (RunPlan): tiles, memory, device."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from scalewise import images
+from scalewise.budget.budget import Budget
+from scalewise.budget.speed import Speed
 from scalewise.errors import InvalidRequest
 from scalewise.geometry import tiling
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.projection import Projection
 from scalewise.geometry.tiling import Tile
-from scalewise.machine.device import Dtype, pick_device, pick_dtype
-from scalewise.models.model import Model
-from scalewise.models.rescaled import Rescaled
+from scalewise.machine.device import Dtype
+from scalewise.models.model import Model, RoutePlan
 
-CONTEXT_OF_THE_UNBOUNDED = 32  # LR pixels around a tile of a model whose context is the whole image
-DECODED_BYTES = 100 << 20  # of an input in memory: libvips keeps larger ones in a file
+UNBOUNDED_CONTEXT = 32  # LR pixels around a tile of a model whose context is the whole image
+DECODED_BYTES = 100 << 20  # an input that decodes to more is kept in a file by libvips
+SECONDS_PER_PIXEL = 1e-7  # to round, write and encode an output pixel, about
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run: tile side in LR pixels, device, number type; `exact_scale` refuses other scales than the model's;
-    `projection`: "erp" for a 360° picture, "flat" for none, "auto": as its metadata say. `max_memory`: bytes that the
-    process may hold at its peak, or the GPU; without it half of what is free. `crop`: only these LR pixels (y0, x0,
-    y1, x1), as they will be in the whole picture."""
+    """How to run: side of a tile in LR pixels, device, number type.
+
+    `exact_scale` refuses scales that the model was not made for. `projection` is "erp" for a 360° picture, "flat" for
+    none, "auto" for what the metadata say. `max_memory` is the most bytes that the process, or the GPU, may hold; by
+    default half of what is free. `crop` is a box of LR pixels (y0, x0, y1, x1): only these are rendered, as they will
+    be in the whole picture. Raises InvalidRequest for a side that is none.
+    """
 
     tile: int | None = None
     device: str | None = None
@@ -45,8 +51,12 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """How one picture will be run. `side` of a tile, `memory` in bytes, `seconds` or None where there is one tile only
-    and nothing was tried; `allowance`: the bytes that tiles were chosen by."""
+    """How one picture will be run: what was asked for, and the tiles, memory and device chosen for it.
+
+    `side` is that of a tile in LR pixels, `memory` the bytes that the process will hold. `speed` is what a probe
+    measured, None where one tile was sure to fit and nothing was measured; `probe_bytes` is the most that was held
+    while it did.
+    """
 
     source: images.Source
     out: Size
@@ -54,27 +64,39 @@ class RunPlan:
     frame: Frame
     side: int
     context: int
+    budget: Budget
     options: RunOptions
     device: torch.device
     dtype: torch.dtype
-    memory: int
-    seconds: float | None
+    memory: int = 0
+    speed: Speed | None = None
     notes: tuple[str, ...] = ()
-    started: float = field(default_factory=lambda: time.perf_counter())  # a budget in seconds counts from here
+    probe_bytes: int = 0
+    started: float = field(default_factory=time.perf_counter)  # a budget in seconds counts from here
 
     @cached_property
     def all_tiles(self) -> list[Tile]:
         """All tiles of the picture, row by row."""
-        grid, unit = self.model.grid, self.model.unit
-        places = {"side": self.side, "grid": grid, "context": self.context, "unit": unit, "frame": self.frame}
-        return tiling.plan_tiles(self.source.size, self.out, **places)
+        return self.cut(self.side)
+
+    def cut(self, side: int, parts: Iterable[Box] | None = None) -> list[Tile]:
+        """Tiles of `side` of the whole picture, or of these boxes of it."""
+        return tiling.plan_tiles(
+            self.source.size,
+            self.out,
+            side=side,
+            grid=self.model.grid,
+            context=self.context,
+            unit=self.model.unit,
+            frame=self.frame,
+            parts=parts,
+        )
 
     @property
     def tiles(self) -> list[Tile]:
         """The tiles that will be run: those that the crop touches."""
-        return [
-            tile for tile in self.all_tiles if self.options.crop is None or tiling.meet(tile.core, self.options.crop)
-        ]
+        crop = self.options.crop
+        return [tile for tile in self.all_tiles if crop is None or tiling.meet(tile.core, crop)]
 
     @property
     def window(self) -> Box:
@@ -90,7 +112,33 @@ class RunPlan:
     def recomputed(self) -> float:
         """The share of the LR pixels read that are context, and computed more than once."""
         tiles = self.tiles
-        return 1 - sum(area(t.core) for t in tiles) / sum(area(t.source) for t in tiles)
+        return 1 - sum(area(tile.core) for tile in tiles) / sum(area(tile.source) for tile in tiles)
+
+    def full_macs(self, tile: Tile) -> int:
+        """MACs of a tile with everything on."""
+        return self.model.full_macs(self.frame_at(tile), source_size(tile), tile.core, self.out)
+
+    def planned_macs(self, tile: Tile, plan: RoutePlan) -> int | None:
+        """MACs of a tile under a plan; None where that is decided while the tile runs."""
+        return self.model.planned_macs(self.frame_at(tile), source_size(tile), tile.core, self.out, plan)
+
+    def frame_at(self, tile: Tile) -> Frame:
+        """The frame as a tile sees it: its origin is the first pixel that the tile reads."""
+        return replace(self.frame, origin=tile.source[:2])
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """What the run will take, about; None where nothing was measured."""
+        if self.speed is None:
+            return None
+        tiles = self.tiles
+        macs = sum(self.full_macs(tile) for tile in tiles) if self.speed.per_mac else 0
+        share = 1.0
+        if self.budget.kind in ("fraction", "macs"):
+            share = self.budget.allowed(macs) / max(macs, 1)
+        rendering = self.speed.seconds(sum(area(tile.source) for tile in tiles), share * macs)
+        rendering += SECONDS_PER_PIXEL * math.prod(self.canvas)
+        return min(rendering, self.budget.value) if self.budget.kind == "seconds" else rendering
 
 
 def window_of(size: Size, out: Size, crop: Box | None) -> Box:
@@ -104,15 +152,6 @@ def window_of(size: Size, out: Size, crop: Box | None) -> Box:
     return output_box(crop, size, out)
 
 
-def in_one_tile(source: images.Source, out: Size, model: Model, options: RunOptions) -> RunPlan:
-    """How to run a small picture, nothing asked and nothing tried: all of it at once."""
-    device = pick_device(options.device)
-    own = model.scales is None or own_scale(model.scales, source.size, out)
-    ran, frame, side = model if own else Rescaled(model, source.size, out), Frame(source.size), max(source.size)
-    context = CONTEXT_OF_THE_UNBOUNDED if ran.context is None else ran.context
-    return RunPlan(source, out, ran, frame, side, context, options, device, pick_dtype(options.dtype, device), 0, None)
-
-
 def raw_bytes(source: images.Source, size: Size) -> int:
     """Pixels of the kind and depth of `source`, not compressed."""
     channels = (1 if source.kind == "gray" else 3) + source.alpha
@@ -120,6 +159,7 @@ def raw_bytes(source: images.Source, size: Size) -> int:
 
 
 def own_scale(scales: tuple[float, ...], size: Size, out: Size) -> bool:
+    """True if `out` is `size` at one of the scales."""
     return any(out == (round(size[0] * s), round(size[1] * s)) for s in scales)
 
 
@@ -127,7 +167,7 @@ def area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def full_macs(model: Model, tile: Tile, run_plan: RunPlan) -> int:
-    """MACs of a tile with everything on."""
+def source_size(tile: Tile) -> Size:
+    """Rows and columns of LR pixels that a tile reads."""
     y0, x0, y1, x1 = tile.source
-    return model.full_macs(replace(run_plan.frame, origin=(y0, x0)), (y1 - y0, x1 - x0), tile.core, run_plan.out)
+    return y1 - y0, x1 - x0

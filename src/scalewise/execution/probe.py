@@ -1,4 +1,4 @@
-"""What is not declared is read off a probe: bytes and seconds of a tile; and how quick a model is on this machine."""
+"""What a model takes on this machine, read off a small picture of noise: bytes of a pixel, and seconds."""
 
 from __future__ import annotations
 
@@ -6,150 +6,152 @@ import math
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from scalewise import images
 from scalewise.budget.budget import Budget
-from scalewise.budget.speed import SMALL, Speed, Tried, measure_speed, read_speed, speed_file, write_speed
+from scalewise.budget.speed import Speed, Timing
 from scalewise.errors import BudgetInfeasible
-from scalewise.execution.decide import decide
-from scalewise.execution.plan import RunOptions, RunPlan, full_macs, in_one_tile, own_scale
-from scalewise.execution.tiles import Run
+from scalewise.execution.plan import own_scale
 from scalewise.geometry.grid import Frame, Size
-from scalewise.machine.device import machine_of, numbers
-from scalewise.machine.memory import LiveTensors
-from scalewise.models.digest import digest_of_model
-from scalewise.models.model import Model
+from scalewise.machine.device import numbers
+from scalewise.machine.memory import LiveTensors, PeakMemory
+from scalewise.models.model import Model, RoutePlan
 from scalewise.models.rescaled import Rescaled
-from scalewise.version import __version__
 
-QUEUED = 40, 24  # bytes of an LR pixel that is being read, and of an output pixel on its way to the canvas
-UNSEEN = 1.25  # what operators need while they run, over the tensors they give
-PROBE_SIDES, PROBE_MACS = (128, 48), 2e10  # the largest side within these MACs
+PROBE_SIDES = 128, 96, 64, 48, 32, 16, 8, 1  # LR pixels, before they are rounded to the model's grid
+PROBE_MAX_MACS = 2e10  # with everything on; a second or so of one core
+PROBE_MAX_PIXELS = 2**22  # of its output
+PROBE_LESS = 0.3  # share of the full MACs at its second render; the line goes through both
+PROBE_SECONDS = 0.5  # renders are repeated for so long, at most PROBE_REPEATS times: the quickest counts
+PROBE_REPEATS = 3
+ROUGH_ERROR = 2.0  # real memory over a model's rough word for it, at most
+
+READ_BYTES, WRITTEN_BYTES = 40, 24  # of an LR pixel that is being read, and of an output pixel that is being written
+OPERATOR_BYTES = 1.25  # memory over that of the tensors: operators need some of their own
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Per LR pixel of a tile: bytes held at once, and seconds."""
+    """`bytes` that an LR pixel of a tile holds at once, the `speed`, and the most that the process held meanwhile."""
 
     bytes: float
-    seconds: float
+    speed: Speed
+    peak_bytes: int
 
 
-# Of one model object; a folder of pictures asks again and again.
+# The probes of one model object: a folder of pictures asks again and again.
 _PROBES: MutableMapping[Any, dict[tuple[Any, ...], Probe]] = WeakKeyDictionary()
 
 
-def probe(
-    own: Model,
-    model: Model,
-    scale: tuple[float, float],
-    budget: Budget,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Probe:
-    """Run a small picture of noise through `model`, which is `own` or a resized one of it, and look."""
-    share = budget if budget.kind not in ("macs", "seconds") else Budget.full()
-    key = (tuple(round(s, 1) for s in scale), share, device, dtype)
-    known = _PROBES.setdefault(own, {})
+def probe(model: Model, size: Size, out: Size, budget: Budget, device: torch.device, dtype: torch.dtype) -> Probe:
+    """Run a picture of noise of `size` through `model`, resized where it was made for other scales, to `out`.
+
+    A budget below 100% is measured at two efforts. The result is cached for the process.
+    """
+    key = (size, out, budget != Budget.full(), device, dtype, torch.get_num_threads())
+    known = _PROBES.setdefault(model, {})
     if key not in known:
-        known[key] = _run_probe(own, scale, share, device, dtype)
+        with PeakMemory(device) as peak:
+            bytes_per_pixel, speed = _measure(model, size, out, key[2], device, dtype)
+        known[key] = Probe(bytes_per_pixel, speed, peak.bytes)
     return known[key]
 
 
+def probe_size(model: Model, size: Size, out: Size, room: float) -> tuple[Size, Size]:
+    """The size of the picture that is rendered for a probe, and that of its output.
+
+    It is never larger than the picture itself, takes at most `room` bytes by the model's own rough word, and stays
+    small enough to be rendered in about a second. The smallest one is taken even if it does not keep to that.
+    """
+    scale = (out[0] / size[0], out[1] / size[1])
+    for side in PROBE_SIDES:
+        aligned = max(model.grid, side // model.grid * model.grid)
+        small = (min(size[0], aligned), min(size[1], aligned))
+        enlarged = (max(1, round(small[0] * scale[0])), max(1, round(small[1] * scale[1])))
+        ran = model_at(model, small, enlarged)
+        if (
+            probe_bytes(model, small, enlarged) <= room
+            and math.prod(enlarged) <= PROBE_MAX_PIXELS
+            and ran.full_macs(Frame(small), small, (0, 0, *small), enlarged) <= PROBE_MAX_MACS
+        ):
+            break
+    return small, enlarged
+
+
+def probe_bytes(model: Model, size: Size, out: Size) -> float:
+    """The most that rendering such a picture may hold."""
+    per_pixel = model_at(model, size, out).bytes_per_pixel((out[0] / size[0], out[1] / size[1]))
+    return ROUGH_ERROR * per_pixel * math.prod(size)
+
+
+def model_at(model: Model, size: Size, out: Size) -> Model:
+    """`model` itself, or resized where it was not made for that scale."""
+    return model if model.scales is None or own_scale(model.scales, size, out) else Rescaled(model, size, out)
+
+
 @torch.no_grad()
-def _run_probe(
-    own: Model, scale: tuple[float, float], budget: Budget, device: torch.device, dtype: torch.dtype
-) -> Probe:
-    def sized(side: int) -> tuple[Model, Size, Size]:
-        size, out = (side, side), (max(1, round(side * scale[0])), max(1, round(side * scale[1])))
-        return (own if own.scales is None or own_scale(own.scales, size, out) else Rescaled(own, size, out)), size, out
+def _measure(
+    own: Model, size: Size, out: Size, less: bool, device: torch.device, dtype: torch.dtype
+) -> tuple[float, Speed]:
+    model, scale = model_at(own, size, out), (out[0] / size[0], out[1] / size[1])
+    noise = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    source = images.open((noise * 255).round().to(torch.uint8))
+    frame, box = Frame(size), (0, 0, *size)
 
-    first, last = (max(own.grid, side // own.grid * own.grid) for side in PROBE_SIDES)
-    model, size, out = sized(first)
-    if model.full_macs(Frame(size), size, (0, 0, *size), out) > PROBE_MACS:
-        model, size, out = sized(last)
-    noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
-    with numbers(device, torch.float32):
-        evidence = model.score(noise, (out[0] / size[0], out[1] / size[1]))
-    try:
-        plan = model.plan(evidence, size, out, budget)
-    except BudgetInfeasible:  # a small picture has another floor
-        plan = model.plan(evidence, size, out, Budget.full())
+    def evidence() -> tuple[Tensor, Tensor | None]:
+        lr = source.read(box).unsqueeze(0).to(device)
+        return lr, model.score(lr, scale)
 
-    def run() -> float:
-        started = time.perf_counter()
+    def once(plan: RoutePlan) -> Timing:
+        """Read, look, render and round: all but the plan and the encoder."""
+        began = time.perf_counter()
+        lr, _ = evidence()
         with numbers(device, dtype):
-            model.render(noise, Frame(size), (0, 0, *size), out, plan).rgb.cpu()
-        return time.perf_counter() - started
+            rendered = model.render(lr, frame, box, out, plan)
+        with images.create(None, out, source) as sink:
+            sink.write(0, 0, rendered.rgb.cpu())
+        return Timing(math.prod(size), rendered.macs.total, time.perf_counter() - began)
 
-    with LiveTensors() as live:
-        seconds = run()
-    if seconds < 20:  # the first time, a machine still gets ready
-        seconds = min(seconds, run())
-    pixels, outputs = math.prod(size), math.prod(out)
-    read, written = QUEUED
-    return Probe((UNSEEN * live.peak + written * outputs) / pixels + read, seconds / pixels)
+    def timed(plan: RoutePlan) -> tuple[Timing, int]:
+        """The quickest of some renders, and the bytes that tensors held at most."""
+        began = time.perf_counter()
+        lr, _ = evidence()
+        with LiveTensors() as live, numbers(device, dtype):
+            model.render(lr, frame, box, out, plan).rgb.cpu()
+        found = Timing(math.prod(size), 0, math.inf)
+        for _ in range(PROBE_REPEATS):
+            found = min(found, once(plan), key=lambda timing: timing.seconds)
+            if time.perf_counter() - began > PROBE_SECONDS:
+                break
+        return found, live.peak
 
-
-# Of one model object, what is on the disk too: (scale, device, number type, threads) → speed.
-_SPEEDS: MutableMapping[Any, dict[tuple[Any, ...], Speed]] = WeakKeyDictionary()
-
-
-def speed_of(model: Model, run_plan: RunPlan) -> Speed:
-    """Milliseconds of the levels of `model` at this scale on this machine; measured at first use, then kept."""
-    here, known = _here(run_plan), _SPEEDS.setdefault(model, {})
-    if here not in known:
-        key = _key(model, run_plan)
-        found = read_speed(speed_file(key))
-        run = partial(_tried, model, here[0], run_plan)
-        if found is None:
-            found = measure_speed(run)
-            write_speed(speed_file(key), found, key, measured=time.time())
-        else:
-            run(Budget.full(), SMALL)  # in a new process, the first run gets ready
-        known[here] = found
-    return known[here]
-
-
-def learn_speed(model: Model, run_plan: RunPlan, share: float, ratio: float) -> None:
-    """A run at `share` took `ratio` times what `speed_of` said."""
-    learned, key = speed_of(model, run_plan).learned(share, ratio), _key(model, run_plan)
-    _SPEEDS[model][_here(run_plan)] = learned
-    write_speed(speed_file(key), learned, key)
+    looked = evidence()[1]
+    full, held = timed(model.plan(looked, size, out, Budget.full()))
+    speed = Speed.of(full)
+    if less:
+        began = time.perf_counter()
+        plan = _less(model, looked, size, out)
+        planning = time.perf_counter() - began
+        if plan is not None:
+            part, held_less = timed(plan)
+            speed, held = Speed.of(full, part, planning), max(held, held_less)
+    pixels = math.prod(size)
+    return (OPERATOR_BYTES * held + WRITTEN_BYTES * math.prod(out)) / pixels + READ_BYTES, speed
 
 
-def _here(run_plan: RunPlan) -> tuple[Any, ...]:
-    scale = tuple(round(m / n, 1) for m, n in zip(run_plan.out, run_plan.source.size, strict=True))
-    return scale, str(run_plan.device), str(run_plan.dtype), torch.get_num_threads()
-
-
-def _key(model: Model, run_plan: RunPlan) -> tuple[Any, ...]:
-    return digest_of_model(model), *_here(run_plan), machine_of(run_plan.device), __version__, torch.__version__
-
-
-def _tried(model: Model, scale: tuple[float, float], run_plan: RunPlan, budget: Budget, side: int) -> Tried:
-    """A run of a picture of `side`: smooth in places, and rough in others."""
-    generator = torch.Generator().manual_seed(side)
-    smooth = F.interpolate(torch.rand(1, 3, 12, 12, generator=generator), (side, side), mode="bilinear")[0]
-    rough = F.interpolate(torch.rand(1, 1, 6, 6, generator=generator), (side, side), mode="nearest")[0].square()
-    picture = (smooth + rough * (torch.rand(3, side, side, generator=generator) - 0.5)).clamp(0, 1)
-    source = images.open((picture * 255).round().to(torch.uint8))
-    out = (max(1, round(side * scale[0])), max(1, round(side * scale[1])))
-    how = RunOptions(
-        side, str(run_plan.device), "bf16" if run_plan.dtype == torch.bfloat16 else "fp32", projection="flat"
-    )
-    began = time.perf_counter()
-    plain = in_one_tile(source, out, model, how)
-    with images.create(None, out, source) as sink, torch.no_grad():
-        run = Run.of(plain, decide(plain, budget))
-        run.render(sink)
-        sink.finish()
-    seconds, tally = time.perf_counter() - began, run.tally
-    work = sum(full_macs(plain.model, tile, plain) for tile in plain.tiles)
-    return Tried(tally.ran.total / tally.full if tally.full else 1.0, work, seconds)
+def _less(model: Model, evidence: Tensor | None, size: Size, out: Size) -> RoutePlan | None:
+    """A plan at PROBE_LESS, or between the model's floor and 100%; None of a model with one level of effort."""
+    share = PROBE_LESS
+    for _ in range(2):
+        try:
+            return model.plan(evidence, size, out, Budget.fraction(share))
+        except BudgetInfeasible as error:
+            share = (1 + (1.0 if error.floor is None else error.floor)) / 2
+            if share >= 1:
+                break
+    return None

@@ -15,21 +15,20 @@ from torch import Tensor
 
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import effort_map, map_unit
-from scalewise.errors import Cancelled, ScalewiseError
-from scalewise.execution.plan import RunPlan, full_macs
-from scalewise.geometry import tiling
+from scalewise.errors import ScalewiseError
+from scalewise.execution.plan import RunPlan, area
+from scalewise.execution.progress import ProgressMeter
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import reach, read_beyond
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import Tile
-from scalewise.machine.device import numbers, work_alone
+from scalewise.machine.device import numbers, use_one_thread
 from scalewise.machine.memory import is_out_of_memory
-from scalewise.models.model import Ready, Rendered, RoutePlan, RowByRow
-
-Progress = Callable[[float], bool | None]
+from scalewise.models.model import OnRows, Rendered, RoutePlan, RowByRow
 
 ALPHA_CONTEXT = 3  # LR pixels that bicubic taps reach beyond a tile
-ROWS = 256  # output rows that are rounded at once
+ROUNDED_ROWS = 256  # output rows that are rounded at once
+MAX_PENDING = 2  # works of the writer that are left while the next tile is computed
 
 
 class Canvas(Protocol):
@@ -47,125 +46,146 @@ class Canvas(Protocol):
     def finish(self) -> Any: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tally:
-    """What the tiles so far cost: the MACs that ran, those without context and rims, those of the full model."""
+    """What the tiles so far cost, and where.
+
+    `ran` are the MACs that ran, `lean` those without context and rims, `full` those of the full model. `cells` is the
+    effort map (gy, gx), whose cells are `unit` LR pixels wide: that of the plan, or joined from what tiles decided
+    while they ran, if it is not `planned`.
+    """
 
     ran: Macs
     lean: int
     full: int
+    unit: int
+    cells: Tensor
+    planned: bool
     notes: tuple[str, ...] = ()
 
-    def add(self, rendered: Rendered, full: int, notes: Sequence[str] = ()) -> Tally:
-        lean = self.lean + rendered.lean
-        return Tally(self.ran + rendered.macs, lean, self.full + full, (*self.notes, *notes))
+    @classmethod
+    def of(cls, size: Size, plan: RoutePlan) -> Tally:
+        """Before the first tile: the router has run."""
+        overhead, planned = plan.overhead, bool(plan.route)
+        unit = map_unit(plan.route) if planned else max(size)
+        return cls(overhead, overhead.total, overhead.total, unit, effort_map(plan.route), planned)
 
+    def add(self, size: Size, tile: Tile, rendered: Rendered, full: int) -> None:
+        """Count a tile of a picture of `size`, which costs `full` MACs with everything on."""
+        self.ran += rendered.macs
+        self.lean += rendered.lean
+        self.full += full
+        if not self.planned and rendered.route:
+            self._place(size, tile, effort_map(rendered.route), map_unit(rendered.route))
 
-class EffortMap:
-    """Where the work went, cell by cell: from the plan, or joined from what the tiles decided while they ran."""
-
-    def __init__(self, size: Size, plan: RoutePlan) -> None:
-        self.size = size
-        self.planned = bool(plan.route)
-        self.unit = map_unit(plan.route) if plan.route else max(size)
-        self.cells = effort_map(plan.route)
-
-    def add(self, tile: Tile, rendered: Rendered) -> None:
-        if self.planned or not rendered.route:
-            return
-        here, unit = effort_map(rendered.route), map_unit(rendered.route)
+    def _place(self, size: Size, tile: Tile, cells: Tensor, unit: int) -> None:
         if unit != self.unit:
             self.unit = unit
-            self.cells = torch.ones(tuple(-(-n // unit) for n in self.size))
-        y0, x0, y1, x1 = (
+            self.cells = torch.ones(tuple(-(-n // unit) for n in size))
+        top, left, bottom, right = (
             tile.core[0] // unit,
             tile.core[1] // unit,
             -(-tile.core[2] // unit),
             -(-tile.core[3] // unit),
         )
-        y, x = y0 - tile.source[0] // unit, x0 - tile.source[1] // unit
-        self.cells[y0:y1, x0:x1] = here[y : y + y1 - y0, x : x + x1 - x0]
+        y, x = top - tile.source[0] // unit, left - tile.source[1] // unit
+        self.cells[top:bottom, left:right] = cells[y : y + bottom - top, x : x + right - left]
+
+    def snapshot(self) -> Tally:
+        """A copy that later tiles do not change."""
+        return replace(self, cells=self.cells.clone())
 
 
 @dataclass
-class Run:
-    """One picture on its way. `tally` and `effort` grow with every tile; `bands` rows of tiles were finished before.
+class TileRunner:
+    """Renders the tiles of one picture. `tally` grows with every tile; the first `rows` rows of tiles were rendered by
+    an earlier run.
 
-    `keep`, if any, is called when all pixels of a row of tiles are on the canvas: (its number, the tally, the map).
-    `steer`, if any, is asked after each tile, and gives another plan for those behind it, or None.
+    `on_row`, if any, is called when a row of tiles is rendered, with the number of tiles rendered so far: it gives
+    another plan for the rows below, or None. `on_row_written` is called when all pixels of a row are on the canvas,
+    with the number of the row and what the tiles so far cost.
     """
 
     run_plan: RunPlan
     plan: RoutePlan
     tally: Tally
-    effort: EffortMap
-    bands: int = 0
-    keep: Callable[[int, Tally, EffortMap], None] | None = None
-    steer: Callable[[Run, Tile], RoutePlan | None] | None = None
+    meter: ProgressMeter | None = None
+    on_row: Callable[[TileRunner, int], RoutePlan | None] | None = None
+    rows: int = 0
+    on_row_written: Callable[[int, Tally], None] | None = None
     _pending: deque[Future[None]] = field(default_factory=deque)
+    _sent: int = 0  # rows of the tile in work that are on their way to the canvas
 
     @classmethod
-    def of(cls, run_plan: RunPlan, plan: RoutePlan) -> Run:
-        overhead = plan.overhead
-        start = Tally(overhead, overhead.total, overhead.total)
-        return cls(run_plan, plan, start, EffortMap(run_plan.source.size, plan))
+    def of(
+        cls,
+        run_plan: RunPlan,
+        plan: RoutePlan,
+        meter: ProgressMeter | None = None,
+        on_row: Callable[[TileRunner, int], RoutePlan | None] | None = None,
+    ) -> TileRunner:
+        return cls(run_plan, plan, Tally.of(run_plan.source.size, plan), meter, on_row)
 
-    def band(self, tile: Tile) -> int:
+    def row(self, tile: Tile) -> int:
         """The row of tiles that a tile, or a part of one, is in."""
         return tile.core[0] // self.run_plan.side
 
-    def render(self, sink: Canvas, progress: Progress | None = None) -> None:
+    def render(self, sink: Canvas) -> None:
         """Render all tiles that are not done into `sink`. Raises Cancelled if `progress` says so."""
-        beside = partial(ThreadPoolExecutor, 1, initializer=work_alone, initargs=(torch.get_num_threads(),))
-        with beside() as reader, beside() as writer:
+        helper = partial(ThreadPoolExecutor, 1, initializer=use_one_thread, initargs=(torch.get_num_threads(),))
+        with helper() as reader, helper() as writer:
             try:
-                self._render(sink, progress, reader, writer)
+                self._render(sink, reader, writer)
             except BaseException:
                 reader.shutdown(cancel_futures=True)
                 raise
 
-    def _render(
-        self, sink: Canvas, progress: Progress | None, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor
-    ) -> None:
+    def _render(self, sink: Canvas, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
         tiles = self.run_plan.tiles
-        todo = deque(tile for tile in tiles if self.band(tile) >= self.bands)
-        count, whole = 0, sum(_area(tile) for tile in tiles)
-        done = whole - sum(_area(tile) for tile in todo)
+        todo = deque(tile for tile in tiles if self.row(tile) >= self.rows)
+        before = len(tiles) - len(todo)
+        count, whole = 0, sum(area(tile.core) for tile in tiles)
+        done = whole - sum(area(tile.core) for tile in todo)
         reading = reader.submit(self._read, todo[0]) if todo else None
         while todo:
             assert reading is not None
-            if progress is not None and progress(done / whole) is False:
-                raise Cancelled(f"cancelled after {count} of {count + len(todo)} tiles")
             tile, following = todo[0], todo[1] if len(todo) > 1 else None
+            full = self.run_plan.full_macs(tile)
+            if self.meter is not None:
+                share = self.plan.macs / max(self.plan.macs_full, 1)
+                place = f"after {count} of {count + len(todo)} tiles"
+                self.meter.begin_tile(done / whole, (done + area(tile.core)) / whole, share * full, place)
+            self._sent = 0
             try:
                 lr, alpha = reading.result()
                 reading = reader.submit(self._read, following) if following else None
-                sending = _Sending(partial(self._send, writer, sink, tile, alpha))
-                rendered, notes = self._rendered(tile, lr, count + 1, sending)
+                send = partial(self._send, writer, sink, tile, alpha)
+                rendered, redone = render_tile(self.run_plan, self.plan, tile, lr, send)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                rendered = lr = alpha = None
-            if rendered is None:  # here, where nothing holds on to what the tile had allocated
+                rendered = lr = alpha = send = None
+                redone = False
+            if rendered is None or send is None:  # outside the handler, whose error holds what the tile had allocated
                 todo = deque(self._smaller(todo))
                 reading = reader.submit(self._read, todo[0])
                 continue
             todo.popleft()
-            count, done = count + 1, done + _area(tile)
-            self.tally = self.tally.add(rendered, full_macs(self.run_plan.model, tile, self.run_plan), notes)
-            self.effort.add(tile, rendered)
-            changed = self.steer(self, tile) if self.steer is not None else None
-            if changed is not None:
-                self.plan = changed
-                if self.effort.planned:
-                    self.effort = EffortMap(self.run_plan.source.size, changed)
-            finished = not todo or self.band(todo[0]) > self.band(tile)
-            sending(rendered.rgb, rendered.rgb.shape[-2])
-            self._wait(2)
-            if finished and self.keep is not None:
-                effort = kept_map(self.effort)
-                self._queue(writer, partial(self.keep, self.band(tile), self.tally, effort))
-                self._wait()  # so that no more than the row that is being worked on can be lost
+            count, done = count + 1, done + area(tile.core)
+            if redone:
+                below = f" below row {self._sent}" if self._sent else ""
+                self._note(f"tile {count} was not finite in bf16 and was redone in fp32{below}")
+            self.tally.add(self.run_plan.source.size, tile, rendered, full)
+            row_ends = not todo or self.row(todo[0]) > self.row(tile)
+            if row_ends and self.on_row is not None and (plan := self.on_row(self, before + count)) is not None:
+                self.plan = plan
+                if self.tally.planned:
+                    self.tally.cells = effort_map(plan.route)
+            send(rendered.rgb, rendered.rgb.shape[-2])
+            self._wait(MAX_PENDING)
+            if row_ends and self.on_row_written is not None:
+                self._queue(writer, partial(self.on_row_written, self.row(tile), self.tally.snapshot()))
+                self._wait()  # so that no more than the row in work can be lost
         self._wait()
 
     def _wait(self, most: int = 0) -> None:
@@ -174,8 +194,10 @@ class Run:
             self._pending.popleft().result()
 
     def _queue(self, writer: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-        """After one that failed, none runs. It waits for nothing, as it is called while a tile is computed: what the
-        writer raises is no error of the model's."""
+        """Hand work to the writer; after a work that failed, none runs.
+
+        It waits for nothing, as it is called while a tile is computed: what the writer raises is no error of the
+        model's."""
         before = self._pending[-1] if self._pending else None
         mode = torch.is_inference_mode_enabled()  # of this thread, which the writer has to share
 
@@ -196,19 +218,12 @@ class Run:
             torch.cuda.empty_cache()
         if side >= now:
             raise ScalewiseError(f"memory ran out, even with tiles of {now} pixels: free some, or use another model")
-        self.steer = None  # it counts the tiles that were planned
-        note = f"memory ran out with tiles of {now}: the rest was done in tiles of {side}"
-        self.tally = replace(self.tally, notes=(*self.tally.notes, note))
-        places = {"grid": grid, "context": run_plan.context, "unit": run_plan.model.unit, "frame": run_plan.frame}
-        return tiling.plan_tiles(
-            run_plan.source.size, run_plan.out, side=side, **places, parts=[tile.core for tile in todo]
-        )
+        self.on_row = None  # it counts the tiles that were planned
+        self._note(f"memory ran out with tiles of {now}: the rest was done in tiles of {side}")
+        return run_plan.cut(side, [tile.core for tile in todo])
 
-    def _rendered(self, tile: Tile, lr: Tensor, number: int, ready: _Sending) -> tuple[Rendered, list[str]]:
-        rendered, retried = render_tile(self.run_plan, self.plan, tile, lr, ready)
-        if retried and ready.rows:
-            return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32 below row {ready.rows}"]
-        return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32"] if retried else []
+    def _note(self, note: str) -> None:
+        self.tally.notes = (*self.tally.notes, note)
 
     def _read(self, tile: Tile) -> tuple[Tensor, Tensor | None]:
         """What a tile sees, (1, 3, h, w), and the opacity of its output pixels."""
@@ -227,24 +242,20 @@ class Run:
         return lr, bicubic_base(alpha, replace(frame, origin=box[:2]), self.run_plan.out, tile.target).clamp(0, 1)
 
     def _send(
-        self,
-        writer: ThreadPoolExecutor,
-        sink: Canvas,
-        tile: Tile,
-        alpha: Tensor | None,
-        rgb: Tensor,
-        first: int,
-        last: int,
+        self, writer: ThreadPoolExecutor, sink: Canvas, tile: Tile, alpha: Tensor | None, rgb: Tensor, rows: int
     ) -> None:
-        self._queue(writer, partial(self._write, sink, tile, alpha, rgb.cpu(), first, last))
+        """Send the first `rows` rows of a tile to the canvas, each once."""
+        if rows > self._sent:
+            self._queue(writer, partial(self._write, sink, tile, alpha, rgb.cpu(), self._sent, rows))
+            self._sent = rows
 
     def _write(self, sink: Canvas, tile: Tile, alpha: Tensor | None, rgb: Tensor, first: int, last: int) -> None:
         """Put the rows first..last-1 of a tile, as far as they lie in the window, on the canvas, a few at a time."""
         (top, left, _, right), window = tile.target, self.run_plan.window
         y0, x0 = max(top + first, window[0]), max(left, window[1])
         y1, x1 = min(top + last, window[2]), min(right, window[3])
-        for y in range(y0, y1, ROWS):
-            rows, columns = slice(y - top, min(y + ROWS, y1) - top), slice(x0 - left, x1 - left)
+        for y in range(y0, y1, ROUNDED_ROWS):
+            rows, columns = slice(y - top, min(y + ROUNDED_ROWS, y1) - top), slice(x0 - left, x1 - left)
             part = None if alpha is None else alpha[:, rows, columns]
             sink.write(y - window[0], x0 - window[1], rgb[:, rows, columns], part)
 
@@ -254,32 +265,33 @@ def finite(rgb: Tensor) -> bool:
     return bool(torch.isfinite(rgb.sum(dtype=torch.float32)))
 
 
-def render_tile(
-    run_plan: RunPlan, plan: RoutePlan, tile: Tile, lr: Tensor, ready: Ready | None = None
-) -> tuple[Rendered, bool]:
-    """One tile; redone in fp32 if it is not finite. True if it was. `ready` is told of rows, all finite, that are there
-    before the others, where the model can say so: they are on their way, and stay as they are."""
+def render_tile(run_plan: RunPlan, plan: RoutePlan, tile: Tile, lr: Tensor, on_rows: OnRows) -> tuple[Rendered, bool]:
+    """One tile, and whether it was redone in fp32, as it was not finite in bf16. Raises ScalewiseError if it is not
+    finite in fp32 either.
+
+    Where the model renders row by row, `on_rows` gets the rows that are final while others are still computed. All of
+    them are finite, and they are not redone.
+    """
     model, device, dtype = run_plan.model, run_plan.device, run_plan.dtype
     lr = lr.to(device).contiguous(memory_format=torch.channels_last)
-    frame = replace(run_plan.frame, origin=tile.source[:2])
-    looked = 0  # rows at which was looked
+    frame = run_plan.frame_at(tile)
+    checked = 0  # rows
 
-    def look(rgb: Tensor, rows: int) -> None:
-        nonlocal looked
-        if rows > looked:
-            if not finite(rgb[:, looked:rows]):
+    def check(rgb: Tensor, rows: int) -> None:
+        nonlocal checked
+        if rows > checked:
+            if not finite(rgb[:, checked:rows]):
                 raise _NotFinite
-            looked = rows
-            if ready is not None:
-                ready(rgb, rows)
+            checked = rows
+            on_rows(rgb, rows)
 
     with suppress(_NotFinite), numbers(device, dtype):
-        # from a GPU the rows are fetched at once: it would have to wait for them
-        if ready is not None and device.type == "cpu" and isinstance(model, RowByRow):
-            rendered = model.render_rows(lr, frame, tile.core, run_plan.out, plan, look)
+        # A GPU's rows are sent at the end: to copy some of them it would have to wait for them.
+        if device.type == "cpu" and isinstance(model, RowByRow):
+            rendered = model.render_rows(lr, frame, tile.core, run_plan.out, plan, check)
         else:
             rendered = model.render(lr, frame, tile.core, run_plan.out, plan)
-        if finite(rendered.rgb[:, looked:]):
+        if finite(rendered.rgb[:, checked:]):
             return rendered, False
     if dtype != torch.float32:
         rendered = model.render(lr, frame, tile.core, run_plan.out, plan)
@@ -289,28 +301,4 @@ def render_tile(
 
 
 class _NotFinite(Exception):
-    """Rows of a tile are not."""
-
-
-@dataclass
-class _Sending:
-    """Sends the rows of a tile to the canvas, each once: `send(rgb, first, last)`."""
-
-    send: Callable[[Tensor, int, int], None]
-    rows: int = 0
-
-    def __call__(self, rgb: Tensor, rows: int) -> None:
-        if rows > self.rows:
-            self.send(rgb, self.rows, rows)
-            self.rows = rows
-
-
-def kept_map(effort: EffortMap) -> EffortMap:
-    """A copy that later tiles do not change."""
-    copy = object.__new__(EffortMap)
-    copy.__dict__.update(effort.__dict__, cells=effort.cells.clone())
-    return copy
-
-
-def _area(tile: Tile) -> int:
-    return (tile.core[2] - tile.core[0]) * (tile.core[3] - tile.core[1])
+    """Some rows of a tile are not finite."""

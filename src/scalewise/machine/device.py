@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import os
-import platform
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import nn
 
 from scalewise.errors import InvalidRequest
-from scalewise.models.model import Model
+from scalewise.machine.threads import limits_spinning
 
 if TYPE_CHECKING:
     from scalewise.models.model import Model
@@ -65,25 +62,68 @@ def numbers(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
             yield
 
 
-def work_alone(usual: int) -> None:
-    """For a thread beside the one that runs a model with `usual` threads: from now on its torch operators run on it
-    alone.
+class _DefaultDtype:
+    """fp32 as torch's default number type, as long as anybody needs it. The default is one for all threads, so the
+    first one in saves what the program had set, and the last one out restores it."""
 
-    Otherwise it gets a team of threads of its own, and where there are more of those than cores, OpenMP puts all of
-    them to sleep at the end of every operator, the model's too: `fast` took 1.2 times as long. Where nobody has limited
-    how long they spin instead (see scalewise/__init__.py), that is the lesser evil, and all stays as it is.
+    def __init__(self) -> None:
+        self._lock, self._users, self._saved = threading.Lock(), 0, torch.float32
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._saved = torch.get_default_dtype()
+                if self._saved != torch.float32:
+                    torch.set_default_dtype(torch.float32)
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._saved != torch.float32:
+                torch.set_default_dtype(self._saved)
+
+
+_DEFAULT_DTYPE = _DefaultDtype()
+
+
+@contextmanager
+def torch_defaults(device: torch.device) -> Iterator[None]:
+    """Torch as it is when it is loaded: new tensors in fp32 on the CPU, and no autocast.
+
+    A program around us may have set another default number type or device, or run us in autocast for `device`; tables
+    and models made then would be cached and spoil later runs.
     """
-    if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
+    with ExitStack() as stack:
+        _DEFAULT_DTYPE.acquire()
+        stack.callback(_DEFAULT_DTYPE.release)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def use_one_thread(usual: int) -> None:
+    """For a thread that works while another one runs a model with `usual` threads: its torch operators run on it
+    alone from now on.
+
+    Otherwise it gets a team of threads of its own. Where the teams have more threads than there are cores, OpenMP puts
+    all of them to sleep at the end of every operator, the model's too, and `fast` took 1.2 times as long. Where nobody
+    limits how long idle threads spin (`machine/threads.py`) that is the lesser evil, and nothing is changed.
+    """
+    if not limits_spinning():
         return
-    with _SETTING:
+    with _THREAD_COUNT:
         torch.set_num_threads(1)
-        # What was set last is also what threads get that are new to torch: put that back, from one that ends.
+        # The number set last is also what a new thread starts with: a thread that ends at once puts that back.
         helper = threading.Thread(target=torch.set_num_threads, args=(usual,))
         helper.start()
         helper.join()
 
 
-_SETTING = threading.Lock()
+_THREAD_COUNT = threading.Lock()
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -95,14 +135,3 @@ def fast_bf16(device: torch.device) -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool((supported and supported()) or (tiles and tiles()))
-
-
-def machine_of(device: torch.device) -> str:
-    """What computes: the GPU's name, or the processor's and how many cores it has."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"

@@ -125,13 +125,13 @@ class Model(Protocol):
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered: ...
 
 
-Ready = Callable[[Tensor, int], None]  # (rgb (3, H, W) of a tile, how many rows from above are final)
+OnRows = Callable[[Tensor, int], None]  # (rgb (3, H, W) of a tile, how many rows from above are final)
 
 
 @runtime_checkable
 class RowByRow(Protocol):
     """A model that says on the way which rows of a tile are there, so that they are written and encoded meanwhile."""
 
-    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, ready: Ready) -> Rendered:
-        """As `Model.render`; `ready` is called with the growing canvas, as often as rows are finished."""
+    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, on_rows: OnRows) -> Rendered:
+        """As `Model.render`; `on_rows` is called with the growing canvas, as often as rows are finished."""
         ...

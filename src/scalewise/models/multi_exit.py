@@ -16,7 +16,7 @@ from scalewise.budget.solver import Envelope
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
 from scalewise.layers import repeat_edge
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Ready, Rendered, RoutePlan, below_floor
+from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, OnRows, Rendered, RoutePlan, below_floor
 from scalewise.models.patch_buffers import Padded, Slope, grouped, shape_of
 from scalewise.models.patch_cells import Cells, cut
 
@@ -68,7 +68,7 @@ class MultiExitModel(nn.Module, Model):
         gain = F.pad(evidence.detach().double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area
         budget.dial_of()
         allowed = budget.allowed(full)
-        choice, price, spent = top, 0.0, full
+        choice, spent = top, full
         if allowed < full:
             always = (fixed + self._always(size, out)).total
             if always > allowed:
@@ -93,28 +93,27 @@ class MultiExitModel(nn.Module, Model):
             low = grant = max(0.0, allowed - always - reserve)
             envelope = Envelope(gain, costs.T)
             for _ in range(REFINEMENTS):
-                solution = envelope.solve(grant)
-                candidate = solution.choice.view(1, *shape)
+                candidate = envelope.solve(grant).view(1, *shape)
                 for level in range(exits + 1):
                     raised = candidate.clamp_min(level)
                     cost_of_it = needs(raised)
                     if cost_of_it <= allowed and wins(raised) > best:
-                        choice, price, spent, best = raised, solution.price, cost_of_it, wins(raised)
+                        choice, spent, best = raised, cost_of_it, wins(raised)
                 left = allowed - needs(candidate)
                 if left >= 0:
                     low, grant = grant, grant + left
                 else:
                     grant = (low + grant) / 2
         decision = Decision("patch", self.patch, choice, costs.unflatten(1, shape), evidence.unsqueeze(0))
-        return RoutePlan(Effort(share=budget.allowed(full) / full, price=price), (decision,), spent, full, fixed)
+        return RoutePlan(Effort(share=budget.allowed(full) / full), (decision,), spent, full, fixed)
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         return self.render_rows(lr, frame, core, out, plan, lambda rgb, rows: None)
 
     @torch.no_grad()
-    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, ready: Ready) -> Rendered:
-        """The same; `ready` is told on the way which rows are there, as far as all patches go to the last exit."""
+    def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, on_rows: OnRows) -> Rendered:
+        """The same; `on_rows` is told on the way which rows are there, as far as all patches go to the last exit."""
         network = self.network
         cells = cut(frame, (lr.shape[-2], lr.shape[-1]), self.patch, out)
         choice = plan.route[0].choice[0][cells.patch.unbind(1)]
@@ -124,7 +123,7 @@ class MultiExitModel(nn.Module, Model):
         inside = cells.inside(core)
         features = network.enter(repeat_edge(lr, network.stem_margin))
         if bool((choice == network.exits).all()):
-            self._all_blocks(features, inside, picture, ready)
+            self._all_blocks(features, inside, picture, on_rows)
         else:
             self._blocks(features, choice, inside, picture)
         macs, lean = self._work(cells, choice, core, frame, out)
@@ -151,7 +150,7 @@ class MultiExitModel(nn.Module, Model):
                 leaving = ((choice == level) & inside).nonzero().flatten().tolist()
                 self._render_exit(level, leaving, field, picture)
 
-    def _all_blocks(self, features: Tensor, inside: Tensor, picture: _Picture, ready: Ready) -> None:
+    def _all_blocks(self, features: Tensor, inside: Tensor, picture: _Picture, on_rows: OnRows) -> None:
         """Every patch through every block: band after band, each as far as blocks can see, so that upper rows of the
         picture are finished while lower ones are still to be computed."""
         network, cells, canvas = self.network, picture.cells, picture.canvas
@@ -165,7 +164,7 @@ class MultiExitModel(nn.Module, Model):
             seen = stop[todo] + network.block_margin <= slope.done if end < cells.tile[0] else stop[todo] > 0
             leaving, todo = todo[seen], todo[~seen]
             self._render_exit(network.exits, leaving.tolist(), slope.field, picture)
-            ready(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
+            on_rows(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
 
     def _bands(self, tile: Size) -> list[Box]:
         """Of BAND rows each, or as many as a first band needs so that one is left for the last block."""

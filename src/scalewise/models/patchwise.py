@@ -76,7 +76,7 @@ class PatchwiseModel(nn.Module, Model):
         price_list = torch.tensor([price.total for price in self.layout.prices(side)], dtype=torch.float64)
         units = evidence[0].numel()
         full = fixed.total + units * int(price_list[-1])
-        native, price = budget.dial_of("path", *self.router.dials), None
+        native = budget.dial_of("path", *self.router.dials)
         allowed = budget.allowed(full)
         if budget.dial == "path":
             choice = torch.full(shape, self.path_of(budget), dtype=torch.int64)
@@ -90,14 +90,13 @@ class PatchwiseModel(nn.Module, Model):
                 raise below_floor(budget, floor, full)
             gain, cost = self.router.gain(evidence).flatten(1).T, price_list.expand(units, -1)
             tilt = _tilt(gain, price_list)
-            solution = solve(gain - gain[:, :1] + tilt * cost, cost, allowed - fixed.total)
-            choice, price = solution.choice.view(*shape), solution.price - tilt
+            choice = solve(gain - gain[:, :1] + tilt * cost, cost, allowed - fixed.total).view(*shape)
         spent = fixed.total + int(price_list[choice].sum())
         costs = price_list.view(-1, 1, 1).expand(-1, *shape)
         decision = Decision("patch", self.step, choice.unsqueeze(0), costs, evidence.unsqueeze(0))
         dial = {} if native is None else {budget.dial: native}
         share = 1.0 if native is not None else allowed / full
-        return RoutePlan(Effort(share=share, price=price, native=dial), (decision,), spent, full, fixed)
+        return RoutePlan(Effort(share=share, native=dial), (decision,), spent, full, fixed)
 
     def path_of(self, budget: Budget) -> int:
         path = int(budget.value)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
+from scalewise.budget.meter import tick
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Frame, Query, Size, rectangle
 from scalewise.upsamplers.corners import (
@@ -287,6 +288,7 @@ class CrossScaleAttention(nn.Module):
         step = max(16, SCORES // (b * keys))
         for row in range(rows):  # a run of queries stays in one row, so that borders are slices
             for start in range(0, columns, step):
+                tick()
                 stop = min(start + step, columns)
                 here = slice(row * columns + start, row * columns + stop)
                 weight = torch.bmm(query[:, here], key).softmax(-1, dtype=torch.float32).to(taps.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
+from scalewise.budget.meter import tick
 from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.layers import ready_linear
 
@@ -154,6 +155,7 @@ def pieces(query: Query, images: int, band: int | None = None) -> Iterator[Query
     columns = query.x.shape[-1] if query.rectangle else 1
     step = max(1, (band or band_points(query)) // (images * columns))
     for start in range(0, query.y.shape[1], step):
+        tick()
         y = query.y[:, start : start + step]
         yield Query(y, query.x if query.rectangle else query.x[:, start : start + step], query.cell)
 
