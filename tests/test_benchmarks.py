@@ -16,7 +16,7 @@ import runpy, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("pyvips", "typer", "rich", "safetensors", "psutil", "jaxtyping", "PIL"):
+        if name.split(".")[0] in ("pyvips", "typer", "rich", "safetensors", "psutil", "PIL"):
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())

@@ -90,30 +90,6 @@ def test_spherical_metrics_equal_the_odisr_code(shared: Path) -> None:
     assert float(loss) == pytest.approx(float(tensors["wsl1.out.loss"]), abs=1e-5)
 
 
-def test_edge_score_equals_opencv(shared: Path) -> None:
-    cases, tensors = golden(shared, "ref_laplacian_edge")
-    for case in cases:
-        if case == "float_chain":
-            continue
-        levels = tensors[f"{case}.in.rgb_u8"].permute(2, 0, 1)
-        assert torch.equal(metrics.gray(levels).to(torch.uint8), tensors[f"{case}.out.gray"]), case
-        assert torch.equal(metrics.edge_map(levels).to(torch.uint8), tensors[f"{case}.out.edge_map_rgb_input"]), case
-        atol = cases[case]["output_info"]["score_rgb_input"]["suggested_atol"]
-        score = metrics.edge_score(levels / 255)
-        assert float(score) == pytest.approx(float(tensors[f"{case}.out.score_rgb_input"]), abs=atol), case
-    image = tensors["float_chain.in.rgb_float"]
-    for key, truncate in (("enaf_score", True), ("arm_score", False)):
-        theirs = float(tensors[f"float_chain.out.{key}"])
-        assert float(metrics.edge_score(image, truncate=truncate)) == pytest.approx(theirs, abs=0.002)
-
-
-def test_edge_scores_of_a_batch_are_those_of_its_members() -> None:
-    batch = torch.rand(2, 3, 3, 9, 8, generator=torch.Generator().manual_seed(0))
-    scores = metrics.edge_score(batch)
-    assert scores.shape == (2, 3)
-    assert float(scores[1, 2]) == float(metrics.edge_score(batch[1, 2]))
-
-
 def test_bands_of_rows_do_not_change_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     sr, hr = noisy_pair()
     measures = (metrics.psnr, metrics.ssim, metrics.ws_psnr, metrics.ws_ssim)

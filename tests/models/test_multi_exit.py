@@ -44,7 +44,7 @@ def lr() -> torch.Tensor:
     return torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def plan(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: float) -> RoutePlan:
+def planned(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: float) -> RoutePlan:
     """A plan with random gains, so that routes are scattered."""
     gains = model.score(lr, (out[0] / SIZE[0], out[1] / SIZE[1]))
     return model.plan(
@@ -58,7 +58,7 @@ def plan(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: 
 def test_routed_equals_dense_then_select(
     model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: float
 ) -> None:
-    plan = decide(model, lr, out, budget)
+    plan = planned(model, lr, out, budget)
     choice = plan.route[0].choice.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, None, : SIZE[0], : SIZE[1]]
     query = Query(
         axis_positions(0, out[0], SIZE[0], out[0]).view(1, -1, 1),
@@ -82,7 +82,7 @@ def test_rows_that_are_ready_stay_as_they_are(
 ) -> None:
     """In bands of any height; patches of 16 rows, four blocks that see two rows further."""
     out = OUTPUTS[1]
-    plan = decide(model, lr, out, 1.0)
+    plan = planned(model, lr, out, 1.0)
     whole = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
     monkeypatch.setattr("scalewise.models.multi_exit.BAND", band)
     seen: list[torch.Tensor] = []
@@ -127,7 +127,7 @@ def test_rows_that_are_not_finite_are_redone_and_those_above_stay(
 @pytest.mark.parametrize("out", OUTPUTS)
 @pytest.mark.parametrize("side", [16, 32, 48])
 def test_tiles_equal_the_whole_image(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], side: int) -> None:
-    plan = decide(model, lr, out, 0.5)
+    plan = planned(model, lr, out, 0.5)
     whole = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan).rgb
     joined = torch.full_like(whole, float("nan"))
     for tile in plan_tiles(SIZE, out, side=side, grid=model.grid, context=model.context):
@@ -143,7 +143,7 @@ def test_tiles_equal_the_whole_image(model: MultiExitModel, lr: torch.Tensor, ou
 def test_counted_macs_are_those_that_ran(
     model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int], budget: float
 ) -> None:
-    plan = decide(model, lr, out, budget)
+    plan = planned(model, lr, out, budget)
     with FlopCounterMode(display=False) as counter:
         model.score(lr, (out[0] / SIZE[0], out[1] / SIZE[1]))
         rendered = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
@@ -158,7 +158,7 @@ def test_the_budget_holds_and_more_budget_never_costs_less(
 ) -> None:
     spent = []
     for budget in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
-        plan = decide(model, lr, out, budget)
+        plan = planned(model, lr, out, budget)
         assert plan.macs <= budget * plan.macs_full
         spent.append(plan.macs)
     assert spent == sorted(spent)
@@ -166,22 +166,22 @@ def test_the_budget_holds_and_more_budget_never_costs_less(
 
 
 def test_the_full_budget_takes_every_patch_to_the_last_exit(model: MultiExitModel, lr: torch.Tensor) -> None:
-    plan = decide(model, lr, (150, 202), 1.0)
+    plan = planned(model, lr, (150, 202), 1.0)
     assert bool((plan.route[0].choice == 3).all())
 
 
 def test_a_budget_below_the_floor_names_the_floor(model: MultiExitModel, lr: torch.Tensor) -> None:
     with pytest.raises(BudgetInfeasible, match="floor") as caught:
-        decide(model, lr, (150, 202), 1e-4)
+        planned(model, lr, (150, 202), 1e-4)
     assert caught.value.floor is not None and 0 < caught.value.floor < 0.3
 
 
 @pytest.mark.parametrize("out", OUTPUTS)
 def test_a_budget_of_exactly_the_floor_works(model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int]) -> None:
     with pytest.raises(BudgetInfeasible) as caught:
-        decide(model, lr, out, 1e-6)
+        planned(model, lr, out, 1e-6)
     assert caught.value.floor is not None
-    plan = decide(model, lr, out, caught.value.floor * 1.000001)
+    plan = planned(model, lr, out, caught.value.floor * 1.000001)
     assert plan.macs <= caught.value.floor * 1.000002 * plan.macs_full
 
 
