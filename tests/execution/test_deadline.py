@@ -115,7 +115,12 @@ def test_other_tiles_than_were_foreseen_teach_nothing(model: MultiExitModel, pic
     run_plan = plan_run(images.open(picture), (256, 384), model, Budget.full(), RunOptions(tile=64, dtype="fp32"))
     works = (1,) * len(run_plan.tiles)
     unfinished = deadline.DeadlineController(
-        run_plan, lambda budget: pytest.fail(), Budget.full(), SPEED, works, done=len(works) - 1
+        run_plan,
+        lambda budget: pytest.fail("the run is decided anew"),
+        Budget.full(),
+        SPEED,
+        works,
+        done=len(works) - 1,
     )
     assert unfinished.took() is None
 
