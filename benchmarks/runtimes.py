@@ -80,7 +80,7 @@ def peaks() -> dict[str, float]:
     for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
         if dtype == torch.bfloat16 and not fast_bf16(CPU):
             continue
-        conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+        conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         x = torch.rand(1, 64, 256, 256, dtype=dtype).contiguous(memory_format=torch.channels_last)
         a, b = torch.rand(2048, 2048, dtype=dtype), torch.rand(2048, 2048, dtype=dtype)
         best = {"conv": math.inf, "product": math.inf}
@@ -102,8 +102,8 @@ def ours(model: Model, lr: Tensor, dtype: torch.dtype, budget: Budget) -> Tensor
 
 def others(path: Path, lr: np.ndarray, threads: int) -> Runs:
     """The exported network in the other runtimes, in each number type that they have."""
-    import onnxruntime
-    import openvino
+    import onnxruntime  # pyright: ignore[reportMissingImports]  # of the extra `bench`
+    import openvino  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -57,13 +57,14 @@ def test_psnr_and_ssim_equal_basicsr(shared: Path) -> None:
 def test_liif_psnr_equals_liif(shared: Path) -> None:
     cases, tensors = golden(shared, "ref_psnr_ssim")
     a, b = (tensors[f"liif_style.in.{key}"][0] for key in ("img", "img2"))
-    for key, channel, shave in (
+    conventions: list[tuple[str, metrics.Channel, int]] = [
         ("plain", "rgb", 0),
         ("benchmark_x2", "y-liif", 2),
         ("benchmark_x4", "y-liif", 4),
         ("div2k_x2", "rgb", 8),
         ("div2k_x4", "rgb", 10),
-    ):
+    ]
+    for key, channel, shave in conventions:
         atol = cases["liif_style"]["output_info"][key]["suggested_atol"]
         ours = metrics.psnr(a, b, channel=channel, shave=shave)
         assert ours == pytest.approx(float(tensors[f"liif_style.out.{key}"]), abs=atol), key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def target(name: str) -> tuple[int, int]:
     return EQUAL if name == "metasr" else UNEQUAL
 
 
-def build(name: str) -> nn.Module:
+def build(name: str) -> Any:
     torch.manual_seed(1)
     return BUILDERS[name]()
 

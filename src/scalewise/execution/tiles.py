@@ -137,6 +137,7 @@ class Run:
             if progress is not None and progress(done / whole) is False:
                 raise Cancelled(f"cancelled after {count} of {count + len(todo)} tiles")
             tile, following = todo[0], todo[1] if len(todo) > 1 else None
+            rendered, notes, sending = None, (), None
             try:
                 lr, alpha = reading.result()
                 reading = reader.submit(self._read, following) if following else None
@@ -145,8 +146,8 @@ class Run:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                rendered = lr = alpha = None
-            if rendered is None:  # here, where nothing holds on to what the tile had allocated
+                rendered = sending = lr = alpha = None
+            if rendered is None or sending is None:  # here, where nothing holds on to what the tile had allocated
                 todo = deque(self._smaller(todo))
                 reading = reader.submit(self._read, todo[0])
                 continue

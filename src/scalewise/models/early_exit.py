@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ class Computed(PatchwiseModel):
         nn.Module.__init__(self)
         self.network, self.pixels, self.patch, self.step = network, pixels, patch, step
 
-    def run(self, *_: object) -> Iterator[tuple[int, Tensor]]:
+    def run(self, lr: Tensor, places: Sequence[Size], side: Size, choice: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield from enumerate(self.pixels)
 
 
