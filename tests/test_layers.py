@@ -38,7 +38,7 @@ MAY_IMPORT = (
     | {
         "__init__": {"version", "errors", "budget", "zoo", "pipeline"},
         "__main__": {"cli"},
-    }  # all but the version lazily
+    }  # lazily
 )
 LONGEST_FILE = 400  # lines
 # Import names whose distribution is called otherwise; pyiqa is used if the user has it, and is in no extra.
