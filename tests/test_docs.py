@@ -27,7 +27,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def rooms_of_the_tree() -> dict[str, set[str]]:
-    """The tree of docs/architecture.md: a folder of src/scalewise ("" for the package itself) → the words of its part."""
+    """The tree of docs/architecture.md: a folder of the package ("" for itself) → the words of its part."""
     page = (ROOT / "docs" / "architecture.md").read_text()
     tree = page.split("src/scalewise/\n", 1)[1].split("```", 1)[0]
     rooms: dict[str, set[str]] = {"": set()}
