@@ -13,10 +13,11 @@ AXE_VERSION := 4.14.1
 AXE := $(VENV)/package/axe.min.js
 DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help demo test slow test-browser parity train-tiny models docs wheel clean
+.PHONY: help demo test coverage slow test-browser parity train-tiny models docs wheel clean
 help:
 	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
-	@echo "make test     lint, types and tests (EXTRAS=dev,train,app,geo,ray adds the tests of an extra)"
+	@echo "make test     lint, format, types and tests (EXTRAS=dev,train,app,geo,ray adds the tests of an extra)"
+	@echo "make coverage   the tests again, and which lines they ran; fails under 90%"
 	@echo "make slow     the tests that take minutes"
 	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root), and axe-core by npm"
 	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"
@@ -47,8 +48,16 @@ demo: $(RUNTIME)
 
 test: $(DEV)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m pyright --pythonpath $(PY)
 	$(PY) -m pytest
+
+# Tests that start processes of their own leave a file each, which `combine` joins.
+coverage: $(DEV)
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
 
 slow: $(DEV)
 	$(PY) -m pytest -m slow
@@ -78,5 +87,5 @@ wheel: | $(PY)
 	@ls dist/*.whl
 
 clean:
-	rm -rf $(VENV) demo site dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo site dist .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis
 	find src tests docs -type d -name __pycache__ -prune -exec rm -rf {} +

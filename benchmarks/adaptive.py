@@ -1,12 +1,15 @@
 """Saved MACs beside saved seconds: every adaptive network at several budgets, in one run. Run it on a quiet machine.
 
-    python benchmarks/adaptive.py --weights DIR [--photo PHOTO] [--only fast,camixer] [--dtypes fp32,bf16] [--maps FILE]
+    python benchmarks/adaptive.py --weights DIR [--photo PHOTO] [--only fast,camixer] [--dtypes fp32,bf16]
+                                  [--size 510x339] [--scale 4] [--budgets 0.25,0.5,1]
+    python benchmarks/adaptive.py --weights DIR --maps FILE          the effort maps of a photo, method by method
+    python benchmarks/adaptive.py --weights DIR --photos FOLDER      is a budget ever exceeded?
 
-One 510×339 LR picture (the centre of PHOTO), ×4. For each network and budget: the share of the MACs that was spent, the
-median seconds of `enlarge` without file decoding and encoding over those at 100% (budgets taken in turns), and the
-largest time share that is promised for that share of the MACs. Networks whose weight file is not in DIR run with random
-weights and say so; AdaFormer and TADT have none published. `--maps` draws the effort maps of a photo, method by method.
-The last table runs ENAF-FSRCNN's patches batched, one at a time, and as a literal loop.
+The centre of PHOTO is the LR picture. For each network and budget: the share of the MACs that was spent, the part of
+them that was the rims of patches, the median seconds of `enlarge` without file decoding and encoding over those at 100%
+(budgets taken in turns), and the largest time share that is promised for that share of the MACs. AdaFormer and TADT
+have no published weights and run with random ones. The last table runs ENAF-FSRCNN's patches batched, one at a time,
+and as a literal loop. `--photos` spends each budget on the centre (480×320) of every photo of a folder.
 Ends with exit code 1 if a promise is not kept.
 """
 
@@ -16,33 +19,32 @@ import argparse
 import copy
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from common import PHOTO, centre, enlarged, medians, size_of
 from rich.console import Console
 from rich.table import Table
 
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
+from scalewise.budget.cost import CostReport
 from scalewise.budget.route import paint
 from scalewise.encoders.adaformer import AdaFormer
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import BudgetInfeasible
-from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
-from scalewise.execution.planner import plan_run
 from scalewise.machine.device import Dtype, fast_bf16, for_inference, numbers, pick_dtype
 from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchwiseModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.fixed import DirectShuffle
 
-LR_SIZE = (339, 510)
 SCALE = 4
-BUDGETS = (0.25, 0.4, 0.6, 0.8, 0.9, 1.0)
+BUDGETS = "0.25,0.4,0.6,0.8,0.9,1"
+PHOTO_SIZE = (320, 480)  # LR pixels of each photo of --photos
 
 
 @dataclass(frozen=True)
@@ -94,46 +96,43 @@ def open_method(method: Method, weights: Path) -> Model:
     return zoo.load(weights / method.source).model if isinstance(method.source, str) else method.source()
 
 
-def run(picture: torch.Tensor, model: Model, budget: Budget, dtype: Dtype):
-    source = images.open(picture)
-    sink = images.create(None, (source.size[0] * SCALE, source.size[1] * SCALE), source)
-    options = RunOptions(tile=max(source.size), dtype=dtype)
-    return enlarge(plan_run(source, sink.size, model, budget, options), sink)[1]
+def run(picture: torch.Tensor, model: Model, budget: Budget, dtype: Dtype, scale: int = SCALE) -> CostReport:
+    """The whole picture as one tile."""
+    return enlarged(picture, model, scale, budget, RunOptions(tile=max(picture.shape[-2:]), dtype=dtype))
 
 
-def centre(photo: Path) -> torch.Tensor:
-    source = images.open(photo)
-    top, left = ((n - m) // 2 for n, m in zip(source.size, LR_SIZE, strict=True))
-    return (source.read((top, left, top + LR_SIZE[0], left + LR_SIZE[1])) * 255).round().to(torch.uint8)
-
-
-def shares(method: Method, model: Model, picture: torch.Tensor, dtype: Dtype, repeats: int) -> tuple[Table, bool]:
+def shares(
+    method: Method, model: Model, picture: torch.Tensor, dtype: Dtype, repeats: int, budgets: list[float], scale: int
+) -> tuple[Table, bool]:
     """One network at all its budgets, in turns."""
-    wishes = [*method.native, *BUDGETS]
+    requests = [*method.native, *budgets]
     times: dict[str | float, list[float]] = {}
-    spent: dict[str | float, float] = {}
+    reports: dict[str | float, CostReport] = {}
     for turn in range(repeats + 1):  # the first turn warms up, and finds which budgets are below the floor
-        for request in wishes:
+        for request in requests:
             if turn and request not in times:
                 continue
             try:
-                report = run(picture, model, Budget.parse(request), dtype)
+                report = run(picture, model, Budget.parse(request), dtype, scale)
             except BudgetInfeasible:
                 continue
-            spent[request] = report.share
+            reports[request] = report
             times.setdefault(request, [])
             if turn:
                 times[request].append(report.seconds)
     full = statistics.median(times[1.0])
     kept = True
-    table = Table(f"{method.title}, {dtype}", "MACs", "time", "promised", "seconds")
+    table = Table(f"{method.title}, {dtype}", "MACs", "rims", "time", "promised", "seconds")
     for request, seconds in times.items():
-        ratio, share = statistics.median(seconds) / full, spent[request]
+        ratio, report = statistics.median(seconds) / full, reports[request]
+        share = report.share
         promise = method.promise(share) if method.promise and share < 1 else float("inf")
         kept &= ratio <= promise
         words = "" if promise == float("inf") else f"{promise:.2f} {'ok' if ratio <= promise else 'MISSED'}"
         label = request if isinstance(request, str) else f"{request:.0%}"
-        table.add_row(label, f"{share:.3f}", f"{ratio:.3f}", words, f"{statistics.median(seconds):.2f}")
+        table.add_row(
+            label, f"{share:.3f}", f"{report.rim:.3f}", f"{ratio:.3f}", words, f"{statistics.median(seconds):.2f}"
+        )
     return table, kept
 
 
@@ -180,33 +179,40 @@ def patch_sides(model: PatchwiseModel, picture: torch.Tensor, dtypes: list[Dtype
 
 @torch.no_grad()
 def patch_by_patch(model: PatchwiseModel, picture: torch.Tensor, repeats: int, dtypes: list[Dtype]) -> Table:
-    sides = patch_sides(model, picture, dtypes)
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, go in sides.items():
-            start = time.perf_counter()
-            go()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    base = statistics.median(times["literal loop, fp32"])
+    times = medians(patch_sides(model, picture, dtypes), repeats)
+    base = times["literal loop, fp32"]
     table = Table("ENAF FSRCNN, η = 0.5", "seconds", "times faster", title="its patches")
-    for name, seconds in times.items():
-        middle = statistics.median(seconds)
+    for name, middle in times.items():
         table.add_row(name, f"{middle:.3f}", f"{base / middle:.1f}")
     return table
 
 
-def draw_maps(photo: Path, models: dict[str, Model], out: Path, budget: float) -> None:
+def never_over(title: str, model: Model, photos: list[Path], budgets: list[float], dtype: Dtype, scale: int) -> Table:
+    """The share of the MACs that each budget spends on each photo."""
+    table, least = Table("photo", *(f"{b:.0%}" for b in budgets), title=f"{title}, ×{scale}: share of MACs spent"), 0.0
+    for path in photos:
+        picture, row = centre(path, PHOTO_SIZE), []
+        for budget in budgets:
+            share = run(picture, model, Budget.fraction(budget), dtype, scale).share
+            if share > budget:
+                raise SystemExit(f"{path.name}: {share:.4f} is over the budget of {budget}")
+            least = max(least, budget - share)
+            row.append(f"{share:.3f}")
+        table.add_row(path.stem, *row)
+    table.caption = f"never over; at most {least:.4f} of the full MACs under"
+    return table
+
+
+def draw_maps(picture: torch.Tensor, models: dict[str, Model], out: Path, budget: float) -> None:
     """The photo, and for each method where the work went at one budget: one picture."""
     import matplotlib.pyplot as plt
 
-    picture = centre(photo)
     drawn = {"the picture": picture.permute(1, 2, 0).numpy()}
     for title, model in models.items():
         try:
             report = run(picture, model, Budget.fraction(budget), "auto")
         except BudgetInfeasible as error:
-            report = run(picture, model, Budget.fraction(min(1.0, error.floor + 0.05)), "auto")
+            report = run(picture, model, Budget.fraction(min(1.0, (error.floor or 0.95) + 0.05)), "auto")
         gray = picture.float().mean(0) / 255
         label = f"{title}, {report.share:.0%} of its MACs"
         drawn[label] = paint(report.effort_map, report.effort_unit, gray).numpy()
@@ -222,9 +228,13 @@ def draw_maps(photo: Path, models: dict[str, Model], out: Path, budget: float) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Saved MACs beside saved seconds.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder with the published weight files")
-    parser.add_argument("--photo", type=Path, required=True)
+    parser.add_argument("--photo", type=Path, default=PHOTO)
+    parser.add_argument("--photos", type=Path, help="spend the budgets on every photo of this folder, and stop")
+    parser.add_argument("--size", default="510x339", help="LR pixels: the centre of the photo")
+    parser.add_argument("--scale", type=int, default=SCALE, help="networks of one scale take theirs")
+    parser.add_argument("--budgets", default=BUDGETS, help="shares of the MACs; 1 is what the others are compared with")
     parser.add_argument("--only", default=",".join(METHODS))
     parser.add_argument("--dtypes", default="fp32,bf16" if fast_bf16(torch.device("cpu")) else "fp32")
     parser.add_argument("--repeats", type=int, default=5)
@@ -233,14 +243,20 @@ def main() -> int:
     given = parser.parse_args()
     chosen = {name: METHODS[name] for name in given.only.split(",")}
     models = {name: open_method(method, given.weights) for name, method in chosen.items()}
+    picture, dtypes = centre(given.photo, size_of(given.size)), given.dtypes.split(",")
+    budgets = sorted({float(share) for share in given.budgets.split(",")} | {1.0})
+    console, kept = Console(width=120), True
     if given.maps:
-        draw_maps(given.photo, {METHODS[name].title: m for name, m in models.items()}, given.maps, given.budget)
+        draw_maps(picture, {METHODS[name].title: m for name, m in models.items()}, given.maps, given.budget)
         return 0
-    console, kept = Console(width=110), True
-    picture, dtypes = centre(given.photo), given.dtypes.split(",")
+    if given.photos:
+        photos = sorted(path for path in given.photos.iterdir() if path.suffix.lower() in images.READABLE)
+        for name, model in models.items():
+            console.print(never_over(METHODS[name].title, model, photos, budgets, dtypes[0], given.scale))
+        return 0
     for name, method in chosen.items():
         for dtype in dtypes:
-            table, all_kept = shares(method, models[name], picture, dtype, given.repeats)
+            table, all_kept = shares(method, models[name], picture, dtype, given.repeats, budgets, given.scale)
             kept &= all_kept
             console.print(table)
     if isinstance(model := models.get("enaf-fsrcnn"), PatchwiseModel):

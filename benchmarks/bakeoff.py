@@ -326,8 +326,8 @@ def plot(rows: Sequence[tuple[str, str, str, Mapping[str, Any], int, int]], path
             some = [row for row in rows if row[1] == group]
             x, y = [row[3]["seconds"][scale] for row in some], [row[3]["psnr"][scale] - floor for row in some]
             axis.scatter(x, y, label=group, color=f"C{number}", s=24)
-            for row, at, dB in zip(some, x, y, strict=True):
-                axis.annotate(row[0] + (" 50%" if row[2] == "50%" else ""), (at, dB), fontsize=7, xytext=(3, 3),
+            for row, at, gain in zip(some, x, y, strict=True):
+                axis.annotate(row[0] + (" 50%" if row[2] == "50%" else ""), (at, gain), fontsize=7, xytext=(3, 3),
                               textcoords="offset points")  # fmt: skip
         axis.set(xscale="log", title=f"×{scale}", xlabel="seconds per output megapixel", ylabel="dB over bicubic")
         axis.grid(alpha=0.3)

@@ -1,6 +1,7 @@
-"""Peak memory of the command line on large pictures, and whether it grows with them. Run it on a quiet machine.
+"""The command line as whole processes: peak memory on large pictures, and how long it takes to start.
 
     python benchmarks/memory.py [--rows 1080p-50%,…] [--threads N]
+    python benchmarks/memory.py --start [--repeats 7]       `--help`, and the first pixel of a 64×64 picture ×2: medians
 
 Each row is a process of its own: `scalewise upscale` from a JPEG to a JPEG or PNG, decoding and encoding included.
 Memory is anonymous memory (what no file backs), sampled from /proc every 50 ms; pages of the canvas, which is a file,
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,18 +23,23 @@ from pathlib import Path
 
 import psutil
 import pyvips
+import torch
+from common import PHOTO, seconds
 from rich.console import Console
 from rich.table import Table
 
-PHOTO = Path(__file__).parent.parent / "examples" / "photo.jpg"
+from scalewise import images
+
+COMMAND = [sys.executable, "-m", "scalewise"]
 INTERVAL_SECONDS = 0.05
 GIB = 2**30
 GROWTH = 1.15  # from 100 to 432 megapixels of output
+HELP_SECONDS, FIRST_PICTURE_SECONDS = 0.3, 3.0  # promised of the start
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run: width and height of the input, what is asked, and the most it may hold in GiB."""
+    """One run: width and height of the input, what is requested, and the most it may hold in GiB."""
 
     name: str
     size: tuple[int, int]
@@ -81,7 +88,7 @@ def anonymous(process: psutil.Process) -> int:
 def run(row: Row, folder: Path, threads: int | None) -> Measured:
     photo, out = folder / f"{row.name}-in.jpg", folder / f"out.{row.ext}"
     make(photo, row.size)
-    command = [sys.executable, "-m", "scalewise", "upscale", str(photo), *row.request, "-o", str(out), "--overwrite"]
+    command = [*COMMAND, "upscale", str(photo), *row.request, "-o", str(out), "--overwrite"]
     command += [] if threads is None else ["--threads", str(threads)]
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as child:
@@ -92,26 +99,53 @@ def run(row: Row, folder: Path, threads: int | None) -> Measured:
             except psutil.NoSuchProcess:
                 break
             time.sleep(INTERVAL_SECONDS)
-        said, error = child.communicate()
-    seconds = time.perf_counter() - started
+        output, error = child.communicate()
+    took = time.perf_counter() - started
     if child.returncode:
         raise SystemExit(f"{row.name}: {error.strip()}")
     photo.unlink()
     out.unlink()
-    return Measured(peak, seconds, said.split()[0])
+    return Measured(peak, took, output.split()[0])
+
+
+def start(repeats: int) -> None:
+    """Exits with a message if a start takes longer than promised. Each kind's first process fills the file cache."""
+    broken = []
+    with tempfile.TemporaryDirectory() as folder:
+        lr = images.save(Path(folder) / "lr.png", (torch.rand(3, 64, 64) * 255).to(torch.uint8))
+        picture = ["upscale", str(lr), "-s", "2", "-o", str(Path(folder) / "sr.png"), "--overwrite", "--quiet"]
+        for title, given, promised in (
+            ("--help", ["--help"], HELP_SECONDS),
+            ("64x64 ×2", picture, FIRST_PICTURE_SECONDS),
+        ):
+            command = [*COMMAND, *given]
+            times = [
+                seconds(lambda command=command: subprocess.run(command, check=True, capture_output=True))
+                for _ in range(repeats + 1)
+            ]
+            took = statistics.median(times[1:])
+            print(f"{title:<10} {took:.3f} s, promised {promised:g}")
+            if took > promised:
+                broken.append(f"{title}: {took:.3f} s are above {promised:g}")
+    if broken:
+        raise SystemExit("\n".join(broken))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Peak memory on large pictures.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", action="store_true", help="time the start instead")
+    parser.add_argument("--repeats", type=int, default=7, help="processes of each kind, with --start")
     parser.add_argument("--rows", default=",".join(row.name for row in ROWS))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--folder", type=Path, help="where the pictures are made; some 2 GiB")
     given = parser.parse_args()
+    if given.start:
+        return start(given.repeats)
     wanted = given.rows.split(",")
     unknown = set(wanted) - {row.name for row in ROWS}
     if unknown:
         raise SystemExit(f"no row {', '.join(sorted(unknown))}: the rows are {', '.join(row.name for row in ROWS)}")
-    table = Table("run", "input", "output", "asked", "peak", "allowed", "growth", "seconds", title="anonymous memory")
+    table = Table("run", "input", "output", "request", "peak", "allowed", "growth", "seconds", title="anonymous memory")
     found: dict[str, Measured] = {}
     broken = []
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
@@ -127,9 +161,9 @@ def main() -> None:
                     broken.append(f"{row.name}: grew by {growth}")
             size = f"{row.size[0]}×{row.size[1]}"
             allowed = "" if row.most is None else f"{row.most:g} GiB"
-            peak, seconds = f"{measured.peak / GIB:.2f} GiB", f"{measured.seconds:.0f}"
-            table.add_row(row.name, size, measured.output, " ".join(row.request), peak, allowed, growth, seconds)
-            print(f"{row.name}: {peak}, {seconds} s", flush=True)
+            peak, took = f"{measured.peak / GIB:.2f} GiB", f"{measured.seconds:.0f}"
+            table.add_row(row.name, size, measured.output, " ".join(row.request), peak, allowed, growth, took)
+            print(f"{row.name}: {peak}, {took} s", flush=True)
     Console(width=140).print(table)
     if broken:
         raise SystemExit("\n".join(broken))

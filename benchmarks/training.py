@@ -31,13 +31,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import literal
 from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "upsamplers"))
-
-import literal
 
 from scalewise.data import AnyScaleCrops, Numbered, decode_folder
 from scalewise.encoders.edsr import EDSR

@@ -82,18 +82,20 @@ def picture_seeds() -> dict[str, bytes]:
     put("lossless.webp", see_through, "webp", lossless=True)
     put("frames.webp", colour, "webp", save_all=True, append_images=[see_through, colour], duration=50)
     put("rgb.gif", colour, "gif")
-    put("frames.gif", colour, "gif", save_all=True, append_images=[colour.transpose(0), colour], duration=50)
+    turned = colour.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    put("frames.gif", colour, "gif", save_all=True, append_images=[turned, colour], duration=50)
     put("rgb.avif", colour, "avif", exif=exif)
     put("rgba.avif", see_through, "avif")
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         put(f"{compression}.tif", colour, "tiff", compression=compression, exif=exif)
     put("group4.tif", colour.convert("1"), "tiff", compression="group4")
     put("pages.tif", colour, "tiff", save_all=True, append_images=[see_through, Image.fromarray(gray16)])
-    for name, array, options in (
+    tiffs: list[tuple[str, np.ndarray, dict[str, Any]]] = [
         ("float.tif", rgb.astype(np.float32) / 9 - 3, {"photometric": "rgb"}),
         ("tiled.tif", rgb, {"photometric": "rgb", "tile": (16, 16)}),
         ("big.tif", gray16, {"bigtiff": True, "byteorder": ">"}),
-    ):
+    ]
+    for name, array, options in tiffs:
         out = io.BytesIO()
         tifffile.imwrite(out, array, **options)
         seeds[name] = out.getvalue()

@@ -1,22 +1,29 @@
-"""The benchmarks start: the check for a GPU needs torch and numpy alone, and says so where there is none."""
+"""The benchmarks run, on pictures too small to say anything; the check for a GPU needs torch and numpy alone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
+from scalewise import images
+
 ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 
 WITHOUT = """
 import runpy, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("pyvips", "typer", "rich", "safetensors", "psutil", "jaxtyping", "PIL"):
+        if name.split(".")[0] in ("pyvips", "typer", "rich", "safetensors", "psutil", "PIL"):
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())
@@ -26,7 +33,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def check_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT, str(ROOT / "benchmarks" / "gpu_check.py"), *arguments]
+    command = [sys.executable, "-c", WITHOUT, str(BENCHMARKS / "gpu_check.py"), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
@@ -42,3 +49,60 @@ def test_without_a_gpu_the_check_says_so_and_is_content() -> None:
         return
     done = check_gpu()
     assert done.returncode == 0 and "no GPU at hand" in done.stdout
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a benchmark with its arguments: what it printed. It may miss a promise, as nothing here is quiet."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def run(name: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        threads = torch.get_num_threads()
+        try:
+            with contextlib.suppress(SystemExit):
+                runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name != "common.py"))
+def test_every_benchmark_says_what_it_takes(name: str, benchmark: Callable[..., str]) -> None:
+    assert "usage: " in benchmark(name, "--help")
+
+
+def test_shares_of_macs_and_of_time_are_printed_for_each_budget(benchmark: Callable[..., str]) -> None:
+    printed = benchmark(
+        "adaptive.py", "--weights", BENCHMARKS, "--only", "fast", "--size", "48x32", "--budgets", "0.5", "--repeats", 1,
+        "--dtypes", "fp32",
+    )  # fmt: skip
+    assert "fast (ours), fp32" in printed and "50%" in printed and "100%" in printed
+
+
+def test_no_budget_is_exceeded_on_a_folder_of_photos(benchmark: Callable[..., str], tmp_path: Path) -> None:
+    images.save(tmp_path / "a.png", torch.randint(0, 256, (3, 330, 490), dtype=torch.uint8))
+    printed = benchmark(
+        "adaptive.py", "--weights", BENCHMARKS, "--only", "fast", "--scale", 1, "--photos", tmp_path,
+        "--budgets", "0.5,1", "--dtypes", "fp32",
+    )  # fmt: skip
+    assert "never over" in printed
+
+
+def test_an_upsampler_equals_the_literal_code_in_the_benchmark_too(benchmark: Callable[..., str]) -> None:
+    printed = benchmark("kernels.py", "--only", "metasr", "--size", "24x16", "--repeats", 1)
+    row = next(line for line in printed.splitlines() if "MetaSR" in line)
+    assert "e-0" in row
+
+
+def test_models_are_timed_from_file_to_file(benchmark: Callable[..., str]) -> None:
+    printed = benchmark("runtimes.py", "files", "--only", "bicubic", "--size", "30x20", "--repeats", 1)
+    assert "30x20 → ×4" in printed and "bicubic" in printed
+
+
+def test_the_shipped_models_are_measured_at_any_scale(benchmark: Callable[..., str], tmp_path: Path) -> None:
+    images.save(tmp_path / "a.png", torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8))
+    printed = benchmark("shipped.py", "scales", "--data", tmp_path, "-n", "bicubic", "--at", 2)
+    assert "gain" in printed and "+0.0" in printed

@@ -26,6 +26,42 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
+def rooms_of_the_tree() -> dict[str, set[str]]:
+    """The tree of docs/architecture.md: a folder of the package ("" for itself) → the words of its part."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    tree = page.split("src/scalewise/\n", 1)[1].split("```", 1)[0]
+    rooms: dict[str, set[str]] = {"": set()}
+    path: list[str] = []
+    for line in tree.splitlines():
+        entry = re.match(r"(?P<indent>(?:│ {3})*)[├└]── (?P<name>\S+)", line)
+        if entry:
+            depth = len(entry["indent"]) // 4
+            path = path[:depth]
+            if entry["name"].endswith("/"):
+                path.append(entry["name"].rstrip("/"))
+        rooms.setdefault("/".join(path), set()).update(re.findall(r"\w+", line))
+    return rooms
+
+
+def test_the_tree_of_the_architecture_names_every_file() -> None:
+    package, rooms = ROOT / "src" / "scalewise", rooms_of_the_tree()
+    files = [path.relative_to(package) for path in package.rglob("*.py")]
+    missing = [
+        str(file)
+        for file in files
+        if file.stem not in rooms.get("" if file.parent == Path() else file.parent.as_posix(), set())
+        and (file.name != "__init__.py" or file.parent == Path())
+    ]
+    assert not missing, "docs/architecture.md shows every file of src/scalewise, with a caption"
+
+
+def test_the_tree_of_the_architecture_names_no_file_that_is_gone() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    tree = page.split("src/scalewise/\n", 1)[1].split("```", 1)[0]
+    names = {path.name for path in (ROOT / "src" / "scalewise").rglob("*.py")}
+    assert set(re.findall(r"\w+\.py", tree)) <= names
+
+
 class Page(HTMLParser):
     """The anchors and the links of one page of the site."""
 

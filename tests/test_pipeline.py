@@ -100,9 +100,10 @@ def test_exactly_one_wish_decides_the_size() -> None:
     assert wanted_size((20, 30), out=(25, 90)) == (25, 90)
     assert wanted_size((20, 30), long_edge=45) == (30, 45)
     assert wanted_size((1, 300), long_edge=310) == (1, 310)
-    for wrong in ({}, {"scale": 2, "long_edge": 99}, {"out": (40, 60), "long_edge": 60}):
+    requests: list[dict[str, Any]] = [{}, {"scale": 2, "long_edge": 99}, {"out": (40, 60), "long_edge": 60}]
+    for request in requests:
         with pytest.raises(InvalidRequest, match="exactly one"):
-            wanted_size((20, 30), **wrong)
+            wanted_size((20, 30), **request)
     for wrong in (0, -1, float("nan"), 1e9, (2, 0.5)):
         with pytest.raises(UnsupportedScale):
             wanted_size((20, 30), scale=wrong)
@@ -304,10 +305,10 @@ def test_what_the_writer_cannot_do_ends_the_run() -> None:
         def __enter__(self) -> Full:
             return self
 
-        def __exit__(self, *error: object) -> None:
+        def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None:
             pass
 
-        def write(self, *rectangle: object) -> None:
+        def write(self, y0: int, x0: int, rgb: torch.Tensor, alpha: torch.Tensor | None = None) -> None:
             self.written += 1
             if self.written == 3:
                 raise UnwritableOutput("the disk is full")
@@ -324,8 +325,8 @@ def test_what_the_writer_cannot_do_ends_the_run() -> None:
 
 def test_a_tile_that_is_not_finite_is_done_again_in_fp32() -> None:
     class Overflowing(SuperResolver):
-        def render(self, lr: Any, *more: Any) -> Any:
-            rendered = super().render(lr, *more)
+        def render(self, *arguments: Any, **named: Any) -> Any:
+            rendered = super().render(*arguments, **named)
             return replace(rendered, rgb=rendered.rgb * float("inf")) if torch.is_autocast_enabled("cpu") else rendered
 
     plain = zoo.bicubic()

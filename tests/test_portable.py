@@ -82,7 +82,7 @@ def test_the_wheel_is_pure_python() -> None:
 
 def test_a_wheel_that_is_built_says_so(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="hatchling builds the wheel in its own environment, and is not in this one")
-    from hatchling.builders.wheel import WheelBuilder
+    from hatchling.builders.wheel import WheelBuilder  # pyright: ignore[reportMissingImports]
 
     (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     assert built.endswith("-py3-none-any.whl")

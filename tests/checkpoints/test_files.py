@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch._utils import _rebuild_tensor_v2
 
 from scalewise import compat
 from scalewise.checkpoints import files, load, native
@@ -99,7 +100,7 @@ def zip_that_declares(path: Path, count: int, size: tuple[int, ...], stride: tup
 
     class Tensor:
         def __reduce__(self) -> tuple[Any, ...]:
-            return torch._utils._rebuild_tensor_v2, (Storage(), 0, size, stride, False, collections.OrderedDict())
+            return _rebuild_tensor_v2, (Storage(), 0, size, stride, False, collections.OrderedDict())
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, thing: Any) -> Any:
@@ -213,7 +214,8 @@ def test_what_a_file_says_cannot_command_a_terminal(tmp_path: Path) -> None:
 def test_absurd_metadata_builds_nothing(tmp_path: Path) -> None:
     tensors = {"head.weight": torch.rand(2)}
     encoder = {"name": "edsr", "arguments": {"channels": 64, "blocks": 10**9}}
-    for arguments in ({"encoder": encoder}, {"encoder": {}}, {"encoder": 3}, [], {"x": 1}):
+    absurd: list[Any] = [{"encoder": encoder}, {"encoder": {}}, {"encoder": 3}, [], {"x": 1}]
+    for arguments in absurd:
         native.write(tmp_path / "x.safetensors", tensors, "super_resolver", arguments, {}, overwrite=True)
         refused(tmp_path / "x.safetensors", "absurd size|malformed")
 

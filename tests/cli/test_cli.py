@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from scalewise import images
-from scalewise.cli import app, options
+from scalewise.cli import app, format, options
 from scalewise.errors import InvalidRequest
 from scalewise.execution import tiles
 from scalewise.geometry.resize import imresize
@@ -553,7 +553,7 @@ def test_width_comes_first_on_the_command_line() -> None:
     ("value", "text"), [(0, "0 "), (999, "999 "), (999.9, "1 k"), (4.89e9, "4.89 G"), (2e12, "2 T"), (3e16, "30 P")]
 )
 def test_amounts_have_three_figures(value: float, text: str) -> None:
-    assert options.amount(value) == text
+    assert format.amount(value) == text
 
 
 def test_every_command_and_option_is_documented() -> None:

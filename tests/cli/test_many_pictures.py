@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -37,7 +38,8 @@ def good(path: Path, seed: int) -> None:
 
 def cut(path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(path, **({"lossless": True} if path.suffix == ".webp" else {}))
+    lossless: dict[str, Any] = {"lossless": True} if path.suffix == ".webp" else {}
+    Image.fromarray(pixels).save(path, **lossless)
     path.write_bytes(path.read_bytes()[:-900])
 
 

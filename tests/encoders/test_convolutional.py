@@ -45,8 +45,8 @@ def test_macs_are_what_torch_counts(name: str) -> None:
 @every_encoder
 def test_fits_the_contract_and_depends_on_nothing_but_the_image(name: str) -> None:
     encoder = SMALL[name]()
-    assert isinstance(encoder, Encoder)
     windowed.check_batch_is_one_by_one_and_repeats(encoder, SIZE)
+    assert isinstance(encoder, Encoder)
 
 
 @every_encoder

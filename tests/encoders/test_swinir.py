@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,7 +104,8 @@ def test_stochastic_depth_only_acts_in_training() -> None:
 
 
 def test_initialisation_is_swins() -> None:
-    block = SwinIR(60, (1,), heads=(6,), features=None).groups[0].blocks[0]  # type: ignore[union-attr, index]
+    trunk: Any = SwinIR(60, (1,), heads=(6,), features=None)
+    block = trunk.groups[0].blocks[0]
     for weight in (block.attention.qkv.weight, block.mlp.fc1.weight, block.attention.bias_table):
         assert abs(float(weight.detach().std()) - 0.02) < 2e-3
     assert not block.attention.qkv.bias.any() and not block.mlp.fc2.bias.any()

@@ -187,18 +187,18 @@ def test_routed_equals_masked_dense(net: TADT, lr: Tensor, b: int) -> None:
         masked = net.train()(lr[:b], route)
         net.eval()
         assert float((routed - masked).abs().max()) <= 1e-5 * max(1.0, float(masked.abs().max()))
-    everything = torch.ones_like(route)
+    everything = torch.ones_like(net._grouped(mask_of(net, size, 0, b)))
     torch.testing.assert_close(net(lr[:b], everything), net(lr[:b]), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_route_does_not_depend_on_batch_mates(net: TADT, lr: Tensor) -> None:
     frame, scale = Frame((16, 24)), torch.tensor([[2.0, 2.0], [3.0, 3.0], [4.0, 4.0]])
-    together = net.encode(lr, frame, scale, OWN, net.plan(lr, scale, OWN))
+    together = net.encode(lr, frame, scale, OWN, net.route(lr, scale, OWN))
     assert len({tuple(int(d.choice[i].sum()) for d in together.route) for i in range(3)}) > 1
     for i in range(3):
         one = (lr[i : i + 1], scale[i : i + 1])
-        alone = net.encode(one[0], frame, one[1], OWN, net.plan(*one, OWN))
+        alone = net.encode(one[0], frame, one[1], OWN, net.route(*one, OWN))
         assert all(torch.equal(a.choice[0], t.choice[i]) for a, t in zip(alone.route, together.route, strict=True))
         torch.testing.assert_close(alone.features[0], together.features[i], rtol=1e-5, atol=1e-5)
 
@@ -207,9 +207,9 @@ def test_a_route_does_not_depend_on_batch_mates(net: TADT, lr: Tensor) -> None:
 def test_macs_are_what_ran(net: TADT, lr: Tensor) -> None:
     baseline = MultiScaleTransformer(12, 2, **SMALL)  # type: ignore[arg-type]
     assert counted_macs(baseline, (16, 24)) == baseline.macs((16, 24), (2.0, 2.0)).total
-    plan = net.plan(lr[:1], scales(1), OWN)
+    plan = net.route(lr[:1], scales(1), OWN)
     with FlopCounterMode(display=False) as counter:
-        net.encode(lr[:1], Frame((16, 24)), scales(1), OWN, net.plan(lr[:1], scales(1), OWN))
+        net.encode(lr[:1], Frame((16, 24)), scales(1), OWN, net.route(lr[:1], scales(1), OWN))
     scale_branch = 1 * 16 + 16 * 16 + 16  # not asked for where β is given
     assert net.macs((16, 24), (2.0, 2.0), plan).total == counter.get_total_flops() // 2 + scale_branch
 
@@ -240,7 +240,7 @@ def test_tiles_equal_the_whole_image(net: TADT) -> None:
     """With the plan made on the whole image."""
     net = toy(cells=net.cells, groups=1)
     lr, size = torch.rand(1, 3, 72, 64), (72, 64)
-    plan = net.plan(lr, scales(1), OWN)
+    plan = net.route(lr, scales(1), OWN)
     whole = net.encode(lr, Frame(size), scales(1), OWN, plan).features
     context = net.context or 0
     top, bottom = (32 - context) // 8 * 8, min(72, -(-(40 + context) // 8) * 8)
@@ -358,7 +358,7 @@ def test_every_any_scale_upsampler_follows(upsampler: Callable[[], nn.Module], l
 
 @torch.no_grad()
 def test_bf16_is_finite_and_close(net: TADT, lr: Tensor) -> None:
-    plan = net.plan(lr, scales(3), OWN)
+    plan = net.route(lr, scales(3), OWN)
     exact = net.encode(lr, Frame((16, 24)), scales(3), OWN, plan).features
     with torch.autocast("cpu", torch.bfloat16):
         rough = net.encode(lr, Frame((16, 24)), scales(3), OWN, plan).features

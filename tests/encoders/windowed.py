@@ -84,9 +84,10 @@ def measured_reach(encoder: PlainEncoder, axis: int) -> int:
 
     Looks from every pixel of one grid cell, in a strip that is wider than the declared context on both sides.
     """
-    assert encoder.context is not None
+    context = encoder.context
+    assert context is not None
     encoder = encoder.eval().double()
-    middle = -(-encoder.context // encoder.grid) + 1  # grid cells before the one that is looked from
+    middle = -(-context // encoder.grid) + 1  # grid cells before the one that is looked from
     size = [encoder.grid, encoder.grid]
     size[axis] = (2 * middle + 1) * encoder.grid
     lr = torch.rand(1, 3, *size, dtype=torch.float64, requires_grad=True)

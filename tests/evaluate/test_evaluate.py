@@ -169,7 +169,7 @@ def test_a_made_lr_has_the_geometry_of_the_project(tmp_path: Path, scale: float)
     assert lr.shape[-2:] == (math.floor(61 / scale), math.floor(83 / scale))
     assert cropped.shape[-2:] == tuple(round(n * scale) for n in lr.shape[-2:])
     torch.testing.assert_close(cropped, hr[:, : cropped.shape[-2], : cropped.shape[-1]])
-    torch.testing.assert_close((imresize(cropped, lr.shape[-2:]) * 255).round().clamp(0, 255) / 255, lr)
+    torch.testing.assert_close((imresize(cropped, (lr.shape[-2], lr.shape[-1])) * 255).round().clamp(0, 255) / 255, lr)
 
 
 def test_a_given_lr_is_used_whole_at_fractional_scales(tmp_path: Path) -> None:

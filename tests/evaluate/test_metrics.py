@@ -57,13 +57,14 @@ def test_psnr_and_ssim_equal_basicsr(shared: Path) -> None:
 def test_liif_psnr_equals_liif(shared: Path) -> None:
     cases, tensors = golden(shared, "ref_psnr_ssim")
     a, b = (tensors[f"liif_style.in.{key}"][0] for key in ("img", "img2"))
-    for key, channel, shave in (
+    conventions: list[tuple[str, metrics.Channel, int]] = [
         ("plain", "rgb", 0),
         ("benchmark_x2", "y-liif", 2),
         ("benchmark_x4", "y-liif", 4),
         ("div2k_x2", "rgb", 8),
         ("div2k_x4", "rgb", 10),
-    ):
+    ]
+    for key, channel, shave in conventions:
         atol = cases["liif_style"]["output_info"][key]["suggested_atol"]
         ours = metrics.psnr(a, b, channel=channel, shave=shave)
         assert ours == pytest.approx(float(tensors[f"liif_style.out.{key}"]), abs=atol), key
@@ -88,30 +89,6 @@ def test_spherical_metrics_equal_the_odisr_code(shared: Path) -> None:
             torch.testing.assert_close(ours[:, None].expand_as(theirs).float(), theirs, atol=3e-5, rtol=0)
     loss = ws_l1(*(tensors[f"wsl1.in.{key}"] for key in ("pred", "target", "top")), height=64)
     assert float(loss) == pytest.approx(float(tensors["wsl1.out.loss"]), abs=1e-5)
-
-
-def test_edge_score_equals_opencv(shared: Path) -> None:
-    cases, tensors = golden(shared, "ref_laplacian_edge")
-    for case in cases:
-        if case == "float_chain":
-            continue
-        levels = tensors[f"{case}.in.rgb_u8"].permute(2, 0, 1)
-        assert torch.equal(metrics.gray(levels).to(torch.uint8), tensors[f"{case}.out.gray"]), case
-        assert torch.equal(metrics.edge_map(levels).to(torch.uint8), tensors[f"{case}.out.edge_map_rgb_input"]), case
-        atol = cases[case]["output_info"]["score_rgb_input"]["suggested_atol"]
-        score = metrics.edge_score(levels / 255)
-        assert float(score) == pytest.approx(float(tensors[f"{case}.out.score_rgb_input"]), abs=atol), case
-    image = tensors["float_chain.in.rgb_float"]
-    for key, truncate in (("enaf_score", True), ("arm_score", False)):
-        theirs = float(tensors[f"float_chain.out.{key}"])
-        assert float(metrics.edge_score(image, truncate=truncate)) == pytest.approx(theirs, abs=0.002)
-
-
-def test_edge_scores_of_a_batch_are_those_of_its_members() -> None:
-    batch = torch.rand(2, 3, 3, 9, 8, generator=torch.Generator().manual_seed(0))
-    scores = metrics.edge_score(batch)
-    assert scores.shape == (2, 3)
-    assert float(scores[1, 2]) == float(metrics.edge_score(batch[1, 2]))
 
 
 def test_bands_of_rows_do_not_change_the_number(monkeypatch: pytest.MonkeyPatch) -> None:

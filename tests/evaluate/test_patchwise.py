@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from models.routers import PricedRouter
 from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -58,23 +59,12 @@ class Paths(nn.Module):
         return cost.conv2d(3, 3, 3, *side) * path
 
 
-class Router(nn.Module):
+class Router(PricedRouter):
     """The mean of a patch is what all paths gain."""
-
-    dials: tuple[str, ...] = ("eta",)
 
     def evidence(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
         means = [[lr[0, :, y : y + side[0], x : x + side[1]].mean() for x in columns] for y in rows]
         return torch.tensor(means) * torch.tensor([0.0, 1.0, 1.5]).view(-1, 1, 1)
-
-    def gain(self, evidence: Tensor) -> Tensor:
-        return evidence
-
-    def native(self, evidence: Tensor, value: float) -> Tensor:
-        return (evidence - value * torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1)).argmax(0)
-
-    def macs(self, size: Size) -> Macs:
-        return Macs(router=size[0] * size[1])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,7 @@ def test_gradients_flow() -> None:
 
 def test_a_request_without_a_size_says_so() -> None:
     image = torch.zeros(3, 4, 4)
-    for arguments in ({}, {"size": (2, 2), "scale": 2.0}, {"scale": 0.0}, {"size": (0, 3)}):
+    wrong: list[dict[str, Any]] = [{}, {"size": (2, 2), "scale": 2.0}, {"scale": 0.0}, {"size": (0, 3)}]
+    for arguments in wrong:
         with pytest.raises(UnsupportedScale):
             imresize(image, **arguments)

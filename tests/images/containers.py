@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -46,7 +46,7 @@ def picture(channels: int, dtype: str = "uint8", seed: int = 0) -> np.ndarray:
 
 
 @functools.cache  # it bears the time
-def profile(space: str = "sRGB") -> bytes:
+def profile(space: Literal["LAB", "XYZ", "sRGB"] = "sRGB") -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
 
 
@@ -120,9 +120,9 @@ def by_pillow(mode: str | None = None, **options: Any) -> Callable[[Path, np.nda
 def by_tifffile(**options: Any) -> Callable[[Path, np.ndarray], None]:
     def write(path: Path, array: np.ndarray) -> None:
         channels = array.shape[2]
-        kind = {"photometric": "rgb" if channels > 2 else "minisblack"}
+        kind: dict[str, Any] = {"photometric": "rgb" if channels > 2 else "minisblack"}
         if channels in (2, 4):
-            kind["extrasamples"] = ["unassalpha"]  # type: ignore[assignment]
+            kind["extrasamples"] = ["unassalpha"]
         if options.get("planarconfig") == "separate":
             array = array.transpose(2, 0, 1)
         tifffile.imwrite(path, array[..., 0] if channels == 1 else array, **(kind | options), metadata=None)

@@ -7,6 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images import encode as encode_module
 from scalewise.images import sink as sink_module
 from scalewise.images.sink import to_levels
+from scalewise.images.source import Depth
 
 CHANNELS = {"gray": 1, "graya": 2, "rgb": 3, "rgba": 4}
 
@@ -32,7 +34,7 @@ def noise(*shape: int, dtype: str = "uint8") -> np.ndarray:
     return random.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
 
 
-def copy(source: images.Source, path: Path, **options: int) -> Path:
+def copy(source: images.Source, path: Path, **options: Any) -> Path:
     with images.create(path, source.size, source, **options) as sink:
         sink.write(0, 0, source.read(), source.read_alpha())
         return sink.finish()
@@ -86,7 +88,8 @@ def test_jpeg_is_fine_and_its_colour_is_not_subsampled(tmp_path: Path) -> None:
 
 @given(st.data())
 def test_pixels_go_to_the_nearest_level(data: st.DataObject) -> None:
-    highest, dtype = data.draw(st.sampled_from([(255, "uint8"), (65535, "uint16")]))
+    depths: list[tuple[int, Depth]] = [(255, "uint8"), (65535, "uint16")]
+    highest, dtype = data.draw(st.sampled_from(depths))
     values = data.draw(st.lists(st.floats(-0.5, 1.5, width=32), min_size=1, max_size=20))
     tensor = torch.tensor(values)
     levels = to_levels(tensor, dtype).double()
@@ -96,7 +99,7 @@ def test_pixels_go_to_the_nearest_level(data: st.DataObject) -> None:
 
 
 @given(st.sampled_from(["uint8", "uint16"]), st.floats(-0.49, 0.49))
-def test_every_level_survives_half_a_level_of_error(dtype: str, error: float) -> None:
+def test_every_level_survives_half_a_level_of_error(dtype: Depth, error: float) -> None:
     highest = np.iinfo(dtype).max
     levels = torch.arange(highest + 1)
     noisy = ((levels + error) / highest).float()
@@ -219,7 +222,7 @@ def test_old_thumbnails_are_left_out(tmp_path: Path) -> None:
     thumbnail = io.BytesIO()
     Image.fromarray(noise(4, 6, 3)).save(thumbnail, "jpeg")
     image = pyvips.Image.new_from_memory(noise(8, 12, 3).tobytes(), 12, 8, 3, "uchar").copy(interpretation="srgb")
-    image.set_type(pyvips.GValue.blob_type, "jpeg-thumbnail-data", thumbnail.getvalue())
+    image.set_type(pyvips.GValue.blob_type, "jpeg-thumbnail-data", thumbnail.getvalue())  # pyright: ignore[reportArgumentType]
     for orientation in (1, 6):
         image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
         image.jpegsave(str(tmp_path / f"{orientation}.jpg"))

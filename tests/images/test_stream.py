@@ -60,7 +60,7 @@ def test_the_canvas_is_read_as_it_is(channels: int, dtype: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 @pytest.mark.parametrize("strip", [False, True])
-@pytest.mark.parametrize("channels, dtype", [(3, "uint8"), (1, "uint8"), (4, "uint16"), (1, "float32")])
+@pytest.mark.parametrize(("channels", "dtype"), [(3, "uint8"), (1, "uint8"), (4, "uint16"), (1, "float32")])
 def test_the_bytes_are_those_of_a_picture_encoded_at_once(
     tmp_path: Path, suffix: str, strip: bool, channels: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
+from models.routers import PricedRouter
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,25 +53,14 @@ class Paths(nn.Module):
         return cost.conv2d(3, 3, 3, *side) * path
 
 
-class Router(nn.Module):
+class Router(PricedRouter):
     """Detail is worth work: the variance of a patch, with less from each path to the next."""
-
-    dials: tuple[str, ...] = ("eta",)
 
     def evidence(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
         detail = torch.stack(
             [torch.stack([lr[..., y : y + side[0], x : x + side[1]].var() for x in columns]) for y in rows]
         )
         return torch.stack([detail * 0, detail, detail * 1.5])
-
-    def gain(self, evidence: Tensor) -> Tensor:
-        return evidence
-
-    def native(self, evidence: Tensor, value: float) -> Tensor:
-        return (evidence - value * torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1)).argmax(0)
-
-    def macs(self, size: Size) -> Macs:
-        return Macs(router=size[0] * size[1])
 
 
 @pytest.fixture(scope="module")

@@ -109,5 +109,5 @@ def test_the_repeated_edge_and_its_gradient_are_torchs() -> None:
     upstream = torch.randn(2, 4, 11, 10)
     ours, theirs = repeat_edge(x, 2), F.pad(x, (2, 2, 2, 2), mode="replicate")
     assert torch.equal(ours, theirs)
-    gradients = [torch.autograd.grad(y, x, upstream)[0] for y in (ours, theirs)]
-    assert torch.allclose(*gradients, atol=1e-5)
+    mine, torchs = (torch.autograd.grad(y, x, upstream)[0] for y in (ours, theirs))
+    assert torch.allclose(mine, torchs, atol=1e-5)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from scalewise.compat.geometry import PublishedGeometry as PublishedGeometry
 from scalewise.geometry.grid import Frame, Query
@@ -133,7 +134,7 @@ def queries(case: Case, cell_name: str = "cell", cell_unit: float = 2.0) -> tupl
 
 
 def largest_difference(
-    upsampler: nn.Module, case: Case, features: Tensor, lr: Tensor, query: Query, geometry: Geometry | None = None
+    upsampler: Any, case: Case, features: Tensor, lr: Tensor, query: Query, geometry: Geometry | None = None
 ) -> Tensor:
     """|ours - published|, in the shape of the published output of points."""
     if geometry is not None:

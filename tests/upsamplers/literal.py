@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -166,7 +167,7 @@ def cross_scale(attention: CrossScaleAttention, features: Tensor) -> Tensor:
         padded = F.pad(features, (0, -width % t, 0, -height % t), mode="reflect")
         small = F.interpolate(padded, scale_factor=1 / t, mode="bilinear", align_corners=False)
         queries, keys, values = attention.match(padded), attention.match_small(small), attention.assembly(padded)
-        down = attention.down[str(t)]
+        down: Any = attention.down[str(t)]
         samples = []
         for query, key, value in zip(queries.split(1), keys.split(1), values.split(1), strict=True):
             patches = F.unfold(key, 3, padding=1)[0].T.unflatten(1, (-1, 3, 3))

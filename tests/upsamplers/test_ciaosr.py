@@ -32,6 +32,7 @@ def test_attention_in_runs_equals_attention_by_rows(monkeypatch: pytest.MonkeyPa
 def test_an_empty_map_is_not_divided_by_zero() -> None:
     attention, features = CrossScaleAttention(4), torch.zeros(1, 4, 6, 6)
     for layer in (attention.match[0], attention.match_small[0]):
+        assert isinstance(layer.bias, torch.Tensor)
         torch.nn.init.zeros_(layer.bias)
     result = attention(features)
     assert bool(result.isfinite().all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def target(name: str) -> tuple[int, int]:
     return EQUAL if name == "metasr" else UNEQUAL
 
 
-def build(name: str) -> nn.Module:
+def build(name: str) -> Any:
     torch.manual_seed(1)
     return BUILDERS[name]()
 
@@ -136,7 +137,7 @@ def test_tiles_equal_the_whole_image(name: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("size, out", [((7, 6), (21, 18)), ((6, 5), (8, 7)), ((5, 7), (12, 17))])
+@pytest.mark.parametrize(("size", "out"), [((7, 6), (21, 18)), ((6, 5), (8, 7)), ((5, 7), (12, 17))])
 def test_macs_are_what_runs(name: str, size: tuple[int, int], out: tuple[int, int]) -> None:
     upsampler, (features, lr) = build(name), picture(1, size)
     with FlopCounterMode(display=False) as counter:
@@ -176,7 +177,7 @@ def test_half_precision_changes_little(name: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("size, out", [((2, 3), (60, 90)), ((3, 3), (3, 3)), ((1, 1), (4, 4)), ((1, 9), (3, 27))])
+@pytest.mark.parametrize(("size", "out"), [((2, 3), (60, 90)), ((3, 3), (3, 3)), ((1, 1), (4, 4)), ((1, 9), (3, 27))])
 @torch.no_grad()
 def test_extreme_sizes_work(name: str, size: tuple[int, int], out: tuple[int, int]) -> None:
     upsampler, (features, lr) = build(name), picture(1, size)
@@ -186,7 +187,7 @@ def test_extreme_sizes_work(name: str, size: tuple[int, int], out: tuple[int, in
 
 
 @pytest.mark.parametrize(
-    "upsampler, count",
+    ("upsampler", "count"),
     [
         (lambda: MetaSR(64), 445_120),
         (lambda: LIIF(64), 346_883),

@@ -20,7 +20,7 @@ from scalewise.errors import ScalewiseError
 if TYPE_CHECKING:
     from scalewise.zoo import Entry
 
-REQUIRED = ("torch", "numpy", "pyvips", "safetensors", "pillow", "typer", "rich", "psutil", "jaxtyping")
+REQUIRED = ("torch", "numpy", "pyvips", "safetensors", "pillow", "typer", "rich", "psutil")
 OPTIONAL = {  # what each library that need not be there is for
     "lightning": "training",
     "fastapi": "the web page",

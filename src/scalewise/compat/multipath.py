@@ -77,12 +77,15 @@ def _classsr(path: Path, state: dict[str, Tensor], choices: Choices) -> Translat
     networks = count(state, r"net(\d+)\.")
     if not networks:
         raise CheckpointError(f"{path}: a ClassSR classifier without its networks net1, net2, …")
+    parts = []
     for k in range(1, networks + 1):
         inside = {key.removeprefix(f"net{k}."): v for key, v in state.items() if key.startswith(f"net{k}.")}
         one = _plain(path, inside, choices)
+        parts.append(one)
         channels.append(one.design.encoder.arguments["channels"])
         tensors |= _network(one.tensors, f"network.networks.{k - 1}.")
         dropped += one.dropped
+    one = parts[-1]
     name = one.design.encoder.name
     published = list(CLASSSR_COSTS[name])
     costs = choices.value("costs", published if networks == len(published) else [float(c**2) for c in channels])

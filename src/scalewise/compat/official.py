@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -20,6 +20,7 @@ from scalewise.encoders.nlsa import NLSA, bucket_count
 from scalewise.geometry.grid import Frame, Query
 from scalewise.models.super_resolver import SuperResolver, pad_to_grid
 from scalewise.upsamplers.ciaosr import CiaoSR
+from scalewise.upsamplers.corners import Side
 from scalewise.upsamplers.fixed import FixedTail
 from scalewise.upsamplers.itsrn import ITSRN
 from scalewise.upsamplers.liif import LIIF
@@ -30,7 +31,7 @@ from scalewise.upsamplers.metasr import MetaSR
 class RandomRotations(NLSA):
     """NLSN draws its hash directions anew at every call, from torch's global generator."""
 
-    def rotations(self, lr: Tensor) -> Sequence[Tensor]:
+    def rotations(self, lr: Tensor) -> list[Tensor]:
         tokens = lr.shape[-2] * lr.shape[-1]
         half = bucket_count(tokens, min(self.chunk, tokens)) // 2
         return [torch.randn(1, self.features, self.hashes, half).to(lr) for _ in self.attentions]
@@ -57,8 +58,8 @@ class OfficialMetaSR(MetaSR):
 
     geometry = PublishedGeometry()
 
-    def check(self, *_: object) -> None:
-        return
+    def check(self, cell: Tensor, axes: tuple[Side, Side]) -> None:
+        pass
 
 
 class UncroppedResolver(SuperResolver):

@@ -1,4 +1,4 @@
-"""One image in, one number out: PSNR, SSIM, WS-PSNR, WS-SSIM, consistency, edge score, and what pyiqa adds.
+"""One image in, one number out: PSNR, SSIM, WS-PSNR, WS-SSIM, consistency, and what pyiqa adds.
 
 Images are float (3, h, w), RGB, 1.0 is white. Nothing is rounded or clamped here but by `eight_bit`: which images are
 compared is the protocol's business (`evaluate/`). Sums are float64, in bands of rows, so large images fit.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,14 +17,8 @@ from torch import Tensor
 from scalewise.errors import InvalidRequest, MissingDependency, ProtocolMismatch
 from scalewise.geometry.projection import latitude_weights
 from scalewise.geometry.resize import imresize
-from scalewise.routing.edges import edge_map as edge_map
-from scalewise.routing.edges import edge_score as edge_score
-from scalewise.routing.edges import gray as gray
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
-
-    Image = Float[Tensor, "3 h w"]
+Image = Tensor  # float (3, h, w), RGB, 1.0 is white
 Channel = Literal["rgb", "y", "y-liif"]
 
 BT601 = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # MATLAB's rgb2ycbcr, studio range 16-235
@@ -38,13 +32,14 @@ C1, C2 = 0.01**2, 0.03**2
 PYIQA_METRICS = ("lpips", "niqe", "brisque", "piqe")
 
 
-def eight_bit(image: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def eight_bit(image: Tensor) -> Tensor:
     """What an 8-bit file keeps: clamped, rounded to k / 255."""
     return (image.clamp(0, 1) * 255).round() / 255
 
 
-def luma(image: Float[Tensor, "... 3 h w"], weights: tuple[float, float, float] = BT601) -> Float[Tensor, "... 1 h w"]:
-    """The Y of MATLAB's rgb2ycbcr on the 0..1 scale: 16/255 is black, 235/255 white. float64."""
+def luma(image: Tensor, weights: tuple[float, float, float] = BT601) -> Tensor:
+    """The Y of MATLAB's rgb2ycbcr on the 0..1 scale: 16/255 is black, 235/255 white. (..., 3, h, w) →
+    (..., 1, h, w), float64."""
     red, green, blue = image.double().unbind(-3)
     return (weights[0] * red + weights[1] * green + weights[2] * blue + 16 / 255).unsqueeze(-3)
 
@@ -72,8 +67,10 @@ def ws_ssim(sr: Image, hr: Image, *, channel: Channel = "rgb", shave: int = 0) -
     return _ssim(sr, hr, channel, shave, spherical=True)
 
 
-def consistency(lr: Float[Tensor, "3 h w"], sr: Float[Tensor, "3 H W"]) -> float:
-    """dB between the LR input and the output shrunk back by MATLAB's bicubic: does the picture keep what was given?
+def consistency(lr: Tensor, sr: Tensor) -> float:
+    """dB between the LR input (3, h, w) and the output (3, H, W) shrunk back by MATLAB's bicubic.
+
+    A low value says that the enlarged picture does not keep what was given.
 
     An LR of 8-bit levels cannot be met better than about 59 dB by anything that does not know its rounding.
     """
@@ -106,7 +103,8 @@ def _decibel(mean_square: float) -> float:
     return -10 * math.log10(mean_square) if mean_square > 0 else math.inf
 
 
-def _planes(image: Image, channel: Channel) -> Float[Tensor, "c h w"]:
+def _planes(image: Image, channel: Channel) -> Tensor:
+    """float64 (c, h, w): three planes of RGB, or one of luma."""
     if channel == "rgb":
         return image.double()
     return luma(image, BT601 if channel == "y" else LIIF_LUMA)
@@ -155,7 +153,8 @@ def _ssim(sr: Image, hr: Image, channel: Channel, shave: int, *, spherical: bool
     return float(total / weights.sum())
 
 
-def _ssim_map(a: Float[Tensor, "c h w"], b: Float[Tensor, "c h w"]) -> Float[Tensor, "c h-10 w-10"]:
+def _ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """(c, h, w) twice → (c, h - 10, w - 10)."""
     mean_a, mean_b = _blur(a), _blur(b)
     variance_a = _blur(a * a) - mean_a * mean_a
     variance_b = _blur(b * b) - mean_b * mean_b
@@ -164,7 +163,7 @@ def _ssim_map(a: Float[Tensor, "c h w"], b: Float[Tensor, "c h w"]) -> Float[Ten
     return luminance * (2 * covariance + C2) / (variance_a + variance_b + C2)
 
 
-def _blur(image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h-10 w-10"]:
+def _blur(image: Tensor) -> Tensor:
     """The 11-tap gaussian along both axes, inner part: shifted sums, as float64 convolution is slow on CPUs."""
     taps = [math.exp(-((k - SSIM_WINDOW // 2) ** 2) / (2 * SSIM_SIGMA**2)) for k in range(SSIM_WINDOW)]
     taps = [tap / sum(taps) for tap in taps]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from scalewise import images
@@ -25,7 +24,7 @@ from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchwiseModel
 from scalewise.models.super_resolver import SuperResolver
 
-Picture = Float[Tensor, "3 h w"]
+Picture = Tensor  # float (3, h, w)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,6 @@ from torch import Tensor
 from scalewise.errors import InvalidRequest, UnsupportedScale
 from scalewise.geometry.grid import Box, Frame, Size
 from scalewise.geometry.resize import pillow_bicubic
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 FISHEYE_EXPAND = 1.25  # each hemisphere reaches 112.5° from its pole, so that the equator lies well inside both
 FISHEYE_DENSITY = 1.5  # fisheye side per ERP height, which keeps the mean pixel density
@@ -136,12 +133,12 @@ def _around(read: Callable[[Box], Tensor], width: int, top: int, bottom: int, le
 
 
 @lru_cache(maxsize=64)
-def row_latitudes(height: int) -> Float[Tensor, "h"]:
-    """Latitude of each row's centre in radians, float64, as the papers count it: from -π/2 at the top row on."""
+def row_latitudes(height: int) -> Tensor:
+    """Latitude (height,) of each row's centre in radians, float64. As in the papers, -π/2 is at the top."""
     return (torch.arange(height, dtype=torch.float64) + 0.5 - height / 2) * (math.pi / height)
 
 
-def latitude_weights(height: int) -> Float[Tensor, "h"]:
+def latitude_weights(height: int) -> Tensor:
     """cos(latitude) of each row: how much of the sphere it covers. float64, symmetric."""
     return torch.cos(row_latitudes(height))
 
@@ -157,8 +154,8 @@ def tangent_positions(height: int, top: int, side: int) -> tuple[Tensor, Tensor]
     return latitude.cos() * turn.sin() / ahead, down / ahead
 
 
-def fisheye_shrink(image: Float[Tensor, "3 H W"], scale: int) -> Float[Tensor, "3 h w"]:
-    """The LR of an ERP image, (H // scale, W // scale), 8-bit levels in the fisheye plane, in [0, 1].
+def fisheye_shrink(image: Tensor, scale: int) -> Tensor:
+    """The LR of an ERP image (3, H, W), (3, H // scale, W // scale): 8-bit levels in the fisheye plane, in [0, 1].
 
     Two polar hemispheres in equidistant projection, expanded by 1.25, side round(1.5 * 1.25 * H): bilinear ERP to
     fisheye, Pillow's bicubic on 8 bits, bilinear back. Longitude wraps and 8-bit values are rounded here; OSRT blends
@@ -190,12 +187,12 @@ def fisheye_shrink(image: Float[Tensor, "3 H W"], scale: int) -> Float[Tensor, "
     return torch.cat(halves, 1).clamp(0, 1)
 
 
-def _wrap(image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w+2"]:
+def _wrap(image: Tensor) -> Tensor:
     """One column of the other side on each side, so that bilinear sampling crosses the seam."""
     return torch.cat([image[..., -1:], image, image[..., :1]], -1)
 
 
-def _sample(image: Float[Tensor, "3 h w"], y: Tensor, x: Tensor) -> Float[Tensor, "3 *q"]:
+def _sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Bilinear at y, x in [-1, 1] (borders are pixel edges)."""
     grid = torch.stack(torch.broadcast_tensors(x, y), -1).to(image)
     return F.grid_sample(image[None], grid[None], "bilinear", "border", align_corners=False)[0]

@@ -99,8 +99,8 @@ class DeconvolutionHead(nn.Sequential):
         deconv = nn.ConvTranspose2d(width, 3, 9, SCALE, 3, output_padding=1)
         super().__init__(conv3(channels, width), nn.LeakyReLU(0.1), deconv)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return deconvolve(self[1](self[0](features)), self[2])  # type: ignore[arg-type]
+    def forward(self, input: Tensor) -> Tensor:
+        return deconvolve(self[1](self[0](input)), self[2])  # type: ignore[arg-type]
 
 
 class FSRCNNExits(ExitNetwork):

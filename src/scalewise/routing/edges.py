@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int, UInt8
 
-
-def gray(levels: UInt8[Tensor, "... 3 h w"]) -> Int[Tensor, "... h w"]:
-    """OpenCV's 8-bit RGB to gray, in its fixed point."""
+def gray(levels: Tensor) -> Tensor:
+    """OpenCV's 8-bit RGB to gray, in its fixed point: uint8 (..., 3, h, w) → int32 (..., h, w)."""
     red, green, blue = levels.to(torch.int32).unbind(-3)
     return (9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15
 
 
-def edge_map(levels: UInt8[Tensor, "... 3 h w"]) -> Float[Tensor, "... h w"]:
-    """|Laplacian| of the gray picture, saturated at 255: kernel [[2,0,2],[0,-8,0],[2,0,2]], border mirrored."""
+def edge_map(levels: Tensor) -> Tensor:
+    """|Laplacian| of the gray picture, saturated at 255: kernel [[2,0,2],[0,-8,0],[2,0,2]], border mirrored.
+
+    uint8 (..., 3, h, w) → float32 (..., h, w).
+    """
     plane = gray(levels).float()
     h, w = plane.shape[-2:]
     padded = plane.reshape(-1, 1, h, w)
@@ -30,7 +28,7 @@ def edge_map(levels: UInt8[Tensor, "... 3 h w"]) -> Float[Tensor, "... h w"]:
     return (2 * corners - 8 * plane).abs().clamp(max=255)
 
 
-def edge_score(image: Float[Tensor, "... 3 h w"], *, truncate: bool = False) -> Float[Tensor, "..."]:
+def edge_score(image: Tensor, *, truncate: bool = False) -> Tensor:
     """The mean of `edge_map`: how busy a patch is (ARM, ENAF). One number per picture of the batch, float64.
 
     ARM rounds to 8 bits first; ENAF truncates, which loses a level for some k / 255.

@@ -113,13 +113,14 @@ class Predictor(nn.Module):
             tiled = z.view(b, -1, h // WINDOW, WINDOW, w // WINDOW, WINDOW)
             tiled += place.permute(2, 0, 1).reshape(1, -1, 1, WINDOW, 1, WINDOW)
             of = window_pixels(size, WINDOW, shift).to(z.device)
+            look = None
             if self.kind == REPAIRED:
                 look = contrast((z if normalised else z - z.mean(1, keepdim=True))[:, :, of], 3, 1)
             if isinstance(self.norm, nn.LayerNorm):
                 z.div_(z.square().mean(1, keepdim=True).add_(EPS).sqrt_())
                 z.mul_(self.norm.weight.unsqueeze(1)).add_(self.norm.bias.unsqueeze(1))
             f = F.leaky_relu_(z, self.slope)
-            if self.kind != REPAIRED:
+            if look is None:
                 look = f.mean(1)[:, of]
             logits = self.score(look)
             pixels = self.pixel(f.view(b, -1, h, w)).sigmoid_()

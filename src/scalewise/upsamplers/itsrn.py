@@ -108,14 +108,15 @@ class ITSRN(nn.Module):
         """RGB (b, *point, 3)."""
         rows, columns = self._corners(query, field.axes)
         offsets = repeated_offsets(rows, columns, query)
+        shared = None
         if offsets is not None:
             y, x = offsets.y.view(1, -1, 1), offsets.x.view(1, 1, -1)
-            hidden, score = (values.flatten(0, 2) for values in self._networks(y, x, query.cell))
+            shared = [values.flatten(0, 2) for values in self._networks(y, x, query.cell)]
         answers = []
         for v, u in product(range(len(rows.rel)), range(len(columns.rel))):
-            if offsets is not None:
+            if offsets is not None and shared is not None:
                 pair = offsets.row[v] * len(offsets.x) + offsets.column[u]
-                filter_hidden, bias = hidden[pair], score[pair]
+                filter_hidden, bias = (values[pair] for values in shared)
             else:
                 filter_hidden, bias = self._networks(rows.rel[v], columns.rel[u], query.cell)
             filtered = gather(field.filtered, rows.index[v], columns.index[u], field.width)

@@ -257,7 +257,7 @@ def test_frames_keep_their_delays(tmp_path: Path, suffix: str, out: str) -> None
     report = enlarged(tmp_path / f"in{suffix}", tmp_path / f"out{out}")
     delays = []
     with Image.open(tmp_path / f"out{out}") as image:
-        for number in range(image.n_frames):
+        for number in range(image.n_frames):  # pyright: ignore[reportAttributeAccessIssue]  # animations have it
             image.seek(number)
             image.load()
             delays.append(image.info["duration"])

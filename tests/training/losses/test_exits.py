@@ -85,9 +85,10 @@ def test_the_trunks_loss_is_that_of_the_last_exit(photos: list[torch.Tensor], si
 
 
 def test_training_lowers_the_loss_of_every_exit(photos: list[torch.Tensor]) -> None:
-    model = routed(network())
+    trunk = network()
+    model = routed(trunk)
     numbered = Numbered(replace(CROPS, scales=(2.0, 3.0)), photos, seed=(0,), batch=2, stop=40)
-    optimizer = torch.optim.Adam(model.network.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(trunk.parameters(), 3e-3)
     logged = []
     for step, batch in enumerate(DataLoader(numbered, 2)):
         losses = ExitLoss((0.5, 1.0))(model, batch, StepContext(step, 40, torch.Generator().manual_seed(step)))
@@ -116,12 +117,13 @@ def test_the_router_learns_where_exits_help(photos: list[torch.Tensor]) -> None:
 
 
 def test_the_router_is_trained_on_a_frozen_network(tmp_path: Path, photos: list[torch.Tensor]) -> None:
-    model = routed(network())
-    before = model.network.state_dict()["stem.weight"].clone()
+    trunk = network()
+    model = routed(trunk)
+    before = trunk.state_dict()["stem.weight"].clone()
     done = train(exits(model), photos, tmp_path, TrainOptions(workers=0, dtype="fp32", quiet=True))
     state = read_state(tmp_path)
     assert done.stage == "router" and state is not None
-    assert not torch.equal(model.network.state_dict()["stem.weight"], before)
+    assert not torch.equal(trunk.state_dict()["stem.weight"], before)
     assert state["average"] == {} and len(state["optimizers"][0]["state"]) == len(list(model.router.parameters()))
 
 

@@ -106,7 +106,7 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         notes = [] if plain else [f"{dtype}: the values of each band, least to greatest, taken as 0 to 1, and back"]
         if data.subdatasets:
             notes.append(f"the first of {len(data.subdatasets)} pictures in the file")
-    bounds = {band: bound for band, bound in zip(bands, group.ranges, strict=True)}
+    bounds = dict(zip(bands, group.ranges, strict=True))
 
     def fetch(box: Box) -> np.ndarray:
         y0, x0, y1, x1 = box

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,6 @@ from scalewise.budget.budget import Effort
 from scalewise.contracts import Sampled
 from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.training.stage import Batch, StepContext
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 
 def query_of(batch: Batch, dtype: torch.dtype = torch.float32) -> Query:
@@ -46,10 +42,10 @@ def squared(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, T
     return {"loss": F.mse_loss(rendered(model, batch).rgb, batch["hr"])}
 
 
-def ws_l1(
-    sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], top: Float[Tensor, "b"], height: int
-) -> Float[Tensor, ""]:
+def ws_l1(sr: Tensor, hr: Tensor, top: Tensor, height: int) -> Tensor:
     """L1 weighted by latitude, for training on crops of ERP images `height` rows high; `top` is a crop's first row.
+
+    `sr` and `hr` are (b, 3, h, w), `top` is (b,).
 
     sum(w·|e|) / sum(w) over the whole batch, as the CAMixerSR code has it.
     """
