@@ -23,7 +23,8 @@ from scalewise.images.source import Depth, Source
 from scalewise.images.stream import StreamedCanvas
 from scalewise.storage import FULL
 
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+FORMATS = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+FORMATS |= dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg")
 for _suffix, _saver in ((".avif", "heifsave_target"), (".gif", "gifsave_target")):
     if pyvips.type_find("VipsForeignSave", _saver):  # libvips can be built without it
         FORMATS[_suffix] = _suffix[1:]

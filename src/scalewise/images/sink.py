@@ -179,9 +179,6 @@ class Sink:
             result, left_out = self._deliver(canvas)
         self.notes = (*self.notes, *left_out)
         self._canvas = None
-        if self.scratch is not None:
-            del canvas
-            self.scratch.unlink(missing_ok=True)
         return result
 
     def abort(self) -> None:
