@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from scalewise import images
-from scalewise.cli import app, options
+from scalewise.cli import app, format, options
 from scalewise.errors import InvalidRequest
 from scalewise.execution import tiles
 from scalewise.geometry.resize import imresize
@@ -212,7 +212,7 @@ def test_a_long_run_is_announced_and_a_crop_is_cut_from_it(tmp_path: Path) -> No
 def test_an_output_beyond_its_format_or_disk_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scalewise.execution.pages.enlarge", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("scalewise.execution.pages.enlarge", lambda *_, **__: pytest.fail("it began"))
     wide = save(tmp_path / "wide.png", pixels(2, 7000))
     for ext, limit in (("jpg", "65500"), ("webp", "16383")):
         answer = Answer("upscale", wide, "-s", 10, "-n", "bicubic", "--ext", ext)
@@ -553,7 +553,7 @@ def test_width_comes_first_on_the_command_line() -> None:
     ("value", "text"), [(0, "0 "), (999, "999 "), (999.9, "1 k"), (4.89e9, "4.89 G"), (2e12, "2 T"), (3e16, "30 P")]
 )
 def test_amounts_have_three_figures(value: float, text: str) -> None:
-    assert options.amount(value) == text
+    assert format.amount(value) == text
 
 
 def test_every_command_and_option_is_documented() -> None:

@@ -1,26 +1,28 @@
 """The command line: `main`, and how errors become one line and an exit code.
 
-- upscale.py: upscale; one_picture.py, many_pictures.py: its work; paths.py: which files it reads and writes; stdio.py:
-  stdin and stdout
+- upscale.py: upscale, its options in upscale_options.py; one_picture.py, many_pictures.py: its work; paths.py: which
+  files it reads and writes; stdio.py: the three streams, and signals
 - measure.py: evaluate, curve, calibrate, reproduce
-- models.py: models, inspect, convert, export, doctor; serve.py: app
+- models.py: models, inspect, convert, export; doctor.py: doctor; serve.py: app
 - train.py: train
-- options.py: options that several commands share; format.py: how tables and numbers are printed
+- options.py: options that several commands share; format.py: how tables, numbers and errors are printed
 
 Commands import what they need when they run: `scalewise --help` loads neither torch nor libvips.
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
+import os
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import measure, models, serve, train, upscale
-from scalewise.cli.format import format_line
+from scalewise.cli import doctor, measure, models, serve, train, upscale
+from scalewise.cli.format import explain, missing_extra
+from scalewise.cli.stdio import Interrupted, end_by_signals, open_streams
 from scalewise.errors import InvalidRequest, ScalewiseError
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
@@ -33,18 +35,28 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ScalewiseError as error:
-            typer.echo(f"scalewise: {format_line(str(error))}", err=True)
+            typer.echo(f"scalewise: {explain(error)}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
-        except KeyboardInterrupt:
-            typer.echo("scalewise: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            typer.echo(f"scalewise: {explain(error)}", err=True)
+            raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else INTERRUPTED) from None
+        except ModuleNotFoundError as error:
+            if (sentence := missing_extra(error)) is None:
+                raise
+            typer.echo(f"scalewise: {sentence}", err=True)
+            raise typer.Exit(2) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in self.commands and (os.path.exists(name) or os.path.splitext(name)[1]):
+            raise InvalidRequest(f"{name!r} is no command: to enlarge a picture, write scalewise upscale {name} -s 2")
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
     name="scalewise",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -68,7 +80,7 @@ def scalewise_command(
 for command in (
     upscale.upscale,
     models.models,
-    models.doctor,
+    doctor.doctor,
     measure.evaluate,
     measure.curve,
     measure.calibrate,
@@ -79,12 +91,12 @@ for command in (
     serve.app,
     train.train,
 ):
-    app.command()(command)
+    # The help is markup to typer: a bracket would be taken for a style, and vanish.
+    app.command(help=(inspect.getdoc(command) or "").replace("[", "\\["))(command)
 
 
 def main() -> None:
     """The entry point of the package."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name need not be text that the terminal can show
-            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    open_streams()
+    end_by_signals()
     app(prog_name="scalewise")
