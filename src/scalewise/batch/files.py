@@ -161,7 +161,7 @@ def output_folder(out: StrPath | None, from_folder: bool) -> Path | None:
 def _check_links(out: Path, below: Path) -> None:
     """A sub-folder of `out` that is a link would take results elsewhere. Raises UnwritableOutput."""
     for folder in (out / parent for parent in (below, *below.parents) if parent.parts):
-        if folder.is_symlink():
+        if os.path.islink(folder):
             raise UnwritableOutput(f"{str(folder)!r} is a link, and results would leave {str(out)!r}: remove it")
 
 
@@ -172,7 +172,7 @@ def _exists(path: Path) -> bool:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise UnreadableImage(f"cannot open {str(path)!r}: {why}") from error
-    return path.is_dir()
+    return os.path.isdir(path)
 
 
 def _pictures(folder: Path, recursive: bool, found: Found) -> list[Path]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -28,23 +29,25 @@ from scalewise.errors import InvalidRequest, ScalewiseError
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
 
 
+def report(error: BaseException) -> int:
+    """Print an error that is expected as one line; its exit code. Raises any other again."""
+    message = missing_extra(error) if isinstance(error, ModuleNotFoundError) else explain(error)
+    if message is None:
+        raise error
+    typer.echo(f"scalewise: {message}", err=True)
+    if isinstance(error, KeyboardInterrupt):
+        return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
+    return 2 if isinstance(error, InvalidRequest | ModuleNotFoundError) else 1
+
+
 class Commands(TyperGroup):
     """What goes wrong on purpose is one line on stderr; anything else keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except ScalewiseError as error:
-            typer.echo(f"scalewise: {explain(error)}", err=True)
-            raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
-        except KeyboardInterrupt as error:
-            typer.echo(f"scalewise: {explain(error)}", err=True)
-            raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else INTERRUPTED) from None
-        except ModuleNotFoundError as error:
-            if (sentence := missing_extra(error)) is None:
-                raise
-            typer.echo(f"scalewise: {sentence}", err=True)
-            raise typer.Exit(2) from None
+        except (ScalewiseError, KeyboardInterrupt, ModuleNotFoundError) as error:
+            raise typer.Exit(report(error)) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
@@ -99,4 +102,7 @@ def main() -> None:
     """The entry point of the package."""
     open_streams()
     end_by_signals()
-    app(prog_name="scalewise")
+    try:
+        app(prog_name="scalewise")
+    except ScalewiseError as error:  # of an option that acts at once, as --version
+        sys.exit(report(error))

@@ -116,7 +116,7 @@ def manifests_of(tasks: Sequence[PictureTask], request: UpscaleRequest) -> Itera
             for task in tasks:
                 if task.home in manifests:
                     continue
-                if task.top is not None and not task.home.is_dir():
+                if task.top is not None and not os.path.isdir(task.home):
                     made += make_folder(task.home, task.home)
                 manifest = stack.enter_context(Manifest.of(task.home, request.as_dict()))
                 manifests[task.home] = manifest

@@ -160,7 +160,7 @@ def folders(task: PictureTask) -> Iterator[None]:
     made: list[Path] = []
     try:
         for path, top in ((task.output, task.top), (task.effort, task.effort_top)):
-            if path is not None and top is not None and not path.parent.is_dir():
+            if path is not None and top is not None and not os.path.isdir(path.parent):
                 made += make_folder(path.parent, top)
         yield
     except BaseException:
@@ -172,9 +172,11 @@ def folders(task: PictureTask) -> Iterator[None]:
 
 def make_folder(folder: Path, top: Path) -> list[Path]:
     """Make `folder`, which is `top` or below it; what was made, outermost first. Raises UnwritableOutput."""
-    if not top.parent.is_dir():
+    if not os.path.isdir(top.parent):
         raise UnwritableOutput(f"folder {str(top.parent)!r} does not exist; make it first")
-    missing = [path for path in (folder, *folder.parents) if (path == top or top in path.parents) and not path.exists()]
+    missing = [
+        path for path in (folder, *folder.parents) if (path == top or top in path.parents) and not os.path.exists(path)
+    ]
     for path in reversed(missing):
         try:
             path.mkdir(exist_ok=True)

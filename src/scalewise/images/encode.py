@@ -76,7 +76,7 @@ def check_format(path: Path, size: tuple[int, int], like: Source, how: Encoding)
     longest = _LONGEST_SIDE.get(format)
     if longest is not None and max(size) > longest:
         raise UnwritableOutput(
-            f"{name} would be {size[0]}x{size[1]}; {format} holds at most {longest} per side: write .tif instead"
+            f"{name} would be {size[1]}x{size[0]}; {format} holds at most {longest} per side: write .tif instead"
         )
     if format == "jpeg" and like.alpha:
         raise UnwritableOutput(f"{name} would lose the alpha channel, which jpeg cannot hold: write .png instead")

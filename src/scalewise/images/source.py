@@ -98,7 +98,7 @@ class Source:
         y0, x0, y1, x1 = box or (0, 0, height, width)
         inside = 0 <= y0 < y1 <= height and x0 < x1 and (wrap or (x0 >= 0 and x1 <= width))
         if not inside:
-            raise InvalidRequest(f"box {box} does not lie in an image of {height}x{width} (y0, x0, y1, x1)")
+            raise InvalidRequest(f"box {box} does not lie in an image of {width}x{height}: a box is (y0, x0, y1, x1)")
         parts = []
         while x0 < x1:  # once, unless columns wrap
             start = x0 % width
