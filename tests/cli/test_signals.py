@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Sends a signal to its own process when a function is called for the n-th time, and then runs the command.
 SIGNALLED = """
 import importlib, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 home, name, at, number, left = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]
 module = importlib.import_module(home)
 real, calls = getattr(module, name), 0

@@ -71,8 +71,8 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], style: Lite
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr with the time left: takes what is being done, and the share done. None without a terminal.
 
-    It appears with the first share above 0, so that what is printed before the work begins does not stick to it, and
-    goes when the block ends, before any error is printed.
+    It appears with the first share, so that what is printed before the work begins does not stick to it, and goes when
+    the block ends, before any error is printed.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda doing, share: None
@@ -86,7 +86,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
     task = progress.add_task("", total=1.0)
 
     def show(doing: str, share: float) -> None:
-        if not progress.live.is_started and 0 < share < 1:
+        if not progress.live.is_started:
             progress.start()
         progress.update(task, description=escape(format_line(doing)), completed=share)
 
