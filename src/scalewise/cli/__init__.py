@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -80,6 +81,11 @@ def scalewise_command(
     """Enlarge images by any factor, and spend computation only where the picture needs it."""
 
 
+def help_of(command: Callable[..., None]) -> str:
+    """A command's docstring as typer prints it: its help is markup, where a bracket would be a style, and vanish."""
+    return (inspect.getdoc(command) or "").replace("[", "\\[")
+
+
 for command in (
     upscale.upscale,
     models.models,
@@ -94,8 +100,7 @@ for command in (
     serve.app,
     train.train,
 ):
-    # The help is markup to typer: a bracket would be taken for a style, and vanish.
-    app.command(help=(inspect.getdoc(command) or "").replace("[", "\\["))(command)
+    app.command(help=help_of(command))(command)
 
 
 def main() -> None:

@@ -101,6 +101,7 @@ EXTRAS = {  # the module that is missing → the extra that brings it
     "tensorboard": "train",
     "fastapi": "app",
     "uvicorn": "app",
+    "python_multipart": "app",
     "ray": "ray",
     "rasterio": "geo",
     "onnx": "export",

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from scalewise.zoo import Entry
 
 
-
 def models() -> None:
     """List the models that can be named by -n."""
     import torch
