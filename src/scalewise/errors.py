@@ -5,11 +5,13 @@
     │   ├── UnsupportedScale        scale or size out of range, or not supported by the model
     │   ├── BudgetInfeasible        a budget below the floor of the model, or not a budget
     │   ├── UnknownModel            no such name in the zoo, no such file
+    │   ├── RequestDiffers          an unfinished run of the same output was asked for something else
     │   ├── ProtocolMismatch        an evaluation protocol that cannot apply to this data
     │   └── MissingDependency       an optional library that is not installed
     ├── ImageError                  a picture (exit code 1)
     │   ├── UnreadableImage         missing, empty, truncated, not an image, absurdly large
-    │   └── UnwritableOutput        folder missing or read-only, format limit, disk full, file exists
+    │   └── UnwritableOutput        folder missing or read-only, format limit, disk full
+    │       └── OutputExists        a file of that name, and nobody allowed to replace it
     ├── CheckpointError             a weight file that is damaged, hostile, incomplete or of an unknown kind
     ├── DataError                   a data folder that a recipe or protocol cannot use
     ├── TrainingError               a training run that cannot go on: not a number, a state that does not fit
@@ -19,6 +21,9 @@ Messages are one line: what came, what is allowed, what to do.
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
 
 
 class ScalewiseError(Exception):
@@ -45,6 +50,20 @@ class UnknownModel(InvalidRequest):
     """No model of this name, and no file either."""
 
 
+class RequestDiffers(InvalidRequest):
+    """`folder` holds `bands` finished rows of tiles of a run that was asked for something else: `changed` says what."""
+
+    def __init__(self, folder: str, bands: int, changed: Sequence[str]) -> None:
+        super().__init__(
+            f"{folder!r} holds {bands} finished rows of tiles of a run with another {', '.join(changed)}: ask for the "
+            "same again to go on, allow a restart to drop them, or choose another output"
+        )
+        self.folder, self.bands, self.changed = folder, bands, tuple(changed)
+
+    def __reduce__(self) -> tuple[type[RequestDiffers], tuple[str, int, tuple[str, ...]]]:
+        return type(self), (self.folder, self.bands, self.changed)
+
+
 class ProtocolMismatch(InvalidRequest):
     """An evaluation protocol that cannot apply to this data."""
 
@@ -63,6 +82,17 @@ class UnreadableImage(ImageError):
 
 class UnwritableOutput(ImageError):
     """Folder missing or read-only, format limit exceeded, disk full, or the file exists."""
+
+
+class OutputExists(UnwritableOutput):
+    """A file of the name `path`, which may not be replaced."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(f"{os.fspath(path)!r} exists; allow overwriting or choose another name")
+        self.path = os.fspath(path)
+
+    def __reduce__(self) -> tuple[type[OutputExists], tuple[str]]:
+        return type(self), (self.path,)
 
 
 class CheckpointError(ScalewiseError):

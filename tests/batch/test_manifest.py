@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scalewise.batch.manifest import MANIFEST, Manifest
+from scalewise.batch.manifest import MANIFEST, Manifest, digest_of_request, record_arrival, results_in
 from scalewise.errors import UnwritableOutput
 
 
@@ -75,3 +78,63 @@ def test_one_run_at_a_time_writes_to_a_folder(pair: tuple[Path, Path]) -> None:
             second.__enter__()
     with Manifest.of(folder, {}):
         pass
+
+
+def test_a_result_belongs_to_its_run_only_as_long_as_nobody_touched_it(pair: tuple[Path, Path]) -> None:
+    first = manifest(pair, scale=2)
+    first.done(*pair, {})
+    assert first.owns(pair[1]) and manifest(pair, scale=2).owns(pair[1])
+    assert not manifest(pair, scale=3).owns(pair[1])
+    pair[1].write_bytes(b"somebody's own")
+    assert not first.owns(pair[1]) and first.known(*pair), "it stays, and is not made again"
+
+
+def test_who_made_a_result_last_owns_it(pair: tuple[Path, Path]) -> None:
+    first = manifest(pair, scale=2)
+    first.done(*pair, {})
+    second = manifest(pair, scale=4)
+    pair[1].write_bytes(b"a much larger photo")
+    second.done(*pair, {})
+    assert not manifest(pair, scale=2).owns(pair[1]) and manifest(pair, scale=4).owns(pair[1])
+
+
+def test_a_result_that_arrived_before_a_kill_is_owned(pair: tuple[Path, Path]) -> None:
+    status = pair[1].stat()
+    record_arrival(
+        pair[1].parent / MANIFEST, digest_of_request({}), *pair, arriving=[status.st_size, status.st_mtime_ns]
+    )
+    assert manifest(pair).owns(pair[1]) and manifest(pair).known(*pair) is None
+    assert results_in([pair[1].parent]) == {pair[1]: pair[0]}
+    link = pair[1].with_name("link.png")
+    pair[1].rename(link)
+    pair[1].symlink_to(link)
+    assert not manifest(pair).owns(pair[1]), "a link is nobody's result"
+
+
+ODD: list[dict[str, Any]] = [
+    {"request": None}, {"request": 7}, {"output": None}, {"output": ["a"]}, {"input": ["a"]}, {"input": None},
+    {"report": None}, {"report": []}, {"made": None}, {"made": [1]}, {"made": [1, "x"]}, {"made": "now"},
+    {"stamp": "x"}, {"stamp": [True, 1]}, {"status": "well"}, {"status": ["done"]}, {"status": "failed"},
+    {"status": None, "arriving": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ODD)
+def test_lines_of_another_form_are_passed_over(pair: tuple[Path, Path], change: dict[str, Any]) -> None:
+    first = manifest(pair)
+    first.done(*pair, {})
+    line = json.loads(first.path.read_text()) | change
+    first.path.write_text(json.dumps({name: value for name, value in line.items() if value is not None}) + "\n")
+    again = manifest(pair)
+    assert again.unusable == 1 and again.known(*pair) is None and not again.owns(pair[1])
+    again.done(*pair, {})
+    assert manifest(pair).known(*pair) is not None
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.with_name("photo.png"))])
+def test_only_a_plain_file_is_a_manifest(pair: tuple[Path, Path], make: Any) -> None:
+    folder, before = pair[1].parent, pair[1].read_bytes()
+    make(folder / MANIFEST)
+    with pytest.raises(UnwritableOutput, match="plain file"):
+        Manifest.of(folder, {}).__enter__()
+    assert pair[1].read_bytes() == before

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +19,10 @@ import pytest
 import pyvips
 import typer.main
 from PIL import Image
+from rich import markup
 from typer.testing import CliRunner
 
-from scalewise import images
+from scalewise import cli, images
 from scalewise.cli import app, format, options
 from scalewise.errors import InvalidRequest
 from scalewise.execution import tiles
@@ -212,7 +215,7 @@ def test_a_long_run_is_announced_and_a_crop_is_cut_from_it(tmp_path: Path) -> No
 def test_an_output_beyond_its_format_or_disk_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scalewise.execution.pages.enlarge", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("scalewise.execution.pages.enlarge", lambda *_, **__: pytest.fail("it began"))
     wide = save(tmp_path / "wide.png", pixels(2, 7000))
     for ext, limit in (("jpg", "65500"), ("webp", "16383")):
         answer = Answer("upscale", wide, "-s", 10, "-n", "bicubic", "--ext", ext)
@@ -302,6 +305,15 @@ def test_a_bad_picture_is_one_line_and_no_output(tmp_path: Path, name: str, spoi
         (["-s", "2", "--ext", "exe"], "exe"),
         (["-s", "2", "--suffix", "../x"], "--suffix"),
         (["-s", "2", "-n", "nothing"], "'nothing'"),
+        (["-s", "9" * 5000], "5000 characters"),
+        (["--size", "9" * 5000 + "x3"], "5002 characters"),
+        (["-s", "2", "--crop", "0,0,3," + "9" * 5000], "5006 characters"),
+        (["-s", "2", "--max-memory", "9" * 400], "400 characters"),
+        (["-s", "2", "--max-memory", "0"], "--max-memory 0"),
+        (["-s", "2", "--max-memory", "0GiB"], "--max-memory 0GiB"),
+        (["-s", "2", "--threads", "99999"], "--threads 99999"),
+        (["-s", "2", "--engine", "ray", "--workers", "0"], "--workers 0"),
+        (["--long-edge", "9" * 60], "too large"),
     ],
 )  # fmt: skip
 def test_a_wish_that_cannot_be_is_one_line_and_no_output(photo: Path, wish: list[str], words: str) -> None:
@@ -377,6 +389,72 @@ def test_what_we_did_not_expect_keeps_its_traceback(photo: Path, monkeypatch: py
         Answer("upscale", photo, "-s", 2, "-n", "bicubic")
 
 
+def test_a_picture_in_the_place_of_a_command_says_what_was_meant(photo: Path, tmp_path: Path) -> None:
+    for name in (photo, tmp_path, "no-such.jpg"):
+        assert Answer(name, "-s", 2).failed_by_one_line(2, f"write scalewise upscale {name} -s 2")
+
+
+def test_an_output_that_exists_names_the_option_that_helps(photo: Path) -> None:
+    Answer("upscale", photo, "-s", 2, "-n", "bicubic")
+    assert Answer("upscale", photo, "-s", 2, "-n", "bicubic").failed_by_one_line(1, "--overwrite replaces it")
+
+
+def test_a_missing_extra_is_one_sentence(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every library of an extra that a command imports at once, without a word of its own."""
+    for module in ("lightning", "fastapi", "rasterio"):
+
+        def missing(*_: object, module: str = module, **__: object) -> None:
+            raise ModuleNotFoundError(f"No module named '{module}'", name=f"{module}.inside")
+
+        monkeypatch.setattr("scalewise.zoo.load", missing)
+        extra = format.EXTRAS[module]
+        answer = Answer("upscale", photo, "-s", 2)
+        assert answer.failed_by_one_line(2, f"needs {module}") and f"'scalewise[{extra}]'" in answer.error
+    monkeypatch.setattr("scalewise.zoo.load", lambda *_, **__: __import__("scalewise.nothing"))
+    with pytest.raises(ModuleNotFoundError):
+        Answer("upscale", photo, "-s", 2)
+
+
+def test_extras_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for module, extra in format.EXTRAS.items():
+        assert module.replace("_", "-") in [re.split(r"[\[<>=]", one)[0] for one in project[extra]], module
+
+
+def test_brackets_survive_in_the_help() -> None:
+    def command() -> None:
+        """Needs pip install 'scalewise[app]'."""
+
+    assert markup.render(cli.help_of(command)).plain == command.__doc__
+
+
+def test_the_shell_completes_commands() -> None:
+    code = (
+        "import os; os.environ.update(_SCALEWISE_COMPLETE='complete_bash', COMP_WORDS='scalewise ups', COMP_CWORD='1')"
+    )
+    assert run(code=f"{code}; from scalewise.cli import main; main()").stdout.split() == ["upscale"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_does_not_stick_to_what_was_said_before_and_goes_before_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(KeyError), format.progress_bar() as bar:
+        assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+        print("said before", file=sys.stderr)
+        bar("[b]photo\x1b.png", 0.0)
+        bar("[b]photo\x1b.png", 0.5)
+        raise KeyError
+    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert shown.startswith("said before\n") and "[b]photo\\x1b.png" in shown
+    assert shown.endswith("\x1b[2K"), "the line of the bar is empty in the end"
+
+
 def test_usage_errors_are_exit_code_2(photo: Path) -> None:
     assert Answer("upscale", photo, "--nonsense").code == 2
     assert Answer("enlarge", photo).code == 2
@@ -427,11 +505,16 @@ def test_the_doctor_says_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(zoo, "MODELS", {"bicubic": zoo.MODELS["bicubic"]})
     healthy = Answer("doctor")
-    assert healthy.code == 0 and "libvips" in healthy.out and "jpeg" in healthy.out
+    assert healthy.code == 0 and "libvips" in healthy.out and "avif" in healthy.out
     lost = zoo.Entry("lost", zoo.bicubic, "no-such-file.safetensors")
-    monkeypatch.setattr(zoo, "MODELS", {"lost": lost})
+    monkeypatch.setattr(zoo, "MODELS", {"a-model-with-a-long-name": lost})
     ill = Answer("doctor")
-    assert ill.failed_by_one_line(1, "model lost")
+    assert ill.failed_by_one_line(1, "model a-model-with-a-long-name")
+    for lines in (healthy.out.splitlines(), ill.out.splitlines()):
+        columns = [re.match(r"\S+(?: \S+)*\s{2,}", line) for line in lines]
+        assert len({column.end() for column in columns if column}) == 1 and all(columns), "values stand in one column"
+    for what in ("processor", "bf16", "memory", "cache folder", "threads", "lightning"):
+        assert any(line.startswith(f"{what} ") for line in healthy.out.splitlines()), what
 
 
 def test_a_checkpoint_is_described_and_converted(photo: Path, shared: Path, tmp_path: Path) -> None:
@@ -439,6 +522,8 @@ def test_a_checkpoint_is_described_and_converted(photo: Path, shared: Path, tmp_
     described = Answer("inspect", weights)
     assert described.code == 0 and "EDSR" in described.out and "assumed" in described.out
     assert json.loads(Answer("inspect", "--json", weights).out)["scales"] == [4]
+    shipped = Answer("inspect", WEIGHTS)
+    assert "{" not in shipped.out and re.search(r"^×3 +50% +49\.9% +32\.04$", shipped.out, re.MULTILINE)
     ours = tmp_path / "ours.safetensors"
     assert Answer("convert", weights, ours).code == 0
     assert Answer("convert", weights, ours).failed_by_one_line(1, "exists")

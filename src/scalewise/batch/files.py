@@ -1,108 +1,213 @@
-"""Many pictures: which files were meant, and where each result goes."""
+"""Many pictures: which files were meant, which are results of earlier runs, and where each result goes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from scalewise.errors import InvalidRequest, UnreadableImage, UnwritableOutput
+from scalewise.batch.manifest import MANIFEST, results_in
+from scalewise.errors import ImageError, InvalidRequest, UnreadableImage, UnwritableOutput
 from scalewise.images import READABLE, WRITABLE
 
 StrPath = str | os.PathLike[str]
+Why = Literal["kind", "link", "twice", "result"]
 
 
-def expand(inputs: Iterable[StrPath], recursive: bool = False) -> list[Path]:
+@dataclass(frozen=True)
+class FoundPicture:
+    """A picture, and the input folder that it was found in; None if it was named itself."""
+
+    path: Path
+    folder: Path | None = None
+
+    @property
+    def below(self) -> Path:
+        """Its folder relative to the input folder."""
+        return Path() if self.folder is None else self.path.parent.relative_to(self.folder)
+
+
+@dataclass
+class Found:
+    """The pictures that were meant, and by reason what was passed over: `kind`, files whose extension is not in
+    `images.READABLE`; `link`, links to folders; `twice`, other names of a picture that is there; `result`, what earlier
+    runs made of pictures that are there."""
+
+    pictures: list[FoundPicture] = field(default_factory=list)
+    passed_over: dict[Why, list[Path]] = field(default_factory=dict)
+
+    def pass_over(self, why: Why, path: Path) -> None:
+        self.passed_over.setdefault(why, []).append(path)
+
+
+@dataclass(frozen=True)
+class PlannedOutput:
+    """One picture, its result, and the folder whose manifest lists it: that of `out`, else the input folder, else the
+    picture's own."""
+
+    source: Path
+    output: Path
+    home: Path
+
+
+def find_pictures(inputs: Iterable[StrPath], recursive: bool = False) -> Found:
     """The pictures that `inputs` name: files as they are, folders by the pictures in them, sorted; none twice.
 
     In folders, files count whose extension is in `images.READABLE` and whose name does not start with a dot.
-    `recursive` goes into sub-folders, but not through symbolic links, which may lead in circles.
+    `recursive` goes into sub-folders, but not through links, which may lead in circles. Raises UnreadableImage for a
+    name without a file, and for a folder without a picture.
     """
-    return [path for path, _ in _walk(inputs, recursive)]
+    found, seen = Found(), set[str]()
+    for name in inputs:
+        start = Path(name)
+        is_folder = _exists(start)
+        pictures = _pictures(start, recursive, found) if is_folder else [start]
+        if not pictures:
+            hint = "" if recursive else " (sub-folders were not searched)"
+            allowed = " ".join(sorted(READABLE))
+            raise UnreadableImage(f"folder {str(start)!r} holds no picture{hint}; allowed are {allowed}")
+        for path in pictures:
+            real = os.path.realpath(path)
+            if real in seen:
+                found.pass_over("twice", path)
+                continue
+            seen.add(real)
+            found.pictures.append(FoundPicture(path, start if is_folder else None))
+    return found
 
 
-def output_path(input: StrPath, out: StrPath | None, suffix: str, ext: str | None = None) -> Path:
-    """Where the result of one input goes.
+def without_results(found: Found, out: StrPath | None) -> Found:
+    """Without what earlier runs made of the same pictures, so that a command may run again.
 
-    `out` None: beside the input, `photo.jpg` → `photo_x3.7.jpg` with suffix `_x3.7`. `out` a folder, or ending in a
-    slash: the same name in there. Otherwise `out` is the file. `ext` sets the format (`.png`); without it the input's
-    is kept if it can be written, else `.png`.
+    A manifest knows them. Where results go next to their inputs (`out` None), so does the note in a picture of a
+    folder, which a run for one picture has left.
+    """
+    folders = {parent for one in found.pictures for parent in _folders_of(one)}
+    results = results_in(folders)
+    inputs = {_absolute(one.path) for one in found.pictures}
+    left = Found(passed_over=found.passed_over)
+    for one in found.pictures:
+        ours = results.get(_absolute(one.path)) in inputs
+        if ours or (out is None and one.folder is not None and _has_our_note(one.path)):
+            left.pass_over("result", one.path)
+        else:
+            left.pictures.append(one)
+    return left
+
+
+def output_path(input: StrPath, folder: StrPath | None, suffix: str, ext: str | None = None) -> Path:
+    """Where the result of one input goes: in `folder`, or next to the input: `photo.jpg` → `photo_x3.7.jpg`.
+
+    `ext` sets the format (`.png`); without it the input's is kept if it can be written, else `.png`.
     """
     input = Path(input)
     if ext is None:
         ext = input.suffix if input.suffix.lower() in WRITABLE else ".png"
     name = f"{input.stem}{suffix}{ext}"
-    if out is None:
-        return input.with_name(name)
-    return Path(out) / name if _is_folder(out) else Path(out)
+    return Path(folder or input.parent) / name
 
 
 def plan_outputs(
-    inputs: Iterable[StrPath], out: StrPath | None, suffix: str, ext: str | None = None, *, recursive: bool = False
-) -> list[tuple[Path, Path]]:
-    """(input, output) for all pictures; sub-folders of an input folder are kept below `out`. Makes no folder itself."""
-    pairs: list[tuple[Path, Path]] = []
+    pictures: Sequence[FoundPicture], out: StrPath | None, suffix: str, ext: str | None = None
+) -> list[PlannedOutput]:
+    """Where the results of all pictures go; sub-folders of an input folder are kept below `out`. Makes no folder.
+
+    `out` is a folder if there is one of that name, if it ends with a slash, or if an input is a folder; else it names
+    the file. Raises InvalidRequest for results that would meet, and UnwritableOutput.
+    """
+    folder = output_folder(out, any(one.folder is not None for one in pictures))
+    if out is not None and folder is None and len(pictures) > 1:
+        raise InvalidRequest(f"{len(pictures)} inputs cannot all go to {str(out)!r}; name a folder (end it with /)")
+    planned: list[PlannedOutput] = []
     taken: dict[Path, Path] = {}
-    found = list(_walk(inputs, recursive))
-    if out is not None and len(found) > 1 and not _is_folder(out):
-        raise InvalidRequest(f"{len(found)} inputs cannot all go to {str(out)!r}; name a folder (end it with /)")
-    for path, below in found:
-        # The slash survives, as the sub-folder may have to be made.
-        target = out if out is None or below == Path() else f"{os.fspath(out)}/{below}/"
-        output = output_path(path, target, suffix, ext)
-        if out is not None:
-            _check_links(Path(out), below)
+    for one in pictures:
+        if out is None:
+            output, home = output_path(one.path, None, suffix, ext), one.folder or one.path.parent
+        elif folder is None:
+            output, home = Path(out), Path(out).parent
+        else:
+            _check_links(folder, one.below)
+            output, home = output_path(one.path, folder / one.below, suffix, ext), folder
         if output in taken:
-            first, second, name = str(taken[output]), str(path), str(output)
+            first, second, name = str(taken[output]), str(one.path), str(output)
             raise InvalidRequest(f"{first!r} and {second!r} would both go to {name!r}; write them to two folders")
-        taken[output] = path
-        pairs.append((path, output))
-    inputs_too = {path for path, _ in found} & taken.keys()
-    if inputs_too:  # as in a second run over a folder that holds the results of the first
+        taken[output] = one.path
+        planned.append(PlannedOutput(one.path, output, home))
+    inputs_too = {one.path for one in pictures} & taken.keys()
+    if inputs_too:
         first, name = str(taken[min(inputs_too)]), str(min(inputs_too))
         raise InvalidRequest(f"{first!r} would go to {name!r}, which is an input too; write to another folder")
-    return pairs
+    return planned
+
+
+def output_folder(out: StrPath | None, from_folder: bool) -> Path | None:
+    """`out` as a folder, or None if it names a file. `from_folder`: an input is a folder. Raises InvalidRequest."""
+    if out is None:
+        return None
+    name = os.fspath(out)
+    if name.endswith(("/", os.sep)) or os.path.isdir(name):
+        return Path(out)
+    if not from_folder:
+        return None
+    if os.path.lexists(name):
+        raise InvalidRequest(f"the input is a folder, and {name!r} is a file: name a folder")
+    if Path(name).suffix.lower() in WRITABLE:
+        raise InvalidRequest(f"the input is a folder, and {name!r} names a picture: name a folder (end it with /)")
+    return Path(out)
 
 
 def _check_links(out: Path, below: Path) -> None:
     """A sub-folder of `out` that is a link would take results elsewhere. Raises UnwritableOutput."""
     for folder in (out / parent for parent in (below, *below.parents) if parent.parts):
-        if folder.is_symlink():
+        if os.path.islink(folder):
             raise UnwritableOutput(f"{str(folder)!r} is a link, and results would leave {str(out)!r}: remove it")
 
 
-def _walk(inputs: Iterable[StrPath], recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """(path, its folder relative to the input folder that it was found in)."""
-    seen: set[str] = set()
-    for name in inputs:
-        start = Path(name)
-        try:
-            is_folder = start.is_dir()
-            if not is_folder:
-                start.stat()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise UnreadableImage(f"cannot open {str(start)!r}: {why}") from error
-        paths = _pictures(start, recursive) if is_folder else [start]
-        if not paths:
-            hint = "" if recursive else " (sub-folders were not searched)"
-            allowed = " ".join(sorted(READABLE))
-            raise UnreadableImage(f"folder {str(start)!r} holds no picture{hint}; allowed are {allowed}")
-        for path in paths:
-            real = os.path.realpath(path)
-            if real not in seen:
-                seen.add(real)
-                yield path, path.parent.relative_to(start) if is_folder else Path()
+def _exists(path: Path) -> bool:
+    """True for a folder, False for a file. Raises UnreadableImage if there is neither."""
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UnreadableImage(f"cannot open {str(path)!r}: {why}") from error
+    return os.path.isdir(path)
 
 
-def _pictures(folder: Path, recursive: bool) -> list[Path]:
-    found: list[Path] = []
+def _pictures(folder: Path, recursive: bool, found: Found) -> list[Path]:
+    """The pictures in a folder, sorted; what is passed over goes into `found`."""
+    pictures: list[Path] = []
     for parent, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        paths = (Path(parent, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in READABLE]
-    return sorted(found)
+        shown = sorted(name for name in folders if recursive and not name.startswith("."))
+        for name in shown:
+            if os.path.islink(os.path.join(parent, name)):
+                found.pass_over("link", Path(parent, name))
+        folders[:] = shown
+        for name in sorted(files):
+            if Path(name).suffix.lower() in READABLE and not name.startswith("."):
+                pictures.append(Path(parent, name))
+            elif not name.startswith(".") and name != MANIFEST:
+                found.pass_over("kind", Path(parent, name))
+    return sorted(pictures)
 
 
-def _is_folder(out: StrPath) -> bool:
-    return os.fspath(out).endswith(("/", os.sep)) or Path(out).is_dir()
+def _folders_of(one: FoundPicture) -> list[Path]:
+    """The folders that may hold a manifest about a picture: its own, and those up to the input folder."""
+    if one.folder is None:
+        return [one.path.parent]
+    return [one.folder / parent for parent in (one.below, *one.below.parents)]
+
+
+def _has_our_note(path: Path) -> bool:
+    from scalewise import images
+    from scalewise.images.metadata.xmp import note_of
+
+    try:
+        return note_of(images.open(path).metadata.xmp) is not None
+    except ImageError:
+        return False
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))

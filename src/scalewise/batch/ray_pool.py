@@ -19,14 +19,14 @@ from scalewise.errors import InvalidRequest, MissingDependency, ScalewiseError
 
 Work = Callable[[Any], Any]
 
-CPUS_EACH = 4  # of one actor: the networks gain little from more
-ROWS_AT_MOST = 4096  # tasks; each takes one piece, or more where there are more pieces
-STORE_BYTES = 100 * 2**20  # of Ray's store on a machine of its own; only rows pass through it
+CPUS_PER_ACTOR = 4  # the networks gain little from more
+MAX_BLOCKS = 4096  # blocks of rows that Ray hands out; each holds one task, or more where there are more
+STORE_BYTES = 100 * 2**20  # Ray's store on a machine of its own: only rows pass through it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a piece: `value`, or why there is none. `expected` errors are ours, others hold a traceback."""
+    """What came of a task: `value`, or why there is none. `expected` errors are ours, others hold a traceback."""
 
     index: int
     value: Any = None
@@ -36,35 +36,35 @@ class Outcome:
 
 
 def spread(
-    pieces: Sequence[Any],
+    tasks: Sequence[Any],
     make: Callable[[], Work],
     *,
     address: str | None = None,
     cpus: int | None = None,
     actors: int | None = None,
 ) -> Iterator[Outcome]:
-    """`make()` once in every actor, and what it gives on every piece; outcomes as they come, one for each piece.
+    """`make()` once in every actor, and what it gives on every task; outcomes as they come, one for each task.
 
     `address` of a cluster: `auto`, `ray://host:10001` or `host:6379`; without one Ray is started here and stopped at
     the end. `cpus` for each actor, and how many `actors`; by default as many as there is room for. An error stops its
-    piece only. When an actor is lost, its piece is run again elsewhere: work must not mind. Raises MissingDependency,
+    task only. When an actor is lost, its task is run again elsewhere: work must not mind. Raises MissingDependency,
     InvalidRequest.
     """
-    if not pieces:
+    if not tasks:
         return
     ray = _ray()
     local = address is None
     _connect(ray, address, actors, cpus)
     try:
         room = ray.cluster_resources()
-        each = cpus or max(1, min(CPUS_EACH, int(room.get("CPU", 1)) // max(1, actors or 1)))
+        each = cpus or max(1, min(CPUS_PER_ACTOR, int(room.get("CPU", 1)) // max(1, actors or 1)))
         gpus = 1 if room.get("GPU", 0) else 0
         most = actors or max(1, int(room["GPU"] if gpus else room.get("CPU", 1) // each))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_options.preserve_order = False
-        rows = [{"index": index, "piece": pickle.dumps(piece)} for index, piece in enumerate(pieces)]
-        blocks = min(len(rows), ROWS_AT_MOST)
+        rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
+        blocks = min(len(rows), MAX_BLOCKS)
         outcomes = ray.data.from_items(rows, override_num_blocks=blocks).map(
             _Actor,
             fn_constructor_args=(make,),
@@ -86,7 +86,7 @@ class _Actor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         index, worker = row["index"], os.getpid()
         try:
-            outcome = Outcome(index, self.work(pickle.loads(row["piece"])), worker=worker)
+            outcome = Outcome(index, self.work(pickle.loads(row["task"])), worker=worker)
         except ScalewiseError as error:
             outcome = Outcome(index, None, str(error), worker=worker)
         except Exception:  # one picture must not end the run of all others
@@ -105,7 +105,7 @@ def _ray() -> Any:
     return ray
 
 
-def _words_to_stderr() -> None:
+def _messages_to_stderr() -> None:
     """Ray tells of lost workers on stdout, which is for results; there is no public way to say where."""
     with suppress(ImportError, AttributeError):
         from ray._private import worker  # pyright: ignore[reportMissingImports]
@@ -116,7 +116,7 @@ def _words_to_stderr() -> None:
 
 def _connect(ray: Any, address: str | None, actors: int | None, cpus: int | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    _words_to_stderr()
+    _messages_to_stderr()
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
     if address is None:
         how |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}

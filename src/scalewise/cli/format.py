@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from scalewise.errors import OutputExists, RequestDiffers
+
 if TYPE_CHECKING:
     from scalewise.evaluate import Comparison
     from scalewise.evaluate.tables import Reproduced
@@ -67,7 +69,11 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], style: Lite
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr with the time left: takes what is being done, and the share done. None without a terminal."""
+    """A bar on stderr with the time left: takes what is being done, and the share done. None without a terminal.
+
+    It appears with the first share, so that what is printed before the work begins does not stick to it, and goes when
+    the block ends, before any error is printed.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda doing, share: None
         return
@@ -76,9 +82,60 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=1.0)
-        yield lambda doing, share: progress.update(task, description=escape(doing), completed=share)
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = progress.add_task("", total=1.0)
+
+    def show(doing: str, share: float) -> None:
+        if not progress.live.is_started:
+            progress.start()
+        progress.update(task, description=escape(format_line(doing)), completed=share)
+
+    try:
+        yield show
+    finally:
+        progress.stop()
+
+
+EXTRAS = {  # the module that is missing → the extra that brings it
+    "lightning": "train",
+    "tensorboard": "train",
+    "fastapi": "app",
+    "uvicorn": "app",
+    "python_multipart": "app",
+    "ray": "ray",
+    "rasterio": "geo",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "bench",
+    "openvino": "bench",
+}
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """What to install, if an optional library is missing; None for any other module, whose absence is our mistake."""
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        return None
+    extra = EXTRAS[module]
+    return (
+        f"this needs {module}, which is not installed: pip install 'scalewise[{extra}]', or '.[{extra}]' in its folder"
+    )
+
+
+def explain(error: BaseException) -> str:
+    """An error as one line, with the option that helps and what an interrupted run keeps."""
+    if isinstance(error, OutputExists):
+        message = f"{error.path!r} exists: --overwrite replaces it, -o names another"
+    elif isinstance(error, KeyboardInterrupt):
+        message = "interrupted"
+    elif isinstance(error, RequestDiffers):
+        message = (
+            f"{error.folder!r} holds {error.bands} finished rows of tiles of a run with another "
+            f"{', '.join(error.changed)}: the former command goes on, --restart drops them, -o names another output"
+        )
+    else:
+        message = str(error)
+    return format_line("; ".join([message, *getattr(error, "__notes__", ())]))
 
 
 def format_line(text: str) -> str:

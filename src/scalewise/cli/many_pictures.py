@@ -4,124 +4,134 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalewise.cli.one_picture import Result, Run, UpscaleRequest, echo
+from scalewise.cli.format import format_line
+from scalewise.cli.one_picture import PassedOver, Result, UpscaleCommand, UpscaleRequest, echo
 from scalewise.cli.paths import PictureTask, make_folder
-from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage
+from scalewise.errors import InvalidRequest, RequestDiffers, ScalewiseError, UnreadableImage
 
 if TYPE_CHECKING:
     from scalewise.batch.manifest import Manifest
 
-Outcome = Result | ScalewiseError
-Work = Callable[[Sequence[PictureTask]], Iterator[tuple[int, Outcome]]]  # pieces → index and outcome, as they come
+Outcome = Result | PassedOver | ScalewiseError
+Work = Callable[[Sequence[PictureTask]], Iterator[tuple[int, Outcome]]]  # tasks → index and outcome, as they come
+Manifests = Mapping[Path, "Manifest"]  # by folder
 
 
-def one_by_one(run: Run, pieces: Sequence[PictureTask]) -> Iterator[tuple[int, Outcome]]:
+def one_by_one(command: UpscaleCommand, tasks: Sequence[PictureTask]) -> Iterator[tuple[int, Outcome]]:
     """In this process, in order."""
-    for index, piece in enumerate(pieces):
+    for index, task in enumerate(tasks):
         try:
-            yield index, run(piece)
+            yield index, command(task)
         except ScalewiseError as error:
             yield index, error
         except Exception:  # a mistake of ours must not end the run of all others
-            if run.alone:
+            if command.alone:
                 raise
             traceback.print_exc()
             yield index, ScalewiseError("an error that nobody expected, see above: please report it")
 
 
 def spread_out(
-    make: Callable[[], Run], pieces: Sequence[PictureTask], *, address: str | None, workers: int | None
+    make: Callable[[], UpscaleCommand], tasks: Sequence[PictureTask], *, address: str | None, workers: int | None
 ) -> Iterator[tuple[int, Outcome]]:
-    """By the actors of a Ray cluster, in any order. Relative names are made absolute: workers live elsewhere."""
+    """By the actors of a Ray cluster, in any order. Relative names are made absolute: workers live elsewhere.
+
+    Ray gives the task of a lost worker to another, which may replace what the first has written: files of tasks that
+    were free at the start belong to this run.
+    """
     from scalewise.batch.ray_pool import spread
 
-    there = [_absolute(piece) for piece in pieces]
-    for outcome in spread(there, partial(_Careful, make), address=address, actors=workers):
+    absolute = [_absolute(task) for task in tasks]
+    absolute = [
+        replace(task, own=task.own | {path for path in task.files if not os.path.lexists(path)}) for task in absolute
+    ]
+    for outcome in spread(absolute, partial(_ErrorsAsValues, make), address=address, actors=workers):
         unexpected = (outcome.error or "").strip().splitlines()[-1:]
         yield outcome.index, ScalewiseError(*unexpected) if unexpected else outcome.value
 
 
-class _Careful:
-    """A Run whose errors are values, which keep their kind on the way back from another machine."""
+class _ErrorsAsValues:
+    """A command whose errors are values, which keep their kind on the way back from another machine."""
 
-    def __init__(self, make: Callable[[], Run]) -> None:
-        self.run = make()
+    def __init__(self, make: Callable[[], UpscaleCommand]) -> None:
+        self.command = make()
 
-    def __call__(self, piece: PictureTask) -> Outcome:
+    def __call__(self, task: PictureTask) -> Outcome:
         try:
-            return self.run(piece)
+            return self.command(task)
         except ScalewiseError as error:
             return error
 
 
-def finished(
-    pieces: Sequence[PictureTask], work: Work, manifest: Manifest | None, overwrite: bool
-) -> Iterator[tuple[PictureTask, Outcome]]:
-    """Every piece with its result, or why there is none. Without `overwrite`, what the manifest knows stays."""
-    if manifest is None:
-        for index, outcome in work(pieces):
-            yield pieces[index], outcome
-        return
+def finished(tasks: Sequence[PictureTask], work: Work, manifests: Manifests) -> Iterator[tuple[PictureTask, Outcome]]:
+    """Every task with its result, or why there is none. Unless it overwrites, what the manifests know stays."""
     left: list[PictureTask] = []
-    before = 0
-    for piece in pieces:
-        line = None if overwrite else manifest.known(piece.source, piece.output)
-        if line is None:
-            left.append(piece)
-        elif line["status"] == "done":
-            before += 1
-            yield piece, Result(line["report"], "")
+    known = 0
+    for task in tasks:
+        manifest = manifests.get(task.home)
+        line = None if manifest is None or task.overwrite else manifest.known(task.source, task.output)
+        if line is not None and line["status"] == "failed":
+            yield task, UnreadableImage(line["error"])
+        elif line is not None and (task.effort is None or os.path.lexists(task.effort)):
+            known += 1
+            yield task, Result(line["report"], "")
         else:
-            yield piece, UnreadableImage(line["error"])
-    if before:
-        echo(f"{before} of {len(pieces)} were done before, as {manifest.path} says")
-    # What is not there yet is ours, even if this run is killed between a result and its line.
-    free = [piece.output for piece in left if manifest.claimed(piece.output) or not os.path.lexists(piece.output)]
-    if left:
-        manifest.claim(free)
-    ours = set(free)
-    left = [replace(piece, overwrite=overwrite or piece.output in ours) for piece in left]
+            own = frozenset() if manifest is None else {path for path in task.files if manifest.owns(path)}
+            left.append(replace(task, own=task.own | own))
+    if known:
+        names = ", ".join(str(manifest.path) for manifest in manifests.values())
+        echo(format_line(f"{known} of {len(tasks)} were done before, as {names} says"))
     for index, outcome in work(left):
-        piece = left[index]
-        if isinstance(outcome, Result):
-            manifest.done(piece.source, piece.output, outcome.report)
-        else:
-            final = isinstance(outcome, UnreadableImage | InvalidRequest)
-            manifest.failed(piece.source, piece.output, str(outcome), final=final)
-        yield piece, outcome
+        task = left[index]
+        if (manifest := manifests.get(task.home)) is not None:
+            _write_down(manifest, task, outcome)
+        yield task, outcome
+
+
+def _write_down(manifest: Manifest, task: PictureTask, outcome: Outcome) -> None:
+    if isinstance(outcome, Result):
+        manifest.done(task.source, task.output, outcome.report)
+    elif isinstance(outcome, ScalewiseError):
+        # Another option may help with an unfinished run, without a change of the input.
+        final = isinstance(outcome, UnreadableImage | InvalidRequest) and not isinstance(outcome, RequestDiffers)
+        manifest.failed(task.source, task.output, str(outcome), final=final)
 
 
 @contextmanager
-def manifest_of(pieces: Sequence[PictureTask], request: UpscaleRequest) -> Iterator[Manifest | None]:
-    """The manifest in the folder that all results go to, or that all their folders are in; none without a piece."""
+def manifests_of(tasks: Sequence[PictureTask], request: UpscaleRequest) -> Iterator[Manifests]:
+    """The manifests in all folders that the tasks name, held against other runs. Raises UnwritableOutput."""
     from scalewise.batch.manifest import Manifest
 
-    if not pieces:
-        yield None
-        return
-    top = pieces[0].top
-    folder = top or Path(os.path.commonpath([os.path.abspath(piece.output.parent) for piece in pieces]))
-    made = make_folder(folder, folder) if top is not None and not folder.is_dir() else []
+    made: list[Path] = []
+    manifests: dict[Path, Manifest] = {}
     try:
-        with Manifest.of(folder, request.as_dict()) as manifest:
-            yield manifest
+        with ExitStack() as stack:
+            for task in tasks:
+                if task.home in manifests:
+                    continue
+                if task.top is not None and not os.path.isdir(task.home):
+                    made += make_folder(task.home, task.home)
+                manifest = stack.enter_context(Manifest.of(task.home, request.as_dict()))
+                manifests[task.home] = manifest
+                if manifest.unusable:
+                    echo(
+                        format_line(f"{manifest.path}: {manifest.unusable} lines are not of this version, passed over")
+                    )
+            yield manifests
     finally:
         for path in reversed(made):
             with suppress(OSError):  # something is in there, as it should
                 path.rmdir()
 
 
-def _absolute(piece: PictureTask) -> PictureTask:
-    names = ("source", "output", "top", "effort", "effort_top")
-    there = {name: Path(os.path.abspath(path)) for name in names if (path := getattr(piece, name)) is not None}
-    return replace(piece, **there)
-
-
-__all__ = ["Work", "finished", "manifest_of", "one_by_one", "spread_out"]
+def _absolute(task: PictureTask) -> PictureTask:
+    names = ("source", "output", "home", "top", "effort", "effort_top")
+    absolute = {name: Path(os.path.abspath(path)) for name in names if (path := getattr(task, name)) is not None}
+    return replace(task, own=frozenset(Path(os.path.abspath(path)) for path in task.own), **absolute)

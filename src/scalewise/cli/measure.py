@@ -180,7 +180,7 @@ def curve(
     shares = parse_budgets(budgets)
     find = _models(how)
     for one in name:
-        find(one, Budget.full())  # a wrong name is said before hours of work
+        find(one, Budget.full())  # a wrong name is an error before hours of work
     models = {one: lambda share, one=one: find(one, Budget.fraction(share)) for one in name}
     with progress_bar(quiet) as bar:
         steps = 1 + len(shares) * len([one for one in models if one != "bicubic"])
@@ -227,7 +227,7 @@ def calibrate(
         bool,
         typer.Option(
             "--keep",
-            help="Keep the curve beside the weight file, as FILE.calibration.json, where it is found on loading.",
+            help="Keep the curve next to the weight file, as FILE.calibration.json, where it is found on loading.",
             rich_help_panel=FILES,
         ),
     ] = False,
@@ -308,7 +308,7 @@ def reproduce(
     *,
     how: RunOptions,
 ) -> None:
-    """A published table beside what we measure: published, ours, difference, and why a number is absent."""
+    """A published table next to what we measure: published, ours, difference, and why a number is absent."""
     from scalewise.budget.budget import Budget
     from scalewise.evaluate import tables
     from scalewise.storage import atomic_write

@@ -1,36 +1,19 @@
-"""`scalewise models`, `inspect`, `convert`, `export`, `doctor`: what there is, and whether it works here."""
+"""`scalewise models`, `inspect`, `convert`, `export`: which models there are, and what a weight file is."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import sys
-from collections.abc import Iterator
+import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.format import format_line, memory
+from scalewise.cli.format import format_line, table_text
 from scalewise.cli.options import OneScale, Overwrite
-from scalewise.errors import ScalewiseError
 
 if TYPE_CHECKING:
     from scalewise.zoo import Entry
-
-REQUIRED = ("torch", "numpy", "pyvips", "safetensors", "pillow", "typer", "rich", "psutil")
-OPTIONAL = {  # what each library that need not be there is for
-    "lightning": "training",
-    "fastapi": "the web page",
-    "ray": "many machines",
-    "rasterio": "maps with coordinates",
-    "onnx": "export",
-    "openvino": "comparison",
-    "matplotlib": "pictures of curves",
-    "pyiqa": "LPIPS, NIQE, BRISQUE, PIQE",
-}
 
 
 def models() -> None:
@@ -38,7 +21,6 @@ def models() -> None:
     import torch
 
     from scalewise import zoo
-    from scalewise.cli.format import table_text
 
     rows = []
     for name, entry in zoo.MODELS.items():
@@ -65,12 +47,37 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say what a weight file is: network, scales, parameters, and what had to be assumed."""
-    import json
-
     from scalewise import zoo
 
     found = zoo.describe(file)
-    typer.echo(json.dumps(found.as_dict(), indent=2, default=str) if as_json else "\n".join(found.lines()))
+    typer.echo(json.dumps(found.as_dict(), indent=2, default=str) if as_json else format_description(found.lines()))
+
+
+def format_description(lines: list[str]) -> str:
+    """What a weight file is, as a table; its calibration as one of its own. Nothing in it can steer a terminal."""
+    first, rows, calibration = lines[0], [], ""
+    for line in lines[1:]:
+        name, _, value = line.partition(" ")
+        if name == "calibration":
+            calibration = value
+        else:
+            rows.append((format_line(name.replace("_", " ")), format_line(value.strip())))
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    text = [format_line(first), *(f"{name:<{width}}{value}" for name, value in rows)]
+    return "\n".join([*text, *_calibration_lines(calibration)])
+
+
+def _calibration_lines(text: str) -> list[str]:
+    """What budgets cost, scale by scale; nothing if the text is not a calibration."""
+    try:
+        rows = [
+            [f"×{curve['scale']:g}", f"{point['budget']:.0%}", f"{point['share']:.1%}", f"{point['psnr']:.2f}"]
+            for curve in json.loads(text or "[]")
+            for point in curve["points"]
+        ]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return ["", table_text(["scale", "budget", "MACs spent", "PSNR"], rows, "text").rstrip()] if rows else []
 
 
 def convert(
@@ -82,7 +89,7 @@ def convert(
     from scalewise import zoo
 
     path, settings = zoo.file_and_settings(file)
-    typer.echo("\n".join(zoo.convert(path, output, overwrite=overwrite, **settings).lines()))
+    typer.echo(format_description(zoo.convert(path, output, overwrite=overwrite, **settings).lines()))
 
 
 def export(
@@ -107,72 +114,3 @@ def export(
         f"{format_line(str(output))}: ×{scale:g}, pictures of {done.least} pixels a side or more; at most "
         f"{done.difference:.1e} from torch on {shapes}; operators {', '.join(done.operators)}"
     )
-
-
-def doctor() -> None:
-    """Say what is installed, what this machine can do, and whether the models load; exit code 1 if one does not."""
-    broken = []
-    for name, value, fine in _findings():
-        typer.echo(f"{name:<20}{value}")
-        if not fine:
-            broken.append(name)
-    if broken:
-        typer.echo(f"scalewise: not in order: {', '.join(broken)}", err=True)
-        raise typer.Exit(1)
-
-
-def _findings() -> Iterator[tuple[str, str, bool]]:
-    """(what, how it is, whether that is fine)."""
-    import psutil
-    import pyvips
-    import torch
-
-    import scalewise
-    from scalewise import images, zoo
-    from scalewise.machine.device import fast_bf16, pick_device
-
-    yield "scalewise", scalewise.__version__, True
-    yield "python", f"{platform.python_version()} ({platform.machine()}, {sys.platform})", True
-    for name in REQUIRED:
-        yield name, *_version(name)
-    yield "libvips", ".".join(str(pyvips.version(part)) for part in range(3)), True
-    device = pick_device(None)
-    words = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"
-    yield "device", f"{device} ({words})", True
-    yield "threads", str(torch.get_num_threads()), True
-    yield "bf16", "fast here: used by default" if fast_bf16(device) else "slow here: fp32 is used", True
-    ram = psutil.virtual_memory()
-    yield "memory", f"{memory(ram.available)} free of {memory(ram.total)}", True
-    reads = sorted(name for name, loader in LOADERS.items() if pyvips.type_find("VipsForeignLoad", loader))
-    yield "reads", " ".join(reads), {"jpeg", "png", "tiff", "webp"} <= set(reads)
-    yield "writes", " ".join(sorted(images.WRITABLE)), True
-    for name, entry in zoo.MODELS.items():
-        if entry.needs_weights and entry.weights is None:
-            continue
-        try:
-            loaded = zoo.load(name)
-        except (ScalewiseError, OSError) as error:
-            yield f"model {name}", str(error), False
-        else:
-            count = sum(p.numel() for p in loaded.model.parameters())  # type: ignore[attr-defined]
-            yield f"model {name}", f"loads, {count:,} parameters", True
-    for name, purpose in OPTIONAL.items():
-        version, there = _version(name)
-        yield name, version if there else f"not installed ({purpose})", True
-
-
-LOADERS = {
-    "jpeg": "jpegload",
-    "png": "pngload",
-    "tiff": "tiffload",
-    "webp": "webpload",
-    "gif": "gifload",
-    "heif": "heifload",
-}
-
-
-def _version(name: str) -> tuple[str, bool]:
-    try:
-        return importlib.metadata.version(name), True
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed", False

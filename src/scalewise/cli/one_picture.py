@@ -1,4 +1,4 @@
-"""One picture of `scalewise upscale`: look ahead, refuse early, enlarge, and say what it cost."""
+"""One picture of `scalewise upscale`: plan it, refuse early, enlarge it, and say what it cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scalewise.cli.format import amount, duration, format_line, memory, progress_bar
-from scalewise.cli.options import check_files
+from scalewise.cli.options import write_json
 from scalewise.cli.paths import PictureTask, folders
 from scalewise.errors import UnwritableOutput
 
@@ -28,13 +28,9 @@ if TYPE_CHECKING:
     from scalewise.images import Encoding, Source
 
 SHORT_SECONDS = 10  # several pictures that take less are not announced one by one
-MUCH_CONTEXT = 0.3  # of the pixels read: worth a warning
-ENCODED = {
-    ".jpg": 0.35,
-    ".jpeg": 0.35,
-    ".webp": 0.35,
-    ".avif": 0.25,
-}  # bytes of a file over those of its pixels, at most
+MUCH_CONTEXT_SHARE = 0.3  # of the pixels read: worth a warning
+# Bytes of an encoded file over those of its pixels, at most; 1 for other formats.
+ENCODED_SHARE = {".jpg": 0.35, ".jpeg": 0.35, ".jpe": 0.35, ".jfif": 0.35, ".webp": 0.35, ".avif": 0.25}
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,19 @@ class UpscaleRequest:
     size: Size | None = None
     long_edge: int | None = None
     resume: bool | None = None  # None: for long runs
+    restart: bool = False
 
     def size_of(self, size: Size) -> Size:
         """The output size of a picture of `size`."""
         from scalewise.pipeline import wanted_size
 
         return wanted_size(size, self.scale, self.size, self.long_edge)
+
+    def is_large_enough(self, size: Size) -> bool:
+        """True if a picture of `size` has more pixels on a side than were asked for."""
+        if self.long_edge is not None:
+            return max(size) > self.long_edge
+        return self.size is not None and any(n > target for n, target in zip(size, self.size, strict=True))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, and the state of a weight file: two equal ones ask for the same pictures."""
@@ -78,14 +81,23 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A model with a wish, loaded once and called for each picture. `say` is told what a run will take."""
+class PassedOver:
+    """A picture that is larger than what was asked for, one of several: its width x height."""
+
+    size: str
+
+
+@dataclass(frozen=True)
+class UpscaleCommand:
+    """A model with a request, loaded once and called for each picture. `say` prints what a run will take; `manifest`
+    is the digest of the request in the manifests of the results, None without them."""
 
     request: UpscaleRequest
     say: Callable[[str], None] | None = None
     bar: bool = False
     alone: bool = False  # one picture, not several
     shown: Callable[[Path], str] = str  # a name as the user gave it
+    manifest: str | None = None
     loaded: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -93,69 +105,109 @@ class Run:
 
         object.__setattr__(self, "loaded", zoo.load(self.request.model, device=self.request.how.device))
 
-    def __call__(self, piece: PictureTask) -> Result:
+    def __call__(self, task: PictureTask) -> Result | PassedOver:
         from scalewise import images
+
+        source = images.open(task.source)
+        if not self.alone and self.request.is_large_enough(source.size):
+            return PassedOver(format_size(source.size))
+        size = self.request.size_of(source.size)
+        with ExitStack() as stack:
+            stack.enter_context(folders(task))
+            bar = stack.enter_context(progress_bar(not self.bar))
+            report, task = self._enlarge(stack, task, source, size, lambda share: bar(task.source.name, share))
+            report = replace(report, notes=(*report.notes, *_stretched(source, size)))
+            named = {"input": self.shown(task.source), "output": self.shown(task.output), "model": self.loaded.name}
+            result = Result(named | report.as_dict(), summary(self.loaded.name, report, self.shown(task.output)))
+            if task.report is not None:
+                write_json(task.report, result.report, overwrite=task.may_replace(task.report))
+        return result
+
+    def _enlarge(
+        self, stack: ExitStack, task: PictureTask, source: Source, size: Size, progress: Callable[[float], None]
+    ) -> tuple[CostReport, PictureTask]:
+        """Write the picture and its effort map; the report, and the task with the files that it may replace.
+
+        What `stack` holds lasts until the report is written too.
+        """
+        from scalewise import images
+        from scalewise.execution import checkpoint as checkpoints
         from scalewise.execution.pages import enlarge_pages
         from scalewise.execution.planner import plan_run
         from scalewise.pipeline import cropped, effort_picture, provenance
+        from scalewise.storage import on_arrival
 
         request, how, model = self.request, self.request.how, self.loaded.model
-        source = images.open(piece.source)
-        size = request.size_of(source.size)
-        with ExitStack() as stack:
-            stack.enter_context(folders(piece))
-            bar = stack.enter_context(progress_bar(not self.bar))
-            check_files([piece.effort], overwrite=piece.overwrite)
-            like = source if how.crop is None else replace(cropped(source, how.crop), pages=1)
-            encoding = replace(request.encoding, note=provenance(self.loaded.name, source.size, size, request.budget))
-            check_output(piece, like, _canvas(source, size, how), encoding)
-            run_plan = plan_run(source, size, model, request.budget, how)
-            checkpoint = self._journal(stack, piece, run_plan, like)
-            run_plan = run_plan if checkpoint is None else checkpoint.run_plan(run_plan)
-            check_disk(piece.output, run_plan, checkpoint is not None)
-            long = (run_plan.seconds or 0) > SHORT_SECONDS or (self.alone and len(run_plan.tiles) > 1)
-            if long and self.say is not None:
-                self.say(announcement(run_plan, piece.output, checkpoint is not None))
-            album = images.create_pages(
-                piece.output,
-                like,
-                request.size_of if how.crop is None else lambda _: run_plan.canvas,
-                encoding=encoding,
-                overwrite=piece.overwrite,
-                scratch=None if checkpoint is None else checkpoint.pixels,
-            )
+        canvas = _canvas(source, size, how)
+        like = source if how.crop is None else replace(cropped(source, how.crop), pages=1)
+        encoding = replace(request.encoding, note=provenance(self.loaded.name, source.size, size, request.budget))
+        images.check_format(task.output, canvas, like, encoding)
+        if not checkpoints.exists(task.output):  # else it may know that these files are its own
+            check_free(task)
+        run_plan = plan_run(source, size, model, request.budget, how)
+        checkpoint = self._checkpoint(stack, task, run_plan, like)
+        if checkpoint is not None:
+            run_plan = checkpoint.run_plan
+            task = replace(task, own=task.own | {path for path in task.files if checkpoint.owns(path)})
+        check_free(task)
+        check_disk(task.output, run_plan, checkpoint is not None)
+        long = (run_plan.seconds or 0) > SHORT_SECONDS or (self.alone and len(run_plan.tiles) > 1)
+        if long and self.say is not None:
+            self.say(announcement(run_plan, task.output, checkpoint is not None))
+        stack.enter_context(on_arrival(_recorder(task, self.manifest, checkpoint)))
+        writer = images.create_pages(
+            task.output,
+            like,
+            request.size_of if how.crop is None else lambda _: run_plan.canvas,
+            encoding=encoding,
+            overwrite=task.may_replace(task.output),
+            scratch=None if checkpoint is None else checkpoint.pixels,
+        )
+        _, report = enlarge_pages(
+            writer, model, request.budget, how, progress, run_plan=run_plan, checkpoint=checkpoint
+        )
+        if task.effort is not None:
+            effort = effort_picture(source, report).numpy()
+            images.save(task.effort, effort, overwrite=task.may_replace(task.effort))
+        return report, task
 
-            def progress(share: float) -> None:
-                bar(piece.source.name, share)
+    def _checkpoint(self, stack: ExitStack, task: PictureTask, run_plan: RunPlan, like: Source) -> RunCheckpoint | None:
+        """The checkpoint next to the output, if the run is long, or one is there: for a single page."""
+        from scalewise.execution.checkpoint import LONG_SECONDS, RunCheckpoint, discarded, exists, request_of
 
-            _, report = enlarge_pages(
-                album, model, request.budget, how, progress, run_plan=run_plan, checkpoint=checkpoint
-            )
-            if piece.effort is not None:
-                images.save(piece.effort, effort_picture(source, report).numpy(), overwrite=piece.overwrite)
-        report = replace(report, notes=(*report.notes, *_notes(source, size)))
-        named = {"input": self.shown(piece.source), "output": self.shown(piece.output), "model": self.loaded.name}
-        line = summary(self.loaded.name, report, self.shown(piece.output))
-        return Result(named | report.as_dict(), line)
-
-    def _journal(self, stack: ExitStack, piece: PictureTask, run_plan: RunPlan, like: Source) -> RunCheckpoint | None:
-        """The journal beside the output, if the run is long, or one is there: for a single page."""
-        from scalewise.execution.checkpoint import LONG_SECONDS, RunCheckpoint, folder_of, forget, request_of
-
-        kept = folder_of(piece.output).is_dir()
-        if self.request.resume is False and kept:
-            forget(piece.output)
-        long = kept or (run_plan.seconds or 0) > LONG_SECONDS
-        wanted = long if self.request.resume is None else self.request.resume
-        if self.request.budget.kind == "seconds":
-            return None  # what was decided on the way is not kept
-        if not wanted or like.pages > 1 or like.path is None:
+        request = self.request
+        long = exists(task.output) or (run_plan.seconds or 0) > LONG_SECONDS
+        wanted = long or request.restart if request.resume is None else request.resume
+        # Under a deadline, decisions change on the way, and are not kept.
+        if request.budget.kind == "seconds" or like.pages > 1 or like.path is None:
+            wanted = False
+        if not wanted:
+            stack.enter_context(discarded(task.output))
             return None
-        request = request_of(run_plan, self.loaded.model, self.request.budget, piece.output)
-        checkpoint = stack.enter_context(RunCheckpoint.of(piece.output, request))
-        if checkpoint.said and self.say is not None:
-            self.say(f"{piece.output}: {checkpoint.said}")
+        what = request_of(run_plan, self.loaded.model, request.budget, task.output)
+        checkpoint = stack.enter_context(RunCheckpoint.of(task.output, what, run_plan, restart=request.restart))
+        if checkpoint.notes and self.say is not None:
+            self.say(format_line(f"{task.output}: {checkpoint.notes}"))
         return checkpoint
+
+
+def _recorder(
+    task: PictureTask, manifest: str | None, checkpoint: RunCheckpoint | None
+) -> Callable[[Path, list[int]], None]:
+    """Writes down that a file of a task is about to get its name, wherever a later run looks for that."""
+    from scalewise.batch.manifest import MANIFEST, record_arrival
+
+    ours = {os.path.abspath(path) for path in task.files}
+
+    def record(path: Path, arriving: list[int]) -> None:
+        if os.path.abspath(path) not in ours:
+            return
+        if checkpoint is not None:
+            checkpoint.arriving(path, arriving)
+        if manifest is not None:
+            record_arrival(task.home / MANIFEST, manifest, task.source, path, arriving)
+
+    return record
 
 
 def _canvas(source: Source, out: Size, how: RunOptions) -> Size:
@@ -165,18 +217,17 @@ def _canvas(source: Source, out: Size, how: RunOptions) -> Size:
     return y1 - y0, x1 - x0
 
 
-def check_output(piece: PictureTask, like: Source, canvas: Size, encoding: Encoding) -> None:
-    """What the format or the disk cannot take is refused before anything is computed. Raises UnwritableOutput."""
-    from scalewise.images.encode import check_format
+def check_free(task: PictureTask) -> None:
+    """Raise UnwritableOutput now, and not after the work, for a file that cannot be written."""
     from scalewise.storage import check_writable
 
-    check_format(piece.output, canvas, like, encoding)
-    check_writable(piece.output, overwrite=piece.overwrite)
+    for path in task.files:
+        check_writable(path, overwrite=task.may_replace(path))
 
 
-def check_disk(output: Path, run_plan: RunPlan, kept: bool) -> None:
+def check_disk(output: Path, run_plan: RunPlan, checkpoint: bool) -> None:
     """Raises UnwritableOutput if a folder has less room than the run will take there."""
-    for folder, needed in _disk(output, run_plan, kept).items():
+    for folder, needed in _disk(output, run_plan, checkpoint).items():
         with suppress(OSError):
             free = shutil.disk_usage(folder).free
             if needed > free:
@@ -186,42 +237,40 @@ def check_disk(output: Path, run_plan: RunPlan, kept: bool) -> None:
                 )
 
 
-def _disk(output: Path, run_plan: RunPlan, kept: bool) -> dict[Path, int]:
+def _disk(output: Path, run_plan: RunPlan, checkpoint: bool) -> dict[Path, int]:
     """Bytes for each folder: the canvas if it is a file, the encoded picture twice; a large input, decoded."""
     from scalewise.execution.plan import DECODED_BYTES, raw_bytes
     from scalewise.images.sink import CANVAS_BYTES
 
     source = run_plan.source
     canvas, decoded = raw_bytes(source, run_plan.canvas), raw_bytes(source, source.size)
-    file = round(canvas * ENCODED.get(output.suffix.lower(), 1.0))
-    found = {output.parent: (canvas if kept or canvas > CANVAS_BYTES else 0) + 2 * file}
+    file = round(canvas * ENCODED_SHARE.get(output.suffix.lower(), 1.0))
+    found = {output.parent: (canvas if checkpoint or canvas > CANVAS_BYTES else 0) + 2 * file}
     if decoded > DECODED_BYTES:
-        place = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
-        found[place] = found.get(place, 0) + decoded
+        temporary = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+        found[temporary] = found.get(temporary, 0) + decoded
     return found
 
 
-def announcement(run_plan: RunPlan, output: Path, kept: bool) -> str:
+def announcement(run_plan: RunPlan, output: Path, checkpoint: bool) -> str:
     """What a run will take, in one line."""
-    height, width = run_plan.canvas
-    tiles, disk = len(run_plan.tiles), sum(_disk(output, run_plan, kept).values())
+    tiles, disk = len(run_plan.tiles), sum(_disk(output, run_plan, checkpoint).values())
     parts = [
-        f"{output.name}: {width}x{height} in {tiles} tile{'s' * (tiles > 1)}",
+        f"{output.name}: {format_size(run_plan.canvas)} in {tiles} tile{'s' * (tiles > 1)}",
         f"about {duration(run_plan.seconds or 0)}",
         f"{memory(run_plan.memory)} of memory",
         f"up to {memory(disk)} of disk",
         f"{run_plan.recomputed:.0%} of the pixels read are context, computed more than once",
     ]
-    if run_plan.recomputed > MUCH_CONTEXT:
+    if run_plan.recomputed > MUCH_CONTEXT_SHARE:
         parts.append("warning: larger tiles (--max-memory, --tile) would be faster")
     return format_line(", ".join(parts))
 
 
 def summary(model: str, report: CostReport, output: str) -> str:
     """One line about one picture."""
-    height, width = report.size
     parts = [
-        f"{width}x{height}",
+        format_size(report.size),
         model,
         f"{amount(report.macs)}MACs" + (f" ({report.share:.1%} of full)" if report.macs_full else ""),
         f"{report.seconds:.2f} s",
@@ -231,11 +280,16 @@ def summary(model: str, report: CostReport, output: str) -> str:
     return "  ".join(parts) + "".join(f"; {note}" for note in report.notes)
 
 
-def _notes(source: Source, size: Size) -> list[str]:
+def format_size(size: Size) -> str:
+    """(rows, columns) as width x height."""
+    return f"{size[1]}x{size[0]}"
+
+
+def _stretched(source: Source, size: Size) -> list[str]:
     """What the user may not have meant."""
     notes = []
     rows, columns = (n / m for n, m in zip(size, source.size, strict=True))
-    # one pixel of rounding is no stretching
+    # One pixel of rounding is no stretching.
     if abs(rows - columns) * min(source.size) > 1:
         notes.append(f"stretched: ×{columns:.4g} in width, ×{rows:.4g} in height")
     return notes

@@ -23,6 +23,8 @@ Format = Literal["text", "csv", "markdown"]
 
 RUNNING, FILES = "How to run", "Files"  # panels of the help
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
+MAX_THREADS = 256  # on machines with fewer cores
+MAX_DIGITS = 100  # of an option that holds numbers
 
 Device = Annotated[
     str | None,
@@ -117,14 +119,16 @@ def run_options(
     if projection not in get_args(Projection):
         raise InvalidRequest(f"--projection {projection} is not known: allowed are {', '.join(get_args(Projection))}")
     pick_device(device)
-    most = None if max_memory is None else parse_bytes(max_memory)
+    most = None if max_memory is None else parse_bytes(checked_length("--max-memory", max_memory))
+    if most is not None and most < 1:
+        raise InvalidRequest(f"--max-memory {max_memory} is out of range: at least a byte, as 2GiB or 800MB")
     window = None if crop is None else parse_crop(crop)
     return RunOptions(tile or None, device, "fp32" if fp32 else dtype, exact, projection, most, window)  # type: ignore[arg-type]
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that measures: its parameter `how: Job` becomes the options --tile, --device, --dtype, --fp32 and
-    --threads. A dB is measured in fp32 unless asked otherwise."""
+    """A command that measures: its parameter `how: RunOptions` becomes the options --tile, --device, --dtype, --fp32
+    and --threads. A dB is measured in fp32 unless asked otherwise."""
     options = (("tile", TileSide, 0), ("device", Device, None), ("dtype", Number, "fp32"), ("fp32", Fp32, False))
     options += (("threads", Threads, None),)
     ours = [inspect.Parameter(name, KEYWORD, default=default, annotation=kind) for name, kind, default in options]
@@ -134,7 +138,7 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
         use_threads(threads)
         command(**others, how=run_options(tile, device, dtype, fp32))
 
-    del command.__annotations__["how"]  # the module of Job loads torch
+    del command.__annotations__["how"]  # the module of RunOptions loads torch
     own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "how"]
     run.__signature__ = inspect.Signature([*(one.replace(kind=KEYWORD) for one in own), *ours])  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in (*own, *ours)}
@@ -142,22 +146,30 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def use_threads(count: int | None) -> None:
-    """So many threads for networks and for libvips; to be called before libvips is loaded."""
+    """So many threads for networks and for libvips; to be called before libvips is loaded. Raises InvalidRequest."""
     if count is None:
         return
-    if count < 1:
-        raise InvalidRequest(f"--threads {count} is out of range: at least 1")
+    most = max(MAX_THREADS, os.cpu_count() or 1)  # far more end in a crash of the threads' library
+    if not 1 <= count <= most:
+        raise InvalidRequest(f"--threads {count} is out of range: allowed are 1 to {most}")
     os.environ["VIPS_CONCURRENCY"] = str(count)
     import torch
 
     torch.set_num_threads(count)
 
 
+def checked_length(option: str, text: str) -> str:
+    """Python refuses to read numbers of thousands of digits, and nothing here needs them. Raises InvalidRequest."""
+    if len(text) > MAX_DIGITS:
+        raise InvalidRequest(f"{option} {text[:20]!r}… has {len(text)} characters: at most {MAX_DIGITS} make sense")
+    return text
+
+
 def parse_scale(text: str) -> float | tuple[float, float]:
     """`3.7`, or width × height as `2x1.5`; gives one factor, or (rows, columns). Raises InvalidRequest."""
     from scalewise.geometry.grid import output_size
 
-    parts = text.lower().replace("×", "x").split("x")
+    parts = checked_length("scale", text).lower().replace("×", "x").split("x")
     try:
         factors = [float(part) for part in parts]
     except ValueError:
@@ -165,13 +177,13 @@ def parse_scale(text: str) -> float | tuple[float, float]:
     if len(factors) not in (1, 2):
         raise InvalidRequest(f"scale {text!r} is not a scale: write 3.7, or width x height as 2x1.5")
     scale = factors[0] if len(factors) == 1 else (factors[1], factors[0])
-    output_size((1, 1), scale)  # says now, and once, what no picture can have
+    output_size((1, 1), scale)  # refuses now, and once, what no picture can have
     return scale
 
 
 def parse_size(text: str) -> Size:
     """Width × height, `3840x2160` → (rows, columns). Raises InvalidRequest."""
-    parts = text.lower().replace("×", "x").split("x")
+    parts = checked_length("size", text).lower().replace("×", "x").split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InvalidRequest(f"size {text!r} is not a size: write width x height in pixels, as 3840x2160")
     return int(parts[1]), int(parts[0])
@@ -180,7 +192,7 @@ def parse_size(text: str) -> Size:
 def parse_crop(text: str) -> Box:
     """Left, top, width, height in pixels of the input, `100,50,640,480` → rows and columns of a box. Raises
     InvalidRequest."""
-    parts = text.split(",")
+    parts = checked_length("--crop", text).split(",")
     if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts) or "0" in (parts[2], parts[3]):
         raise InvalidRequest(f"--crop {text!r}: write X,Y,WIDTH,HEIGHT in pixels of the input, as 100,50,640,480")
     x, y, width, height = map(int, parts)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from scalewise.cli.many_pictures import Work, finished, manifest_of, one_by_one, spread_out
-from scalewise.cli.one_picture import Result, Run, UpscaleRequest, echo
+from scalewise.cli.many_pictures import Outcome, Work, finished, manifests_of, one_by_one, spread_out
+from scalewise.cli.one_picture import PassedOver, Result, UpscaleCommand, UpscaleRequest, echo
 from scalewise.cli.options import (
-    FILES,
-    RUNNING,
     Device,
     Fp32,
     Native,
@@ -31,257 +30,215 @@ from scalewise.cli.options import (
     wanted_budget,
     write_json,
 )
-from scalewise.cli.paths import check_places, checked_ext, checked_suffix, complain, find_pieces
-from scalewise.cli.stdio import streams
+from scalewise.cli.paths import (
+    PictureTask,
+    check_paths,
+    checked_ext,
+    checked_suffix,
+    complain,
+    find_tasks,
+    format_names,
+    format_passed_over,
+)
+from scalewise.cli.stdio import Streams, streams
+from scalewise.cli.upscale_options import (
+    Address,
+    Budget,
+    Crop,
+    Dpi,
+    EffortMap,
+    Engine,
+    ExactScale,
+    Ext,
+    Inputs,
+    LongEdge,
+    Lossless,
+    MaxMemory,
+    Model,
+    MoreInputs,
+    Output,
+    Projection,
+    Quality,
+    Recursive,
+    Report,
+    Restart,
+    Resume,
+    Scale,
+    Size,
+    Strip,
+    Suffix,
+    Workers,
+)
 from scalewise.errors import InvalidRequest
-
-SIZE = "How large (one of these)"
 
 
 def upscale(
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT...", help="Pictures, and folders of them; - is stdin.")
-    ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            "--scale",
-            "-s",
-            metavar="FACTOR",
-            help="3.7, or width x height: 2x1.5. From 1 to 100.",
-            rich_help_panel=SIZE,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option("--size", metavar="WxH", help="Width x height in pixels: 3840x2160.", rich_help_panel=SIZE),
-    ] = None,
-    long_edge: Annotated[
-        int | None, typer.Option("--long-edge", metavar="N", help="Pixels of the longer side.", rich_help_panel=SIZE)
-    ] = None,
-    more: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", metavar="INPUT", help="The same as INPUT.", rich_help_panel=FILES),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="A file, a folder (one that exists, or ends with /), or - for stdout. Default: beside the input, "
-            "with a suffix.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    name: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-n",
-            metavar="MODEL|FILE",
-            help="A name that `scalewise models` lists, or a weight file: FILE, FILE:key=value,…",
-        ),
-    ] = "fast",
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            "--budget",
-            metavar="SHARE|SECONDS|MACS",
-            help="A share of the full model's MACs, 50% or 0.5, seconds: 2s, 1500ms, or MACs: 2e12macs. Default: 100%.",
-        ),
-    ] = None,
+    inputs: Inputs = None,
+    scale: Scale = None,
+    size: Size = None,
+    long_edge: LongEdge = None,
+    more: MoreInputs = None,
+    output: Output = None,
+    name: Model = "fast",
+    budget: Budget = None,
     native: Native = None,
     tile: TileSide = 0,
     device: Device = None,
     dtype: Number = "auto",
     fp32: Fp32 = False,
     threads: Threads = None,
-    exact_scale: Annotated[
-        bool,
-        typer.Option(
-            "--exact-scale",
-            help="Refuse scales that the model was not made for, instead of resizing.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = False,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            "--max-memory",
-            metavar="SIZE",
-            help="What the process, or the GPU, may hold: 2GiB, 800MB. Default: half of what is free.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    crop: Annotated[
-        str | None,
-        typer.Option(
-            "--crop",
-            metavar="X,Y,W,H",
-            help="Only this part, in pixels of the input, as it will be in the whole picture.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Keep what is finished beside the output, so that the same command goes on where it was cut off. "
-            "Default: for runs of more than a minute.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="local|ray",
-            help="ray: a pool of workers, on one machine or many.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            metavar="HOST",
-            help="Of a Ray cluster: auto, or ray://host:10001. Default: one on this machine, for this run.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", metavar="N", help="Of Ray. Default: as many as fit.", rich_help_panel=RUNNING),
-    ] = None,
-    projection: Annotated[
-        str,
-        typer.Option(
-            "--projection",
-            metavar="auto|flat|erp",
-            help="erp: a 360° picture (equirectangular), without a seam. auto: if its metadata say so.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = "auto",
-    effort_map: Annotated[
-        str | None,
-        typer.Option(
-            "--effort-map",
-            metavar="PNG",
-            help="Draw where the work went, to a .png; a folder for several inputs.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            metavar="JSON",
-            help="Write the costs as JSON; a list for several inputs or a folder.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Sub-folders too; they are kept below -o.", rich_help_panel=FILES)
-    ] = False,
+    exact_scale: ExactScale = False,
+    max_memory: MaxMemory = None,
+    crop: Crop = None,
+    resume: Resume = None,
+    restart: Restart = False,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    projection: Projection = "auto",
+    effort_map: EffortMap = None,
+    report: Report = None,
+    recursive: Recursive = False,
     overwrite: Overwrite = False,
-    suffix: Annotated[
-        str | None,
-        typer.Option(
-            "--suffix",
-            metavar="TEXT",
-            help="Put behind the name. Default: _x3.7 beside the input, nothing below -o.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    ext: Annotated[
-        str | None,
-        typer.Option(
-            "--ext", metavar="EXT", help="png, jpg, webp, tif, avif, gif. Default: the input's.", rich_help_panel=FILES
-        ),
-    ] = None,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            "--quality", metavar="N", help="1 to 100, of jpg, webp and avif. Default: 95.", rich_help_panel=FILES
-        ),
-    ] = None,
-    lossless: Annotated[
-        bool, typer.Option("--lossless", help="Of webp and avif; png and tif always are.", rich_help_panel=FILES)
-    ] = False,
-    strip: Annotated[
-        bool,
-        typer.Option(
-            "--strip",
-            help="Pixels only: no metadata, no profile (colours become sRGB), no note.",
-            rich_help_panel=FILES,
-        ),
-    ] = False,
-    dpi: Annotated[
-        str,
-        typer.Option(
-            "--dpi",
-            metavar="keep|scale",
-            help="Keep the resolution (prints grow), or scale it (prints keep their size).",
-            rich_help_panel=FILES,
-        ),
-    ] = "keep",
+    suffix: Suffix = None,
+    ext: Ext = None,
+    quality: Quality = None,
+    lossless: Lossless = False,
+    strip: Strip = False,
+    dpi: Dpi = "keep",
     quiet: Quiet = False,
 ) -> None:
     """Enlarge pictures by any factor, within a budget.
 
     scalewise upscale photo.jpg -s 3.7 --budget 50%
     """
-    if sum(x is not None for x in (scale, size, long_edge)) != 1:
-        raise InvalidRequest("say how large, by one of these: -s 2, --size 3840x2160, --long-edge 3000")
     names = [*(inputs or ()), *(more or ())]
     if not names:
         raise InvalidRequest("name a picture or a folder: scalewise upscale photo.jpg -s 2")
+    check_size({"-s": scale, "--size": size, "--long-edge": long_edge})
+    check_engine(engine, address, workers)
     use_threads(threads)
 
-    from scalewise import zoo
     from scalewise.images import Encoding
 
-    encoding = Encoding(quality, lossless, strip, dpi)  # type: ignore[arg-type] (it looks itself)
-    factor = None if scale is None else parse_scale(scale)
-    target = None if size is None else parse_size(size)
-    if long_edge is not None and long_edge < 1:
-        raise InvalidRequest(f"--long-edge {long_edge} is out of range: pixels of the longer side of the output")
-    how = run_options(tile, device, dtype, fp32, exact_scale, projection, max_memory, crop)
-    request = UpscaleRequest(name, wanted_budget(budget, native), how, encoding, factor, target, long_edge, resume)
+    request = UpscaleRequest(
+        name,
+        wanted_budget(budget, native),
+        run_options(tile, device, dtype, fp32, exact_scale, projection, max_memory, crop),
+        Encoding(quality, lossless, strip, dpi),  # type: ignore[arg-type] (it looks itself)
+        scale=None if scale is None else parse_scale(scale),
+        size=None if size is None else parse_size(size),
+        long_edge=long_edge,
+        resume=resume,
+        restart=restart,
+    )
+    several = len(names) > 1 or os.path.isdir(names[0])
+    if suffix is None:
+        suffix = default_suffix(output, scale, size or long_edge)
+    with streams(names, output, ext) as at:
+        suffix, ext = checked_suffix(suffix), checked_ext(ext, at.output)
+        found = find_tasks(at.names, at.output, effort_map, suffix, ext, recursive, several)
+        check_paths(found.tasks, report)
+        if several:
+            check_files([report], overwrite=overwrite)
+        own_report = None if several else report
+        tasks = [replace(task, overwrite=overwrite, report=own_report) for task in found.tasks]
+        work = work_of(request, engine, address, workers, several=several, quiet=quiet, at=at)
+        results = Results(several, quiet, at, failures=found.failures)
+        results.echo(format_passed_over(found.passed_over))
+        with manifests_of(tasks, request) if several else nullcontext({}) as manifests:
+            for task, outcome in finished(tasks, work, manifests):
+                results.take(task, outcome)
+    results.end(report if several else None, overwrite)
+
+
+def check_size(options: dict[str, Any]) -> None:
+    """Exactly one option says how large. Raises InvalidRequest."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        got = f", not by {' and '.join(given)}" if given else ""
+        raise InvalidRequest(f"say how large, by one of these: -s 2, --size 3840x2160, --long-edge 3000{got}")
+    if (edge := options["--long-edge"]) is not None and edge < 1:
+        raise InvalidRequest(f"--long-edge {edge} is out of range: pixels of the longer side of the output")
+
+
+def check_engine(engine: str, address: str | None, workers: int | None) -> None:
+    """Raises InvalidRequest."""
     if engine not in ("local", "ray") or (engine == "local" and (address is not None or workers is not None)):
         raise InvalidRequest(f"--engine {engine}: allowed are local, and ray with --address and --workers")
-    if suffix is None:
-        one_factor = isinstance(factor, float)
-        suffix = "" if output is not None else f"_x{scale}" if one_factor else f"_{scale or size or long_edge}"
-    with streams(names, output, ext) as places:
-        suffix, ext = checked_suffix(suffix), checked_ext(ext, places.output)
-        several = len(names) > 1 or Path(names[0]).is_dir()
-        pieces, failures = find_pieces(places.names, places.output, effort_map, suffix, ext, recursive, several)
-        pieces = [replace(piece, overwrite=overwrite) for piece in pieces]
-        check_places(pieces, report)
-        check_files([report], overwrite=overwrite)
-        zoo.load(name, device=device)  # a wrong name is said before anything else
-        run = partial(Run, request)
-        if engine == "local":
-            say = None if quiet else echo
-            local = run(say=say, bar=not quiet, alone=not several, shown=places.shown)
-            work: Work = partial(one_by_one, local)
-        else:
-            work = partial(spread_out, run, address=address, workers=workers)
-        results: list[dict[str, Any]] = []
-        with manifest_of(pieces, request) if several else nullcontext() as manifest:
-            for piece, outcome in finished(pieces, work, manifest, overwrite):
-                if isinstance(outcome, Result):
-                    results.append(outcome.report)
-                    if outcome.line and not quiet:
-                        typer.echo(outcome.line, err=places.to_stdout)
-                elif several:
-                    failures.append(complain(piece.source, outcome))
-                else:
-                    raise outcome
-    if report is not None:
-        write_json(report, [*results, *failures] if several else results[0], overwrite=overwrite)
-    if failures:
-        typer.echo(f"scalewise: {len(failures)} of {len(results) + len(failures)} inputs failed", err=True)
-        raise typer.Exit(1)
+    if workers is not None and workers < 1:
+        raise InvalidRequest(f"--workers {workers} is out of range: at least 1")
+
+
+def default_suffix(output: str | None, scale: str | None, size: str | int | None) -> str:
+    """`_x3.7`, `_2x1.5`, `_3840x2160` next to the input; nothing where -o says where."""
+    if output is not None:
+        return ""
+    one_factor = scale is not None and "x" not in scale.lower().replace("×", "x")
+    return f"_x{scale}" if one_factor else f"_{scale or size}"
+
+
+def work_of(
+    request: UpscaleRequest,
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    *,
+    several: bool,
+    quiet: bool,
+    at: Streams,
+) -> Work:
+    """What enlarges pictures: this process, or Ray. Raises what loading the model raises, before anything is done."""
+    from scalewise import zoo
+    from scalewise.batch.manifest import digest_of_request
+
+    digest = digest_of_request(request.as_dict()) if several else None
+    if engine == "ray":
+        zoo.load(request.model, device=request.how.device)
+        make = partial(UpscaleCommand, request, manifest=digest)
+        return partial(spread_out, make, address=address, workers=workers)
+    say = None if quiet else echo
+    command = UpscaleCommand(request, say, bar=not quiet, alone=not several, shown=at.shown, manifest=digest)
+    return partial(one_by_one, command)
+
+
+@dataclass
+class Results:
+    """Prints each result as it comes, and at the end what was passed over and what failed."""
+
+    several: bool
+    quiet: bool
+    at: Streams
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    large: list[Path] = field(default_factory=list)
+
+    def take(self, task: PictureTask, outcome: Outcome) -> None:
+        """Raises the error of a picture that is alone."""
+        match outcome:
+            case Result(report, line):
+                self.reports.append(report)
+                if line and not self.quiet:
+                    typer.echo(line, err=self.at.to_stdout)
+            case PassedOver(size):
+                self.large.append(task.source)
+                self.reports.append({"input": str(task.source), "passed_over": f"it has {size} pixels"})
+            case _ if self.several:
+                self.failures.append(complain(task.source, outcome))
+            case _:
+                raise outcome
+
+    def echo(self, lines: list[str]) -> None:
+        for line in [] if self.quiet else lines:
+            echo(line)
+
+    def end(self, report: Path | None, overwrite: bool) -> None:
+        """Write the report of several. Raises typer.Exit with code 1 if one has failed."""
+        if self.large:
+            self.echo([format_names(self.large, "passed over", "larger than what was asked for")])
+        if report is not None:
+            write_json(report, [*self.reports, *self.failures], overwrite=overwrite)
+        if self.failures:
+            total = len(self.reports) + len(self.failures)
+            typer.echo(f"scalewise: {len(self.failures)} of {total} inputs failed", err=True)
+            raise typer.Exit(1)

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalewise.images.encode import QUALITY, WRITABLE, Encoding
+    from scalewise.images.encode import QUALITY, WRITABLE, Encoding, check_format
     from scalewise.images.metadata.metadata import Metadata
     from scalewise.images.pages import PageWriter
     from scalewise.images.read import open
@@ -35,6 +35,7 @@ __all__ = [
     "PageWriter",
     "Sink",
     "Source",
+    "check_format",
     "create",
     "create_pages",
     "open",
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {"Metadata": "metadata.metadata", "PageWriter": "pages", "Sink": "sink", "open": "read"}
-_HOMES |= dict.fromkeys(["QUALITY", "WRITABLE", "Encoding"], "encode")
+_HOMES |= dict.fromkeys(["QUALITY", "WRITABLE", "Encoding", "check_format"], "encode")
 _HOMES |= dict.fromkeys(["create", "create_pages", "save"], "write")
 
 

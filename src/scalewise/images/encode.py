@@ -23,7 +23,8 @@ from scalewise.images.source import Depth, Source
 from scalewise.images.stream import StreamedCanvas
 from scalewise.storage import FULL
 
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+FORMATS = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+FORMATS |= dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg")
 for _suffix, _saver in ((".avif", "heifsave_target"), (".gif", "gifsave_target")):
     if pyvips.type_find("VipsForeignSave", _saver):  # libvips can be built without it
         FORMATS[_suffix] = _suffix[1:]
@@ -75,7 +76,7 @@ def check_format(path: Path, size: tuple[int, int], like: Source, how: Encoding)
     longest = _LONGEST_SIDE.get(format)
     if longest is not None and max(size) > longest:
         raise UnwritableOutput(
-            f"{name} would be {size[0]}x{size[1]}; {format} holds at most {longest} per side: write .tif instead"
+            f"{name} would be {size[1]}x{size[0]}; {format} holds at most {longest} per side: write .tif instead"
         )
     if format == "jpeg" and like.alpha:
         raise UnwritableOutput(f"{name} would lose the alpha channel, which jpeg cannot hold: write .png instead")

@@ -207,7 +207,7 @@ def _check_promise(path: Path, name: str) -> None:
     width, height, bits, kind = struct.unpack(">IIBB", header)
     channels = {2: 3, 4: 2, 6: 4}.get(kind, 1)
     if height * (width * bits * channels // 8 + 1) > (path.stat().st_size + 64) * _DEFLATE:
-        raise UnreadableImage(f"{name} is truncated or damaged: it is too short for the {height}x{width} of its header")
+        raise UnreadableImage(f"{name} is truncated or damaged: it is too short for the {width}x{height} of its header")
 
 
 def _check_file(path: Path, name: str) -> None:

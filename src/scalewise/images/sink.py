@@ -104,7 +104,9 @@ class Sink:
         assert not rgb.isnan().any(), "NaN must be dealt with where it arises"
         _, height, width = rgb.shape
         if min(y0, x0) < 0 or y0 + height > self.size[0] or x0 + width > self.size[1]:
-            raise InvalidRequest(f"{height}x{width} pixels at ({y0}, {x0}) do not fit an output of {self.size}")
+            raise InvalidRequest(
+                f"{width}x{height} pixels at x {x0}, y {y0} do not fit an output of {self.size[1]}x{self.size[0]}"
+            )
         if (alpha is not None) != self.like.alpha:
             raise InvalidRequest(f"the output {'has' if self.like.alpha else 'has no'} alpha; {alpha is None=}")
         pixels = rgb.detach().float()
@@ -179,9 +181,6 @@ class Sink:
             result, left_out = self._deliver(canvas)
         self.notes = (*self.notes, *left_out)
         self._canvas = None
-        if self.scratch is not None:
-            del canvas
-            self.scratch.unlink(missing_ok=True)
         return result
 
     def abort(self) -> None:

@@ -20,7 +20,9 @@ Kind = Literal["gray", "rgb"]
 Depth = Literal["uint8", "uint16", "float32"]
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1; the end is not included
 
-READABLE = frozenset((".avif", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+READABLE = frozenset(
+    (".avif", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+)
 MAX_PIXELS = 2**29  # 537 million; a scan of A1 at 600 dpi has 280
 LEVELS: dict[Depth, tuple[float, float]] = {"uint8": (0, 255), "uint16": (0, 65535), "float32": (0, 1)}
 
@@ -96,7 +98,7 @@ class Source:
         y0, x0, y1, x1 = box or (0, 0, height, width)
         inside = 0 <= y0 < y1 <= height and x0 < x1 and (wrap or (x0 >= 0 and x1 <= width))
         if not inside:
-            raise InvalidRequest(f"box {box} does not lie in an image of {height}x{width} (y0, x0, y1, x1)")
+            raise InvalidRequest(f"box {box} does not lie in an image of {width}x{height}: a box is (y0, x0, y1, x1)")
         parts = []
         while x0 < x1:  # once, unless columns wrap
             start = x0 % width

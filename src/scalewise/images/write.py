@@ -46,7 +46,7 @@ def create(
     `scratch` names the file that holds the pixels until they are encoded: a run that was cut off finds them there.
     """
     if min(size) < 1:
-        raise InvalidRequest(f"size is {size[0]}x{size[1]}; each side must be at least 1")
+        raise InvalidRequest(f"size is {size[1]}x{size[0]}; each side must be at least 1")
     how = encoding or Encoding(quality=quality)
     if path is None:
         return Sink(size, like, like.dtype, lambda canvas: (like.restore(canvas), []), scratch=scratch)
