@@ -245,13 +245,13 @@ def try_picture(path: Path, out: Path, rng: random.Random) -> None:
         return
     suffix = rng.choice([".png", ".tif", ".webp", ".jpg", ".gif"]) if rng.random() < 0.5 else path.suffix
     encoding = images.Encoding(note="a note", dpi="scale", strip=rng.random() < 0.1)
-    album = images.create_pages(out / f"o{suffix}", source, lambda size: (2 * size[0], 2 * size[1]), encoding=encoding)
-    with album:
-        for page, sink in album:
+    writer = images.create_pages(out / f"o{suffix}", source, lambda size: (2 * size[0], 2 * size[1]), encoding=encoding)
+    with writer:
+        for page, sink in writer:
             colour, alpha = page.read(bled=True), page.read_alpha()
             sink.write(0, 0, doubled(colour), None if alpha is None else doubled(alpha))
             sink.finish()
-        album.finish()
+        writer.finish()
 
 
 def doubled(pixels: Any) -> Any:

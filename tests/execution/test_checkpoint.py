@@ -105,7 +105,7 @@ def test_a_run_cut_off_while_the_file_is_written_renders_nothing_again(tmp_path:
         raise Cut
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scalewise.images.write.bind", cut)
+        patch.setattr("scalewise.images.write.write_container", cut)
         assert run(photo, out)[0] == 24
     (folder_of(out) / ".0123.part").write_bytes(b"what a killed process left")
     assert not out.exists() and run(photo, out)[0] == 0

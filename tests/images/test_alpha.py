@@ -44,13 +44,6 @@ def test_a_tile_read_alone_equals_the_whole(data: st.DataObject) -> None:
     assert torch.equal(source.read(box), source.read()[:, box[0] : box[2], box[1] : box[3]]), "unasked, all stays"
 
 
-def test_columns_that_wrap_bleed_over_the_border() -> None:
-    array = np.zeros((4, 40, 4), np.uint8)
-    array[:, :3] = 200
-    pixels = images.open(array).read((0, -4, 4, 4), wrap=True, bled=True)
-    assert torch.allclose(pixels, torch.full((3, 4, 8), 200 / 255))
-
-
 @pytest.mark.parametrize("tile", [None, 8])
 def test_no_halo_around_a_shape_on_transparent_black(tile: int | None) -> None:
     y, x = np.mgrid[0:24, 0:24]

@@ -18,7 +18,7 @@ from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.files import reason
 from scalewise.images.metadata import containers
 from scalewise.images.metadata.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
-from scalewise.images.metadata.tiff import Book
+from scalewise.images.metadata.tiff import TiffWriter
 from scalewise.images.source import Depth, Source
 from scalewise.images.stream import StreamedCanvas
 from scalewise.storage import FULL
@@ -75,7 +75,7 @@ def check_format(path: Path, size: tuple[int, int], like: Source, how: Encoding)
     longest = _LONGEST_SIDE.get(format)
     if longest is not None and max(size) > longest:
         raise UnwritableOutput(
-            f"{name} would be {size[0]}x{size[1]}; {format} holds at most {longest} per side: write .tif instead"
+            f"{name} would be {size[1]}x{size[0]}; {format} holds at most {longest} per side: write .tif instead"
         )
     if format == "jpeg" and like.alpha:
         raise UnwritableOutput(f"{name} would lose the alpha channel, which jpeg cannot hold: write .png instead")
@@ -99,8 +99,8 @@ def avif_bits(like: Source) -> int:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Pixels and profile as a format holds them, in a file without a name; the other metadata are put in by `bind`."""
+class EncodedFile:
+    """Pixels and profile as a format holds them, in a file without a name; the other metadata are put in by `write_container`."""
 
     file: IO[bytes]
     metadata: Metadata
@@ -108,7 +108,7 @@ class Packed:
 
 
 @contextmanager
-def pack(
+def encode(
     pixels: np.ndarray | StreamedCanvas,
     format: str,
     like: Source,
@@ -117,7 +117,7 @@ def pack(
     *,
     frames: tuple[int, ...] = (),
     big: bool = False,
-) -> Iterator[Packed]:
+) -> Iterator[EncodedFile]:
     """Compress a canvas (h, w, c); of `Rows` each as soon as it is ready, where the format can (STREAMED).
 
     `frames`: the canvas holds so many pictures one below the other, shown for these milliseconds each. `big`: a BigTIFF
@@ -146,17 +146,19 @@ def pack(
                 left_out += ["IPTC has no place in an avif and was left out"] if metadata.iptc else []
             else:
                 _save(image, target, format, how, like, big or like.big or canvas.nbytes > _CLASSIC_TIFF_BYTES)
-        yield Packed(file, metadata, tuple(left_out))
+        yield EncodedFile(file, metadata, tuple(left_out))
 
 
-def bind(packed: Packed, out: IO[bytes], format: str, *, book: Book | None = None, pages: int = 1) -> list[str]:
-    """Into the open file `out`, with all metadata; what was left out, in words. `book`: the TIFF to add one of `pages`
+def write_container(
+    encoded: EncodedFile, out: IO[bytes], format: str, *, writer: TiffWriter | None = None, pages: int = 1
+) -> list[str]:
+    """Into the open file `out`, with all metadata; what was left out, in words. `writer`: the TIFF to add one of `pages`
     to."""
-    left_out, file, metadata = list(packed.left_out), packed.file, packed.metadata
+    left_out, file, metadata = list(encoded.left_out), encoded.file, encoded.metadata
     file.seek(0)
     match format:
         case "tiff":
-            (book or Book(out)).append(file, metadata, pages)
+            (writer or TiffWriter(out)).append(file, metadata, pages)
         case "png":
             left_out += containers.into_png(file, out, metadata)
         case "jpeg":

@@ -16,7 +16,7 @@ import pyvips
 from scalewise.errors import UnreadableImage
 from scalewise.images.metadata.containers import png_chunks
 from scalewise.images.metadata.metadata import Metadata, metadata_of
-from scalewise.images.metadata.tiff import TiffExtras, beside
+from scalewise.images.metadata.tiff import TiffExtras, read_extras
 from scalewise.images.source import LEVELS, READABLE, Box, Depth, Source, channels
 
 _AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband")  # the rest is converted to sRGB
@@ -75,7 +75,7 @@ def _source(path: Path, name: str, format: str, image: pyvips.Image, page: int, 
     orientation = _integer(image, "orientation", 1)
     bits = _integer(image, "bits-per-sample", 8) if format == "heif" else None
     try:
-        metadata, layout = _beside(path, format, page, metadata_of(image, orientation), notes)
+        metadata, layout = _with_extras(path, format, page, metadata_of(image, orientation), notes)
         colour = _as_gray_or_rgb(image.autorot(), notes)
         if image.interpretation not in _AS_THEY_ARE:
             icc = colour.get("icc-profile-data") if colour.get_typeof("icc-profile-data") else None
@@ -136,12 +136,14 @@ def _source(path: Path, name: str, format: str, image: pyvips.Image, page: int, 
     )
 
 
-def _beside(path: Path, format: str, page: int, metadata: Metadata, notes: list[str]) -> tuple[Metadata, TiffExtras]:
+def _with_extras(
+    path: Path, format: str, page: int, metadata: Metadata, notes: list[str]
+) -> tuple[Metadata, TiffExtras]:
     """What libvips does not tell of a file."""
     layout = TiffExtras()
     try:
         if format == "tiff":
-            layout = beside(path, page)
+            layout = read_extras(path, page)
             if layout.short:
                 raise UnreadableImage(
                     f"{str(path)!r} is truncated or damaged: it is too short for the pixels it promises"
@@ -196,7 +198,7 @@ def _load(path: Path, name: str, format: str, page: int, n: int = 1) -> pyvips.I
 def _check_size(image: pyvips.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise UnreadableImage(
-            f"{name} has {image.height}x{image.width} pixels; at most {max_pixels} are read unless max_pixels is raised"
+            f"{name} has {image.width}x{image.height} pixels; at most {max_pixels} are read unless max_pixels is raised"
         )
 
 
@@ -207,7 +209,7 @@ def _check_promise(path: Path, name: str) -> None:
     width, height, bits, kind = struct.unpack(">IIBB", header)
     channels = {2: 3, 4: 2, 6: 4}.get(kind, 1)
     if height * (width * bits * channels // 8 + 1) > (path.stat().st_size + 64) * _DEFLATE:
-        raise UnreadableImage(f"{name} is truncated or damaged: it is too short for the {height}x{width} of its header")
+        raise UnreadableImage(f"{name} is truncated or damaged: it is too short for the {width}x{height} of its header")
 
 
 def _check_file(path: Path, name: str) -> None:

@@ -36,15 +36,15 @@ class StreamedCanvas:
         self._bytes = canvas.reshape(-1).view(np.uint8).data
         self._header = _header(canvas)
         self._row = canvas.nbytes // len(canvas)
-        self._ready = 0
+        self._done = 0
         self._stopped = False
         self._source: pyvips.SourceCustom | None = None
         self._changed = threading.Condition()
 
-    def ready(self, rows: int) -> None:
+    def mark_done(self, rows: int) -> None:
         """The first `rows` rows have their final values."""
         with self._changed:
-            self._ready = max(self._ready, rows)
+            self._done = max(self._done, rows)
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -89,19 +89,21 @@ class StreamedCanvas:
             return memoryview(self._header)[start : start + count]
         stop = min(first + count, self.canvas.nbytes)
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._ready * self._row >= stop)
+            self._changed.wait_for(lambda: self._stopped or self._done * self._row >= stop)
             return memoryview(b"") if self._stopped else self._bytes[first:stop]
 
 
-Packed = TypeVar("Packed")
+EncodedFile = TypeVar("EncodedFile")
 
 
-class BackgroundEncoder(Generic[Packed]):
+class BackgroundEncoder(Generic[EncodedFile]):
     """A thread that packs `rows` while they become ready. `finish` gives what it made, which is gone after `stop`."""
 
-    def __init__(self, rows: StreamedCanvas, pack: Callable[[StreamedCanvas], AbstractContextManager[Packed]]) -> None:
-        self.rows, self._pack, self._height = rows, pack, len(rows.canvas)
-        self._packed: Packed | None = None
+    def __init__(
+        self, rows: StreamedCanvas, encode: Callable[[StreamedCanvas], AbstractContextManager[EncodedFile]]
+    ) -> None:
+        self.rows, self._encode, self._height = rows, encode, len(rows.canvas)
+        self._encoded: EncodedFile | None = None
         self._error: BaseException | None = None
         self._there, self._read = threading.Event(), threading.Event()
         # A daemon: a sink that was forgotten must not keep Python from ending.
@@ -110,17 +112,17 @@ class BackgroundEncoder(Generic[Packed]):
 
     @property
     def error(self) -> BaseException | None:
-        """Why packing ended early, if it did."""
+        """why encoding ended early, if it did."""
         return self._error
 
-    def finish(self) -> Packed:
-        """All rows are ready: what became of them. Raises what packing raised."""
-        self.rows.ready(self._height)
+    def finish(self) -> EncodedFile:
+        """All rows are ready: what became of them. Raises what encoding raised."""
+        self.rows.mark_done(self._height)
         self._there.wait()
         if self._error is not None:
             raise self._error
-        assert self._packed is not None
-        return self._packed
+        assert self._encoded is not None
+        return self._encoded
 
     def stop(self) -> None:
         """No more is wanted; the thread is gone when this returns."""
@@ -128,12 +130,12 @@ class BackgroundEncoder(Generic[Packed]):
         self._read.set()
         if threading.current_thread() is not self._thread:  # where a forgotten sink is collected is anyone's guess
             self._thread.join(_GONE)
-        self._packed = self._error = None  # an error holds what was at hand where it was raised: the canvas
+        self._encoded = self._error = None  # an error holds what was at hand where it was raised: the canvas
 
     def _run(self) -> None:
         try:
-            with self._pack(self.rows) as packed:
-                self._packed = packed
+            with self._encode(self.rows) as encoded:
+                self._encoded = encoded
                 self._there.set()
                 self._read.wait()
         except BaseException as error:

@@ -11,17 +11,17 @@ import numpy as np
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.encode import (
+    EncodedFile,
     Encoding,
-    Packed,
-    bind,
     check_format,
     depth_for,
     unwritten,
+    write_container,
 )
 from scalewise.images.geotiff import write as geotiff
 from scalewise.images.pages import ANIMATIONS, Animation, PageWriter, Size, TiffPages
 from scalewise.images.read import open
-from scalewise.images.sink import Sink, packer, same_file
+from scalewise.images.sink import Sink, encoder_for, same_file
 from scalewise.images.source import Source
 from scalewise.storage import atomic_write, check_writable
 
@@ -46,7 +46,7 @@ def create(
     `scratch` names the file that holds the pixels until they are encoded: a run that was cut off finds them there.
     """
     if min(size) < 1:
-        raise InvalidRequest(f"size is {size[0]}x{size[1]}; each side must be at least 1")
+        raise InvalidRequest(f"size is {size[1]}x{size[0]}; each side must be at least 1")
     how = encoding or Encoding(quality=quality)
     if path is None:
         return Sink(size, like, like.dtype, lambda canvas: (like.restore(canvas), []), scratch=scratch)
@@ -62,17 +62,17 @@ def create(
             return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch, trial=trial)
         note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
 
-    def deliver(packed: Packed) -> tuple[Path, list[str]]:
+    def deliver(encoded: EncodedFile) -> tuple[Path, list[str]]:
         within = None if scratch is None else scratch.parent
         writing = atomic_write(path, overwrite=overwrite, within=within)
         with writing as temporary, unwritten(path), temporary.open("r+b") as out:
-            left_out = bind(packed, out, format)
+            left_out = write_container(encoded, out, format)
         return path, left_out
 
     said = (note,) if note else ()
-    packing = packer(path, format, like, how)
+    encoding_with = encoder_for(path, format, like, how)
     return Sink(
-        size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, pack=packing, format=format
+        size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, encode=encoding_with, format=format
     )
 
 
@@ -138,7 +138,7 @@ def create_pages(
     path, how = Path(os.fsdecode(path)), encoding or Encoding()
     format = check_format(path, size_of(source.size), source, how)
     if source.bands is not None and source.pages > 1 and format == "tiff":
-        return geotiff.GeoAlbum(path, source, size_of, how, overwrite)
+        return geotiff.GeoTiffPages(path, source, size_of, how, overwrite)
     several = source.pages > 1 and (format == "tiff" or (format in ANIMATIONS and _alike(source)))
     if not several:
         sink = create(path, size_of(source.size), source, encoding=how, overwrite=overwrite, scratch=scratch)

@@ -48,10 +48,10 @@ SMOOTH, COARSE = 0.02, 0.06  # lossy at quality 95; a palette of 256
 
 def enlarged(path: Path, out: Path, **options: Any) -> CostReport:
     source = images.open(path)
-    album = images.create_pages(
+    writer = images.create_pages(
         out, source, lambda size: (size[0] * 2, size[1] * 2), encoding=images.Encoding(**options)
     )
-    return enlarge_pages(album, ready(BICUBIC), Budget.full(), RunOptions(tile=8), None)[1]
+    return enlarge_pages(writer, ready(BICUBIC), Budget.full(), RunOptions(tile=8), None)[1]
 
 
 def cases() -> list[Case]:
@@ -335,15 +335,15 @@ def test_float_saved_from_python_has_its_own_range_too(tmp_path: Path) -> None:
 
 def test_many_pages_do_not_hold_their_files(tmp_path: Path) -> None:
     tiff_pages(tmp_path / "in.tif", [picture(1, seed=i)[:2, :3] for i in range(30)])
-    album = images.create_pages(tmp_path / "out.tif", images.open(tmp_path / "in.tif"), lambda size: size)
+    writer = images.create_pages(tmp_path / "out.tif", images.open(tmp_path / "in.tif"), lambda size: size)
     alive = weakref.WeakSet()
-    with album:
-        for page, sink in album:
+    with writer:
+        for page, sink in writer:
             alive.add(page)
             sink.write(0, 0, page.read())
             sink.finish()
             assert len(alive) <= 2
-        album.finish()
+        writer.finish()
     assert len(with_tifffile(tmp_path / "out.tif")) == 30
 
 

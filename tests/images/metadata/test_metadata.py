@@ -13,7 +13,7 @@ from PIL import Image
 from scalewise.images.metadata import exif as exif_block
 from scalewise.images.metadata import xmp as xmp_block
 from scalewise.images.metadata.containers import into_jpeg
-from scalewise.images.metadata.ifd import DamagedDirectory, Entry, Layout, directory, integers, packed
+from scalewise.images.metadata.ifd import DamagedDirectory, Entry, Layout, directory, directory_bytes, integers
 from scalewise.images.metadata.metadata import Metadata, iptc_records, photoshop_block
 
 
@@ -66,7 +66,7 @@ def test_any_bytes_are_exif_or_not(content: bytes) -> None:
 def test_directories_survive_packing(tags: dict[int, bytes], big: bool) -> None:
     layout = Layout(">", big)
     ifd = {tag: Entry(7, len(data), data) for tag, data in tags.items()}
-    content = b"\0" * 16 + packed(ifd, layout, 16, following=99)
+    content = b"\0" * 16 + directory_bytes(ifd, layout, 16, following=99)
     assert directory(lambda offset, count: content[offset : offset + count], layout, 16) == (ifd, 99)
 
 

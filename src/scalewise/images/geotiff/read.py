@@ -91,7 +91,7 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         size, dtype = (data.height, data.width), data.dtypes[0]
         if size[0] * size[1] > max_pixels:
             raise UnreadableImage(
-                f"{name} has {size[0]}x{size[1]} pixels; at most {max_pixels} are read unless max_pixels is raised"
+                f"{name} has {size[1]}x{size[0]} pixels; at most {max_pixels} are read unless max_pixels is raised"
             )
         if dtype not in DTYPES:
             raise UnreadableImage(f"{name} has bands of type {dtype}; allowed are {', '.join(DTYPES)}: convert it")

@@ -25,7 +25,7 @@ _WIDE = 16 * BLOCK  # columns written at once
 _LOSSLESS = ("lzw", "zstd", "deflate")
 
 
-class GeoAlbum(PageWriter):
+class GeoTiffPages(PageWriter):
     """All bands of a GeoTIFF into a new one: each page's pixels are kept until the last is there."""
 
     def __init__(

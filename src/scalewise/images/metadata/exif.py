@@ -16,10 +16,10 @@ from scalewise.images.metadata.ifd import (
     ReadAt,
     converted,
     directory,
+    directory_bytes,
     entry_of,
     header,
     integers,
-    packed,
 )
 
 EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005  # tags that point to further directories
@@ -90,19 +90,19 @@ def to_bytes(exif: Exif) -> bytes:
         if child:
             parent[tag] = pointer
     parts = [b"II*\0\x08\0\0\0" if layout.order == "<" else b"MM\0*\0\0\0\x08", b""]
-    at = 8 + len(packed(main, layout, 8))
+    at = 8 + len(directory_bytes(main, layout, 8))
 
     def put(parent: Ifd, tag: int, child: Ifd) -> None:
         nonlocal at
         if child:
             parent[tag] = entry_of(LONG, (at,), layout)
-            parts.append(packed(child, layout, at))
+            parts.append(directory_bytes(child, layout, at))
             at += len(parts[-1])
 
     put(camera, INTEROP, exif.interop)
     put(main, EXIF, camera)
     put(main, GPS, exif.gps)
-    parts[1] = packed(main, layout, 8)
+    parts[1] = directory_bytes(main, layout, 8)
     return _PREFIX + b"".join(parts)
 
 

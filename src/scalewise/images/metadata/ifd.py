@@ -9,7 +9,7 @@ from dataclasses import dataclass
 ReadAt = Callable[[int, int], bytes]  # (offset, count) → that many bytes, fewer at the end
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
+SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_ENTRIES = 4096
 _MOST_BYTES = 2**26  # of one value: the offsets of 8 million strips
@@ -88,7 +88,7 @@ def directory(read_at: ReadAt, layout: Layout, offset: int, most_bytes: int = _M
     return ifd, following
 
 
-def packed(ifd: Mapping[int, Entry], layout: Layout, at: int, following: int = 0) -> bytes:
+def directory_bytes(ifd: Mapping[int, Entry], layout: Layout, at: int, following: int = 0) -> bytes:
     """The bytes of a directory that will lie at offset `at`, values included; its length does not depend on `at`."""
     order, big = layout.order, layout.big
     number, entry, offset, room = ("Q", "HHQ", "Q", 8) if big else ("H", "HHI", "I", 4)

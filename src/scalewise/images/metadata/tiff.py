@@ -21,10 +21,10 @@ from scalewise.images.metadata.ifd import (
     Ifd,
     Layout,
     directory,
+    directory_bytes,
     entry_of,
     header,
     integers,
-    packed,
 )
 from scalewise.images.metadata.metadata import Metadata
 
@@ -47,7 +47,7 @@ class TiffExtras:
     short: bool = False  # the file cannot hold the pixels that it promises
 
 
-def beside(path: Path, page: int) -> TiffExtras:
+def read_extras(path: Path, page: int) -> TiffExtras:
     """Of one page; nothing where the file is damaged."""
     with path.open("rb") as file:
 
@@ -105,7 +105,7 @@ def _next(read_at: exif_block.ReadAt, layout: Layout, offset: int) -> int:
     return following
 
 
-class Book:
+class TiffWriter:
     """A TIFF file that grows page by page from files of one page each, all classic or all BigTIFF."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -157,7 +157,7 @@ class Book:
 
     def _write(self, ifd: Mapping[int, Entry], layout: Layout) -> int:
         where = self._end()
-        self.file.write(packed(ifd, layout, where))
+        self.file.write(directory_bytes(ifd, layout, where))
         return where
 
     def _end(self) -> int:
