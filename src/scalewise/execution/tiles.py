@@ -22,6 +22,7 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import reach, read_beyond
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import Tile
+from scalewise.images.alpha import Weighing
 from scalewise.machine.device import numbers, work_alone
 from scalewise.machine.memory import is_out_of_memory
 from scalewise.models.model import Ready, Rendered, RoutePlan, RowByRow
@@ -138,14 +139,14 @@ class Run:
                 raise Cancelled(f"cancelled after {count} of {count + len(todo)} tiles")
             tile, following = todo[0], todo[1] if len(todo) > 1 else None
             try:
-                lr, alpha = reading.result()
+                lr, weighing = reading.result()
                 reading = reader.submit(self._read, following) if following else None
-                sending = _Sending(partial(self._send, writer, sink, tile, alpha))
+                sending = _Sending(partial(self._send, writer, sink, tile, weighing))
                 rendered, notes = self._rendered(tile, lr, count + 1, sending)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                rendered = lr = alpha = None
+                rendered = lr = weighing = None
             if rendered is None:  # here, where nothing holds on to what the tile had allocated
                 todo = deque(self._smaller(todo))
                 reading = reader.submit(self._read, todo[0])
@@ -210,8 +211,8 @@ class Run:
             return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32 below row {ready.rows}"]
         return rendered, [f"tile {number} was not finite in bf16 and was redone in fp32"] if retried else []
 
-    def _read(self, tile: Tile) -> tuple[Tensor, Tensor | None]:
-        """What a tile sees, (1, 3, h, w), and the opacity of its output pixels."""
+    def _read(self, tile: Tile) -> tuple[Tensor, Weighing | None]:
+        """What a tile sees, (1, 3, h, w), and what its opacity makes of the result."""
         source, frame = self.run_plan.source, self.run_plan.frame
         lr = read_beyond(partial(source.read, bled=True), frame, tile.source).unsqueeze(0)
         if not source.alpha:
@@ -224,29 +225,35 @@ class Run:
             min(right, tile.core[3] + ALPHA_CONTEXT),
         )
         alpha = read_beyond(source.read_alpha, frame, box)  # type: ignore[arg-type]
-        return lr, bicubic_base(alpha, replace(frame, origin=box[:2]), self.run_plan.out, tile.target).clamp(0, 1)
+        colour, bled = (read_beyond(partial(source.read, bled=bled), frame, box) for bled in (False, True))
+
+        def interpolated(planes: Tensor) -> Tensor:
+            return bicubic_base(planes, replace(frame, origin=box[:2]), self.run_plan.out, tile.target)
+
+        return lr, Weighing(colour, bled, alpha, interpolated)
 
     def _send(
         self,
         writer: ThreadPoolExecutor,
         sink: Canvas,
         tile: Tile,
-        alpha: Tensor | None,
+        weighing: Weighing | None,
         rgb: Tensor,
         first: int,
         last: int,
     ) -> None:
-        self._queue(writer, partial(self._write, sink, tile, alpha, rgb.cpu(), first, last))
+        self._queue(writer, partial(self._write, sink, tile, weighing, rgb.cpu(), first, last))
 
-    def _write(self, sink: Canvas, tile: Tile, alpha: Tensor | None, rgb: Tensor, first: int, last: int) -> None:
+    def _write(self, sink: Canvas, tile: Tile, weighing: Weighing | None, rgb: Tensor, first: int, last: int) -> None:
         """Put the rows first..last-1 of a tile, as far as they lie in the window, on the canvas, a few at a time."""
         (top, left, _, right), window = tile.target, self.run_plan.window
         y0, x0 = max(top + first, window[0]), max(left, window[1])
         y1, x1 = min(top + last, window[2]), min(right, window[3])
         for y in range(y0, y1, ROWS):
             rows, columns = slice(y - top, min(y + ROWS, y1) - top), slice(x0 - left, x1 - left)
-            part = None if alpha is None else alpha[:, rows, columns]
-            sink.write(y - window[0], x0 - window[1], rgb[:, rows, columns], part)
+            whole = rgb[:, rows, columns], None
+            part, alpha = whole if weighing is None else weighing(rgb, rows, columns)
+            sink.write(y - window[0], x0 - window[1], part, alpha)
 
 
 def finite(rgb: Tensor) -> bool:

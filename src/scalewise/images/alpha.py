@@ -1,28 +1,38 @@
-"""Colour under transparent pixels: it is nobody's picture, but a network would draw it into the visible rim as a halo.
+"""Opacity weighs colour: what is not seen must not come out as a fringe around what is.
 
-So before enlarging, pixels of opacity 0 take the colour of the visible ones near them, ring by ring.
+A network sees colours in which pixels of little opacity have taken that of the visible ones near them (`bleed`). Its
+result is then moved by what premultiplied interpolation differs from plain one (`Weighing`), so that any model gives
+what premultiplied bicubic gives, and its own detail on top.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool2d, pad
 
 REACH = 16  # pixels: beyond what bicubic or the first layers see; the colour further in is left as the file has it
+MARGIN = REACH + 1  # pixels around a box that decide what its colours are
+LITTLE = 0.25  # of the highest opacity near a pixel: below, its colour is mixed with that of its neighbours
+LEAST_OPACITY = 1 / 255  # by which weighted colour is divided
 
 
 def bleed(colour: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
     """`colour` (c, h, w) with pixels of `weight` 0 (1, h, w) filled from their neighbours of weight above 0.
 
     Each ring is the mean of the 3x3 around it, weighted in the first ring; pixels further than `reach` from any of
-    weight above 0 stay. All must be finite. A pixel depends on nothing beyond `reach`, in each axis, so a box that
-    was read with that margin gives the same numbers as the whole picture.
+    weight above 0 stay. Pixels of a weight that is little among its neighbours are mixed with their mean. All must be
+    finite. A pixel depends on nothing beyond `reach` + 1, in each axis, so a box that was read with that margin gives
+    the same numbers as the whole picture.
     """
-    known = weight > 0
-    if bool(known.all()) or not bool(known.any()):
+    known, mass = weight > 0, weight.float()
+    if not bool(known.any()):
         return colour
-    hidden, mass = colour, weight.float()
+    hidden = _mixed(colour, mass, known)
+    if bool(known.all()):
+        return hidden
     for _ in range(reach):
         near = _around(mass)
         ring = ~known & (near > 0)
@@ -33,6 +43,37 @@ def bleed(colour: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
         mass = torch.where(ring, mass.new_ones(()), mass)
         known = known | ring
     return hidden
+
+
+def _mixed(colour: Tensor, mass: Tensor, known: Tensor) -> Tensor:
+    """Known pixels of little opacity, mixed with the weighted mean of the 3x3 around them."""
+    highest = max_pool2d(mass, 3, 1, 1)
+    own = (mass / (LITTLE * highest).clamp_min(torch.finfo(mass.dtype).tiny)).clamp(0, 1)
+    if not bool((known & (own < 1)).any()):
+        return colour
+    mean = _around(colour * mass) / _around(mass).clamp_min(torch.finfo(mass.dtype).tiny)
+    return torch.where(known & (own < 1), mean + own * (colour - mean), colour)
+
+
+class Weighing:
+    """What makes a colour that a model gave for bled pixels one that opacity has weighed, in output pixels."""
+
+    def __init__(self, colour: Tensor, bled: Tensor, alpha: Tensor, enlarge: Callable[[Tensor], Tensor]) -> None:
+        """`colour` and `bled` (3, h, w) as they are and as the model saw them, `alpha` (1, h, w) in [0, 1]; `enlarge`
+        interpolates (n, h, w) by a kernel."""
+        planes = enlarge(torch.cat([colour * alpha, bled, alpha])) if bool((alpha < 1).any()) else enlarge(alpha)
+        opacity = planes[-1:]
+        self.alpha = opacity.clamp(0, 1)
+        self.shift = None
+        if len(planes) > 1:
+            self.shift = (planes[:3] - opacity * planes[3:6]) / opacity.clamp_min(LEAST_OPACITY)
+
+    def __call__(self, rgb: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """A part of an output, (3, h, w), and its opacity (1, h, w)."""
+        alpha = self.alpha[:, rows, columns]
+        if self.shift is None:
+            return rgb[:, rows, columns], alpha
+        return rgb[:, rows, columns] + self.shift[:, rows, columns].to(rgb), alpha
 
 
 def _around(values: Tensor) -> Tensor:

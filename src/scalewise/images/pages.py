@@ -18,7 +18,7 @@ from scalewise.errors import UnwritableOutput
 from scalewise.images.encode import EncodedFile, Encoding, depth_for, encode, unwritten, write_container
 from scalewise.images.metadata.tiff import TiffWriter
 from scalewise.images.sink import Sink, canvas_for, canvas_of, channels_of, encoder_for, encoding_seconds
-from scalewise.images.source import Depth, Source
+from scalewise.images.source import Depth, Source, which_page
 from scalewise.storage import atomic_write
 
 Size = tuple[int, int]
@@ -61,9 +61,10 @@ class PageWriter:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was converted on the way in and what the container could not hold; complete after `finish`."""
-        left = self.source.pages > len(self)
-        which = (f"page or frame {self.source.page + 1} of {self.source.pages}",) if left else ()
-        return (*which, *self._said)
+        which = which_page(self.source)
+        if self.source.pages > len(self):
+            return (*which, *(note for note in self._said if note not in which))
+        return tuple(note for note in self._said if note not in which)
 
     def encoding_seconds(self, sample: Tensor) -> float:
         """How long `finish` will take, seen by encoding `sample`, float (3, h, w) of pixels like those of the pages; 0

@@ -31,9 +31,9 @@ from scalewise.images.stream import BackgroundEncoder, StreamedCanvas
 
 CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
 
-STREAMED_MIN_PIXELS = 2**20  # a picture below is encoded when all of it is there: a thread would gain nothing
+STREAMED_MIN_PIXELS = 2**20  # a smaller picture is encoded when it is complete: a thread would gain nothing
 
-# A full canvas, or what was encoded of it → the result, and what was left out.
+# A full canvas, or its encoded file → the result, and what was left out.
 Deliver = Callable[[Any], tuple[Any, list[str]]]
 Trial = Callable[[np.ndarray], None]  # encodes a canvas, and throws that away
 Encode = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[EncodedFile]]
@@ -57,9 +57,9 @@ class Sink:
         sink.write(y0, x0, rgb, alpha)      # as often as it takes
         result = sink.finish()              # leaving the block without it discards everything
 
-    PNG, JPEG and TIFF (not GeoTIFF) of STREAMED_MIN_PIXELS or more are encoded in a thread of their own while rows below are
-    still being written, as far as rectangles come row by row from above and from left to right. `notes` says what the
-    container could not hold; it is complete after `finish`.
+    PNG, JPEG and TIFF (not GeoTIFF) of STREAMED_MIN_PIXELS or more are encoded in a thread of their own while rows below
+    are still being written, as far as rectangles come row by row from above and from left to right. `notes` says what
+    the container could not hold; it is complete after `finish`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Sink:
         _, height, width = rgb.shape
         if min(y0, x0) < 0 or y0 + height > self.size[0] or x0 + width > self.size[1]:
             raise InvalidRequest(
-                f"{width}x{height} pixels at row {y0}, column {x0} do not fit an output of {self.size[1]}x{self.size[0]}"
+                f"{width}x{height} pixels at ({x0}, {y0}) do not fit an output of {self.size[1]}x{self.size[0]}"
             )
         if (alpha is not None) != self.like.alpha:
             raise InvalidRequest(f"the output {'has' if self.like.alpha else 'has no'} alpha; {alpha is None=}")

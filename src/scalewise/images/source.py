@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest
-from scalewise.images.alpha import REACH, bleed
+from scalewise.images.alpha import MARGIN, bleed
 from scalewise.images.arrays import Origin
 from scalewise.images.metadata.metadata import Metadata
 
@@ -58,7 +58,9 @@ class Source:
         """
         pixels = self._read(box)
         colour = pixels[:-1] if self.alpha else pixels
-        if (bled and self.alpha and not bool(pixels[-1].all())) or (self.holes and not bool(pixels.isfinite().all())):
+        if (bled and self.alpha and not bool((pixels[-1] == 1).all())) or (
+            self.holes and not bool(pixels.isfinite().all())
+        ):
             colour = self._read_bled(box or (0, 0, *self.size), bled and self.alpha)
         return colour.repeat(3, 1, 1) if self.kind == "gray" else colour.contiguous()
 
@@ -80,8 +82,8 @@ class Source:
     def _read_bled(self, box: Box, by_alpha: bool) -> Tensor:
         """Colour of a box, bled; read with the margin that makes it the same in any box."""
         y0, x0, y1, x1 = box
-        top, bottom = min(y0, REACH), min(self.size[0] - y1, REACH)
-        left, right = min(x0, REACH), min(self.size[1] - x1, REACH)
+        top, bottom = min(y0, MARGIN), min(self.size[0] - y1, MARGIN)
+        left, right = min(x0, MARGIN), min(self.size[1] - x1, MARGIN)
         pixels = self._read((y0 - top, x0 - left, y1 + bottom, x1 + right))
         colour = pixels[:-1] if self.alpha else pixels
         weight = pixels[-1:].nan_to_num(0, 1, 0) if by_alpha else torch.ones_like(pixels[:1])
@@ -105,6 +107,15 @@ class Source:
             colour -= np.float32(low)
             colour /= np.float32(high - low)
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def which_page(source: Source) -> tuple[str, ...]:
+    """A note that a source is one page of several; none if it is the only one."""
+    if source.pages == 1:
+        return ()
+    if source.bands is not None:
+        return (f"bands {source.bands} of {source.bands.count}",)
+    return (f"page or frame {source.page + 1} of {source.pages}",)
 
 
 def channels(count: int) -> tuple[Kind, bool]:

@@ -55,12 +55,16 @@ def create(
     if like.path is not None and same_file(path, like.path):
         raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
     check_writable(path, overwrite=overwrite)
+    if like.bands is not None and format == "tiff":
+        geotiff.check_place(path, like, overwrite=overwrite)
     dtype, note = depth_for(format, like)
     if like.bands is not None:
+        lost: tuple[str, ...] = like.bands.lost
         if format == "tiff":
             finish, trial = geotiff.deliver(path, like, how, overwrite=overwrite), geotiff.trial(like)
             return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch, trial=trial)
-        note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
+        parts = (f"{what} no place in a {format} and {'was' if 'has' in what else 'were'} left out" for what in lost)
+        note = "; ".join([*parts, *([note] if note else [])])
 
     def deliver(encoded: EncodedFile) -> tuple[Path, list[str]]:
         within = None if scratch is None else scratch.parent
