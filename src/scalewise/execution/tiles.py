@@ -22,14 +22,14 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import reach, read_beyond
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import Tile
-from scalewise.images.alpha import Weighing
+from scalewise.images.alpha import LOCAL, Weighing
 from scalewise.machine.device import numbers, work_alone
 from scalewise.machine.memory import is_out_of_memory
 from scalewise.models.model import Ready, Rendered, RoutePlan, RowByRow
 
 Progress = Callable[[float], bool | None]
 
-ALPHA_CONTEXT = 3  # LR pixels that bicubic taps reach beyond a tile
+ALPHA_CONTEXT = 3 + LOCAL  # LR pixels beyond a tile that bicubic taps reach, and what weighs opacity beyond them
 ROWS = 256  # output rows that are rounded at once
 
 

@@ -1,8 +1,8 @@
 """Opacity weighs colour: what is not seen must not come out as a fringe around what is.
 
 A network sees colours in which pixels of little opacity have taken that of the visible ones near them (`bleed`). Its
-result is then moved by what premultiplied interpolation differs from plain one (`Weighing`), so that any model gives
-what premultiplied bicubic gives, and its own detail on top.
+result is then weighed (`Weighing`): any model gives what premultiplied bicubic gives, and its own detail on top where
+opacity hardly changes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ REACH = 16  # pixels: beyond what bicubic or the first layers see; the colour fu
 MARGIN = REACH + 1  # pixels around a box that decide what its colours are
 LITTLE = 0.25  # of the highest opacity near a pixel: below, its colour is mixed with that of its neighbours
 LEAST_OPACITY = 1 / 255  # by which weighted colour is divided
+LOCAL = 3  # pixels around one, within which a change of opacity counts
+MOST_SPAN = 1 / 8  # change of opacity at which nothing of a model's own detail is left
 
 
 def bleed(colour: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
@@ -56,24 +58,33 @@ def _mixed(colour: Tensor, mass: Tensor, known: Tensor) -> Tensor:
 
 
 class Weighing:
-    """What makes a colour that a model gave for bled pixels one that opacity has weighed, in output pixels."""
+    """What makes a colour that a model gave for bled pixels one that opacity has weighed, in output pixels.
+
+    Premultiplied interpolation, and what the model adds to plain interpolation where opacity hardly changes. Where it
+    does change, sharper colours under an opacity that stays soft would be a fringe.
+    """
 
     def __init__(self, colour: Tensor, bled: Tensor, alpha: Tensor, enlarge: Callable[[Tensor], Tensor]) -> None:
         """`colour` and `bled` (3, h, w) as they are and as the model saw them, `alpha` (1, h, w) in [0, 1]; `enlarge`
-        interpolates (n, h, w) by a kernel."""
-        planes = enlarge(torch.cat([colour * alpha, bled, alpha])) if bool((alpha < 1).any()) else enlarge(alpha)
-        opacity = planes[-1:]
+        interpolates (n, h, w) by a kernel. Pixels depend on LOCAL more around than the kernel's."""
+        if bool((alpha == 1).all()):
+            self.alpha, self.base = enlarge(alpha).clamp(0, 1), None
+            return
+        side = 2 * LOCAL + 1
+        span = max_pool2d(alpha, side, 1, LOCAL) + max_pool2d(-alpha, side, 1, LOCAL)
+        planes = enlarge(torch.cat([colour * alpha, bled, span, alpha]))
+        opacity, self.base = planes[7:], planes[3:6]
         self.alpha = opacity.clamp(0, 1)
-        self.shift = None
-        if len(planes) > 1:
-            self.shift = (planes[:3] - opacity * planes[3:6]) / opacity.clamp_min(LEAST_OPACITY)
+        self.weighed = self.base + (planes[:3] - opacity * self.base) / opacity.clamp_min(LEAST_OPACITY)
+        self.detail = (1 - planes[6:7] / MOST_SPAN).clamp(0, 1)
 
     def __call__(self, rgb: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """A part of an output, (3, h, w), and its opacity (1, h, w)."""
-        alpha = self.alpha[:, rows, columns]
-        if self.shift is None:
-            return rgb[:, rows, columns], alpha
-        return rgb[:, rows, columns] + self.shift[:, rows, columns].to(rgb), alpha
+        part, alpha = rgb[:, rows, columns], self.alpha[:, rows, columns]
+        if self.base is None:
+            return part, alpha
+        weighed, base, detail = (plane[:, rows, columns] for plane in (self.weighed, self.base, self.detail))
+        return weighed + detail * (part.float() - base), alpha
 
 
 def _around(values: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         from scalewise.images.geotiff import read as geotiff  # optional
 
         survey = tiff_pages.survey(path, name)
-        if geotiff.wanted(path, name, survey):
+        if geotiff.wanted(path, survey):
             return geotiff.open_file(path, max_pixels, page)
     extras = read_extras(path, name, format)
     if survey is not None:

@@ -57,9 +57,9 @@ class Sink:
         sink.write(y0, x0, rgb, alpha)      # as often as it takes
         result = sink.finish()              # leaving the block without it discards everything
 
-    PNG, JPEG and TIFF (not GeoTIFF) of STREAMED_MIN_PIXELS or more are encoded in a thread of their own while rows below
-    are still being written, as far as rectangles come row by row from above and from left to right. `notes` says what
-    the container could not hold; it is complete after `finish`.
+    PNG, JPEG and TIFF (not GeoTIFF) of STREAMED_MIN_PIXELS or more are encoded in a thread of their own while rows
+    below are still being written, as far as rectangles come row by row from above and from left to right. `notes` says
+    what the container could not hold; it is complete after `finish`.
     """
 
     def __init__(

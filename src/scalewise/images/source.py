@@ -58,9 +58,8 @@ class Source:
         """
         pixels = self._read(box)
         colour = pixels[:-1] if self.alpha else pixels
-        if (bled and self.alpha and not bool((pixels[-1] == 1).all())) or (
-            self.holes and not bool(pixels.isfinite().all())
-        ):
+        translucent = bled and self.alpha and not bool((pixels[-1] == 1).all())
+        if translucent or (self.holes and not bool(pixels.isfinite().all())):
             colour = self._read_bled(box or (0, 0, *self.size), bled and self.alpha)
         return colour.repeat(3, 1, 1) if self.kind == "gray" else colour.contiguous()
 

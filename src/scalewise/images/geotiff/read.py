@@ -72,7 +72,7 @@ class Group:
         return ", ".join(map(str, self.bands))
 
 
-def wanted(path: Path, name: str, survey: TiffPages | None) -> bool:
+def wanted(path: Path, survey: TiffPages | None) -> bool:
     """True for a TIFF that is to be read here: with a georeference in it or in a file next to it, nodata, more than 4
     bands, signed integers, or samples beyond its colours that are not opacity.
 
@@ -98,9 +98,13 @@ def wanted(path: Path, name: str, survey: TiffPages | None) -> bool:
     if find_spec("rasterio") is not None:
         return True
     if located:
-        raise MissingDependency(f"{name} is a GeoTIFF, whose georeference would be lost: pip install 'scalewise[geo]'")
+        raise MissingDependency(
+            f"{str(path)!r} is a GeoTIFF, whose georeference would be lost: pip install 'scalewise[geo]'"
+        )
     if data:
-        raise MissingDependency(f"{name} has samples beyond its colours: pip install 'scalewise[geo]' to keep them")
+        raise MissingDependency(
+            f"{str(path)!r} has samples beyond its colours: pip install 'scalewise[geo]' to keep them"
+        )
     return False
 
 
@@ -228,7 +232,11 @@ def in_file_values(pixels: np.ndarray, bounds: Range, dtype: str) -> np.ndarray:
 def roles(data: Any, photometric: int) -> list[str]:
     """The colour interpretation of each band; GDAL gives a palette to gray of which white is 0, or that has one bit."""
     names = [one.name for one in data.colorinterp]
-    return [names[0].replace("palette", "gray"), *names[1:]] if photometric in (0, 1) else names
+    if names[0] == "palette" and photometric in (0, 1):
+        colours = data.colormap(1).values()
+        gray = all(red == green == blue for red, green, blue, _ in colours)
+        return ["gray" if gray else "palette", *names[1:]]
+    return names
 
 
 def bits_of(data: Any) -> int:
