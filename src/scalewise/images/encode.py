@@ -177,6 +177,34 @@ def write_container(
     return left_out
 
 
+def check_written(file: Path, path: Path, format: str, size: tuple[int, int], pages: int = 1) -> None:
+    """Raises UnwritableOutput if `file`, of which `path` is to be the name, cannot be read back to its last row.
+
+    `size` (h, w) is that of the first page. Some systems report what went wrong only when a file is closed, or never.
+    """
+    sequential = {"access": "sequential", "fail_on": "warning" if format == "jpeg" else "error"}
+    loader = getattr(pyvips.Image, f"{'heif' if format == 'avif' else format}load_source")
+    try:
+        for page in range(pages):
+            number = {"page": page} if pages > 1 else {}
+            source = pyvips.Source.new_from_file(os.fsencode(file))  # pyright: ignore[reportArgumentType] (typed str)
+            image = loader(source, **sequential, **number)
+            if page == 0 and (image.height, image.width) != size:
+                raise UnwritableOutput(f"could not write {str(path)!r}: it came out as {image.width}x{image.height}")
+            image.crop(0, image.height - 1, image.width, 1).write_to_memory()
+    except pyvips.Error as error:
+        raise UnwritableOutput(
+            f"could not write {str(path)!r}: it cannot be read back: {reason(error)}{_free(path)}"
+        ) from error
+
+
+def _free(path: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(path.parent).free / 2**20:.0f} MiB are free there)"
+    except OSError:
+        return ""
+
+
 @contextmanager
 def unwritten(path: Path) -> Iterator[None]:
     """What libvips and the system say while a file is written, as `UnwritableOutput`."""
@@ -186,10 +214,8 @@ def unwritten(path: Path) -> Iterator[None]:
         hint = "; free some space" if error.errno in FULL else ""
         raise UnwritableOutput(f"could not write {str(path)!r}: {error.strerror}{hint}") from error
     except pyvips.Error as error:
-        free = shutil.disk_usage(path.parent).free / 2**20  # libvips does not always name a full disk
-        raise UnwritableOutput(
-            f"could not write {str(path)!r}: {reason(error)} ({free:.0f} MiB are free there)"
-        ) from error
+        # libvips does not always name a full disk.
+        raise UnwritableOutput(f"could not write {str(path)!r}: {reason(error)}{_free(path)}") from error
 
 
 def _image(pixels: np.ndarray | StreamedCanvas, format: str, like: Source) -> pyvips.Image:

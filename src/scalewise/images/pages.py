@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from scalewise.errors import UnwritableOutput
-from scalewise.images.encode import EncodedFile, Encoding, depth_for, encode, unwritten, write_container
+from scalewise.images.encode import EncodedFile, Encoding, check_written, depth_for, encode, unwritten, write_container
 from scalewise.images.metadata.tiff import TiffWriter
 from scalewise.images.sink import Sink, canvas_for, canvas_of, channels_of, encoder_for, encoding_seconds
 from scalewise.images.source import Depth, Source, which_page
@@ -125,9 +125,12 @@ class TiffPages(PageWriter):
 
     def finish(self) -> Path:
         assert self._tiff.pages == len(self), "finish before all pages are"
-        with atomic_write(self.path, overwrite=self._overwrite) as temporary, temporary.open("r+b") as out:
-            self._file.seek(0)
-            shutil.copyfileobj(self._file, out)
+        with atomic_write(self.path, overwrite=self._overwrite) as temporary:
+            with temporary.open("r+b") as out:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, out)
+            first = self._size_of(self.source.at(0).size)
+            check_written(temporary, self.path, "tiff", first, len(self))
         self.abort()
         return self.path
 
@@ -179,9 +182,10 @@ class Animation(PageWriter):
             unwritten(self.path),
             encode(self._canvas, self._format, self._first, self._how, self.path.parent, frames=delays) as encoded,
             atomic_write(self.path, overwrite=self._overwrite) as temporary,
-            temporary.open("r+b") as out,
         ):
-            left_out = write_container(encoded, out, self._format)
+            with temporary.open("r+b") as out:
+                left_out = write_container(encoded, out, self._format)
+            check_written(temporary, self.path, self._format, self._size)
         self._said |= dict.fromkeys(left_out)
         self._canvas = None
         return self.path

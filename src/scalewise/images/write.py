@@ -14,6 +14,7 @@ from scalewise.images.encode import (
     EncodedFile,
     Encoding,
     check_format,
+    check_written,
     depth_for,
     unwritten,
     write_container,
@@ -69,8 +70,10 @@ def create(
     def deliver(encoded: EncodedFile) -> tuple[Path, list[str]]:
         within = None if scratch is None else scratch.parent
         writing = atomic_write(path, overwrite=overwrite, within=within)
-        with writing as temporary, unwritten(path), temporary.open("r+b") as out:
-            left_out = write_container(encoded, out, format)
+        with writing as temporary, unwritten(path):
+            with temporary.open("r+b") as out:
+                left_out = write_container(encoded, out, format)
+            check_written(temporary, path, format, size)
         return path, left_out
 
     said = (note,) if note else ()
@@ -88,14 +91,18 @@ def save(
     encoding: Encoding | None = None,
     quality: int | None = None,
     overwrite: bool = False,
+    notes: list[str] | None = None,
 ) -> Path:
-    """Write a picture that is in memory (numpy, PIL, torch) to a file; metadata comes from `like`, if given."""
+    """Write a picture that is in memory (numpy, PIL, torch) to a file; metadata comes from `like`, if given.
+
+    What the format cannot hold is added to `notes`.
+    """
     if like is not None and like.bands is not None and isinstance(image, np.ndarray):
         # in the values of the file, whatever their type and range
         how = Encoding(quality) if encoding is None else encoding
         with create(path, (image.shape[0], image.shape[1]), like, encoding=how, overwrite=overwrite) as sink:
             sink.write(0, 0, geotiff.picture(like, image))
-            return sink.finish()
+            return _finished(sink, notes)
     own_range = like is not None and like.path is not None and like.dtype == "float32"
     own_range = own_range and isinstance(image, np.ndarray) and image.dtype.kind == "f"
     if own_range:
@@ -112,7 +119,14 @@ def save(
         for top in range(0, height, _BAND_ROWS):
             band = (top, 0, min(top + _BAND_ROWS, height), width)
             sink.write(top, 0, source.read(band), source.read_alpha(band))
-        return sink.finish()
+        return _finished(sink, notes)
+
+
+def _finished(sink: Sink, notes: list[str] | None) -> Path:
+    path = sink.finish()
+    if notes is not None:
+        notes.extend(sink.notes)
+    return path
 
 
 def _in_unit_range(array: np.ndarray, like: Source) -> np.ndarray:
@@ -133,7 +147,7 @@ def create_pages(
     overwrite: bool = False,
     scratch: Path | None = None,
 ) -> PageWriter:
-    """An `PageWriter` for all pages of `source` as far as the format of `path` holds several, else for its one page.
+    """A `PageWriter` for all pages of `source` as far as the format of `path` holds several, else for its one page.
 
     `size_of` gives the output size (H, W) of a page from its own. TIFF takes pages of any size and kind; GIF and WebP
     take frames that are alike, for as long each as they were shown. `scratch`: as in `create`, for a single page.

@@ -98,14 +98,12 @@ def wanted(path: Path, survey: TiffPages | None) -> bool:
     if find_spec("rasterio") is not None:
         return True
     if located:
-        raise MissingDependency(
-            f"{str(path)!r} is a GeoTIFF, whose georeference would be lost: pip install 'scalewise[geo]'"
-        )
-    if data:
-        raise MissingDependency(
-            f"{str(path)!r} has samples beyond its colours: pip install 'scalewise[geo]' to keep them"
-        )
-    return False
+        what = "is a GeoTIFF, whose georeference would be lost"
+    elif data:
+        what = "has samples beyond its colours, which would be lost"
+    else:
+        return False
+    raise MissingDependency(f"{str(path)!r} {what}: pip install 'scalewise[geo]'")
 
 
 def sidecars(path: Path) -> list[Path]:
@@ -153,6 +151,8 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
             ranges = [(0.0, float(2**bits - 1))] * len(bands)
         else:
             ranges = [_range(data, band) for band in bands]
+        if survey.number(0, _PHOTOMETRIC, 1) == tiff_pages.MIN_IS_WHITE:
+            ranges = [(high, low) for low, high in ranges]
         located = not data.transform.is_identity or bool(data.gcps[0]) or data.rpcs is not None
         orientation = 1 if located else extras.tiff.orientation
         group = Group(bands, tuple(ranges), orientation=orientation, count=data.count, located=located)
@@ -221,12 +221,15 @@ def grouped(roles: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def in_file_values(pixels: np.ndarray, bounds: Range, dtype: str) -> np.ndarray:
-    """From the levels of a canvas to the values of the file: rounded for integers, within the bounds."""
+    """From the levels of a canvas to the values of the file: rounded for integers, within the bounds.
+
+    The first bound is black: where it is the greater one, the least value is white.
+    """
+    black, white = bounds
     if pixels.dtype == np.uint8:
-        return pixels
-    low, high = bounds
-    values = pixels.astype(np.float64) * (high - low) + low
-    return np.clip(values if dtype == "float32" else values.round(), low, high).astype(dtype)
+        return 255 - pixels if black > white else pixels
+    values = pixels.astype(np.float64) * (white - black) + black
+    return np.clip(values if dtype == "float32" else values.round(), min(bounds), max(bounds)).astype(dtype)
 
 
 def roles(data: Any, photometric: int) -> list[str]:

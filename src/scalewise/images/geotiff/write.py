@@ -193,7 +193,8 @@ def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding,
         except (RasterioError, UnreadableImage, OSError, DamagedDirectory, struct.error) as error:
             free = shutil.disk_usage(path.parent).free / 2**20
             raise UnwritableOutput(
-                f"could not write {str(path)!r}: {' '.join(str(error).split())} ({free:.0f} MiB are free there)"
+                f"could not write {str(path)!r}: {' '.join(str(error.__cause__ or error).split())} "
+                f"({free:.0f} MiB are free there)"
             ) from error
         finally:
             sidecar(temporary).unlink(missing_ok=True)
