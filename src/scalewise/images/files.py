@@ -115,7 +115,7 @@ def _lab(path: Path, name: str, directory: int) -> pyvips.Image:
             picture.seek(directory)
             if picture.mode != "LAB":
                 raise UnreadableImage(f"{name} has L*a*b* pixels of a kind that is not read: convert it to RGB")
-            values = np.asarray(picture)
+            values = np.asarray(picture) ^ np.array([0, 128, 128], np.uint8)  # a* and b* have a sign
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"{name} is truncated or damaged: {' '.join(str(error).split())}") from error
     return pyvips.Image.new_from_array(values).copy(interpretation="multiband")
