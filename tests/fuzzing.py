@@ -97,6 +97,9 @@ def picture_seeds() -> dict[str, bytes]:
         out = io.BytesIO()
         tifffile.imwrite(out, array, **options)
         seeds[name] = out.getvalue()
+    for path in sorted((Path(__file__).parent / "images" / "data").iterdir()):
+        if path.suffix != ".xml" and "zeros" not in path.name:  # those are no whole pictures
+            seeds[path.name] = path.read_bytes()
     return seeds
 
 

@@ -32,9 +32,9 @@ class PageWriter:
     """Pages to be written in order, then a file; this one has a single page. Made by `create_pages`.
 
     with create_pages("out.tif", source, size_of) as writer:
-        for page, sink in writer:            # a Source and the Sink for it: write all of it and finish it, in turn
+        for page, sink in writer:           # a Source and the Sink for it: write all of it and finish it, in turn
             ...
-        path = writer.finish()               # leaving the block without it discards everything
+        path = writer.finish()              # leaving the block without it discards everything
     """
 
     def __init__(self, path: Path, source: Source, sink: Sink | None = None) -> None:
@@ -51,7 +51,7 @@ class PageWriter:
         yield from self._turn(self.source, self._sink)
 
     def _turn(self, page: Source, sink: Sink) -> Iterator[tuple[Source, Sink]]:
-        """One page, and what it leaves behind."""
+        """One page, and its notes afterwards."""
         self._sink = sink
         yield page, sink
         self._said |= dict.fromkeys((*page.notes, *sink.notes))
@@ -62,13 +62,12 @@ class PageWriter:
     def notes(self) -> tuple[str, ...]:
         """What was converted on the way in and what the container could not hold; complete after `finish`."""
         which = which_page(self.source)
-        if self.source.pages > len(self):
-            return (*which, *(note for note in self._said if note not in which))
-        return tuple(note for note in self._said if note not in which)
+        others = tuple(note for note in self._said if note not in which)
+        return (*which, *others) if self.source.pages > len(self) else others
 
     def encoding_seconds(self, sample: Tensor) -> float:
-        """How long `finish` will take, seen by encoding `sample`, float (3, h, w) of pixels like those of the pages; 0
-        where pages are encoded one by one."""
+        """How long `finish` will take, measured by encoding `sample`, float (3, h, w) of pixels like those of the
+        pages; 0 where pages are encoded one by one."""
         return 0.0
 
     def finish(self) -> Path:

@@ -29,18 +29,17 @@ from scalewise.images.encode import (
 from scalewise.images.source import Depth, Source
 from scalewise.images.stream import BackgroundEncoder, StreamedCanvas
 
-CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
-
+CANVAS_BYTES = 2**28  # a larger canvas is a file that is mapped into memory
 STREAMED_MIN_PIXELS = 2**20  # a smaller picture is encoded when it is complete: a thread would gain nothing
 
 # A full canvas, or its encoded file → the result, and what was left out.
 Deliver = Callable[[Any], tuple[Any, list[str]]]
-Trial = Callable[[np.ndarray], None]  # encodes a canvas, and throws that away
+Trial = Callable[[np.ndarray], None]  # encodes a canvas and discards the result
 Encode = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[EncodedFile]]
 
 
 def encoder_for(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Encode:
-    """For a `Sink`: what makes `EncodedFile` of its canvas."""
+    """For a `Sink`: what encodes its canvas."""
 
     @contextmanager
     def encoded(pixels: np.ndarray | StreamedCanvas) -> Iterator[EncodedFile]:
@@ -87,10 +86,10 @@ class Sink:
         self._canvas = canvas_for(shape, dtype, folder, scratch) if canvas is None else canvas
         self._written = 0
         self.streams = encode is not None and format in STREAMED and math.prod(size) >= STREAMED_MIN_PIXELS
-        self._covered = np.zeros(size[0], np.int64) if self.streams else None  # of each row the columns from the left
-        self._rows = 0  # from above, that are complete
+        self._covered = np.zeros(size[0], np.int64) if self.streams else None  # columns from the left, row by row
+        self._rows = 0  # complete rows from above
         self._encoder: BackgroundEncoder[EncodedFile] | None = None
-        self._forgotten: weakref.finalize[..., Sink] | None = None  # stops it
+        self._forgotten: weakref.finalize[..., Sink] | None = None  # stops the encoder of a sink that is collected
         self._writing = threading.Lock()
 
     def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None:
@@ -127,7 +126,7 @@ class Sink:
         self._cover((y0, x0, y0 + height, x0 + width))
 
     def _cover(self, box: tuple[int, int, int, int]) -> None:
-        """A rectangle is written; rows that became complete are encoded, but for the last ones: those `finish` does."""
+        """Count a rectangle as written, and pass on rows that are complete now; `finish` passes on the last ones."""
         y0, x0, y1, x1 = box
         with self._writing:
             self._written += (y1 - y0) * (x1 - x0)
@@ -147,7 +146,7 @@ class Sink:
                 self._encoder.rows.mark_done(self._rows)
 
     def encoding_seconds(self, sample: Tensor) -> float:
-        """How long encoding takes by itself, seen by encoding `sample`, float (3, h, w) of pixels like those of the
+        """How long encoding alone takes, measured by encoding `sample`, float (3, h, w) of pixels like those of the
         picture; 0 if the result stays in memory."""
         if self._trial is None:
             return 0.0
@@ -192,7 +191,7 @@ class Sink:
         self._canvas = None
 
     def _stop_encoder(self) -> None:
-        """Let go of the encoder, and of the canvas that it holds."""
+        """Stop the encoder, which holds the canvas."""
         if self._encoder is not None and self._forgotten is not None:
             self._encoder.stop()
             self._forgotten.detach()
@@ -246,7 +245,7 @@ def encoding_seconds(trial: Trial, canvas: np.ndarray, pixels: int) -> float:
         return time.perf_counter() - began
 
     few = canvas[: max(1, len(canvas) // 8)]
-    seconds(few)  # the first time, libvips still gets ready
+    seconds(few)  # the first call also sets libvips up
     start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
     rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
     return whole + rate * max(0, pixels - math.prod(canvas.shape[:2]))
@@ -274,7 +273,7 @@ def same_file(a: Path, b: Path) -> bool:
 def canvas_for(shape: tuple[int, ...], dtype: Depth, folder: Path | None, scratch: Path | None = None) -> np.ndarray:
     """Zeros in memory, or in a file in `folder` that has no name, so that even a killed process leaves nothing.
 
-    `scratch` names the file instead, and what is in one of the right length is kept.
+    `scratch` names the file instead; one of the right length is opened with its contents.
     """
     byte_count = math.prod(shape) * np.dtype(dtype).itemsize
     if byte_count <= CANVAS_BYTES and scratch is None:
@@ -296,7 +295,7 @@ def canvas_for(shape: tuple[int, ...], dtype: Depth, folder: Path | None, scratc
 
 
 def _reserve(descriptor: int, byte_count: int) -> None:
-    """A full disk is an error now, and not a crash at some later pixel; where the system cannot, the file grows."""
+    """Make a full disk an error now, not a crash at some later pixel; where the system cannot, the file grows."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, byte_count)
     else:

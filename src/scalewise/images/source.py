@@ -45,7 +45,7 @@ class Source:
     tiled: bool = False  # a TIFF in tiles
     big: bool = False  # a BigTIFF
     bands: Any = None  # of a GeoTIFF: which of its bands this page is (`geotiff.read.Group`)
-    notes: tuple[str, ...] = ()  # what was converted on the way in, for the user
+    notes: tuple[str, ...] = ()  # what was converted or left out on reading, for the user
     fetch: Callable[[Box], np.ndarray] = field(repr=False, kw_only=True)  # raw pixels (h, w, c)
     restore: Callable[[np.ndarray], Any] = field(repr=False, kw_only=True)  # canvas (h, w, c) → the kind that came in
     turn: Callable[[int], Source] | None = field(default=None, repr=False, kw_only=True)  # page → its Source

@@ -44,7 +44,7 @@ def create(
     The format follows the extension. PNG keeps 8 and 16 bit, TIFF also float, AVIF up to 12 bit; JPEG, WebP and GIF
     take 8 bit, JPEG no alpha. Depth that is lost is in `Sink.notes`; what the format cannot hold at all is refused
     here, before any work is done. `encoding` says how it is written; `quality` is short for one of quality only.
-    `scratch` names the file that holds the pixels until they are encoded: a run that was cut off finds them there.
+    `scratch` names the file that holds the pixels until they are encoded: an interrupted run finds them again.
     """
     if min(size) < 1:
         raise InvalidRequest(f"size is {size[1]}x{size[0]}; each side must be at least 1")
@@ -76,10 +76,18 @@ def create(
             check_written(temporary, path, format, size)
         return path, left_out
 
-    said = (note,) if note else ()
+    notes = (note,) if note else ()
     encoding_with = encoder_for(path, format, like, how)
     return Sink(
-        size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, encode=encoding_with, format=format
+        size,
+        like,
+        dtype,
+        deliver,
+        folder=path.parent,
+        notes=notes,
+        scratch=scratch,
+        encode=encoding_with,
+        format=format,
     )
 
 

@@ -98,8 +98,9 @@ def reading(path: Path) -> Iterator[tuple[ReadAt, int]]:
 
 
 def survey(path: Path, name: str) -> TiffPages | None:
-    """What lies in a TIFF; None if its first directory is damaged. Raises UnreadableImage for a raw file."""
+    """What lies in a TIFF as far as it is sound; None if nothing is. Raises UnreadableImage for a raw file."""
     with reading(path) as (read_at, _):
+        layout = Layout("<")
         found: list[Ifd] = []
         seen: set[int] = set()
         try:
@@ -109,8 +110,9 @@ def survey(path: Path, name: str) -> TiffPages | None:
                 ifd, offset = directory(read_at, layout, offset, _MOST_VALUE_BYTES, _LOOKED_AT)
                 found.append(ifd)
         except DamagedDirectory:
-            if not found:
-                return None  # libvips says what is wrong
+            pass
+        if not found:
+            return None  # libvips says what is wrong
         _refuse_raw(found, layout, lambda at: _sub_directory(read_at, layout, at), name)
     kinds = [_kind(ifd, layout) for ifd in found]
     pictures = tuple(number for number, kind in enumerate(kinds) if kind == "picture")
