@@ -18,6 +18,8 @@ from PIL import Image, ImageCms
 from scalewise import images
 from scalewise.errors import UnreadableImage
 from scalewise.images.metadata import colour
+from scalewise.images.metadata import xmp as xmp_block
+from scalewise.images.metadata.xmp import Change
 from scalewise.pipeline import upscale
 
 # Metadata that speaks of the old picture.
@@ -39,6 +41,38 @@ def test_places_are_turned_and_scaled(tmp_path: Path) -> None:
         assert b"RegionInfo" not in picture.info["xmp"].split(b"xmlns:MPReg")[1].split(b">", 1)[1]
         assert b"<mwg-rs:Regions" not in picture.info["xmp"]
     assert said(report, "regions (faces, areas)")
+
+
+def test_a_world_file_that_is_not_carried_is_said(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jgw").write_text("10\n0\n0\n-10\n500005\n4499995\n")
+    assert said(enlarged(tmp_path / "a.jpg", tmp_path / "b.jpg"), "georeference next to it (.jgw)")
+
+
+def lens(**fields: str) -> bytes:
+    written = " ".join(f'{name.replace("_", ":")}="{value}"' for name, value in fields.items())
+    spaces = 'xmlns:drone-dji="http://www.dji.com/drone-dji/1.0/" xmlns:stDim="x" xmlns:mwg-rs="y"'
+    return f'<rdf:RDF><rdf:Description rdf:about="" {spaces} {written}/></rdf:RDF>'.encode()
+
+
+def test_the_calibration_of_a_lens_follows_the_pixels() -> None:
+    xmp = lens(**{"drone-dji_CalibratedFocalLength": "3666.5", "drone-dji_CalibratedOpticalCenterX": "2736"})
+    same, notes = xmp_block.updated(xmp, Change((40, 60), (80, 120)))
+    assert same is not None and b'FocalLength="7333"' in same and b'CenterX="5472"' in same and notes == []
+    gone, notes = xmp_block.updated(xmp, Change((40, 60), (80, 120), cropped=True))
+    assert gone is not None and b"Calibrated" not in gone and "calibration of the lens" in notes[0]
+
+
+def test_regions_stay_if_the_picture_is_only_larger() -> None:
+    xmp = (
+        b"<rdf:RDF><mwg-rs:Regions rdf:parseType='Resource'><mwg-rs:AppliedToDimensions stDim:w='60' stDim:h='40'/>"
+        b"<stArea:x>0.25</stArea:x></mwg-rs:Regions></rdf:RDF>"
+    )
+    larger, notes = xmp_block.updated(xmp, Change((40, 60), (80, 120)))
+    assert larger is not None and b"stDim:w='120' stDim:h='80'" in larger and b"0.25" in larger and notes == []
+    pixel = xmp.replace(b"<stArea:x>", b"<stArea:unit>pixel</stArea:unit><stArea:x>")
+    gone, notes = xmp_block.updated(pixel, Change((40, 60), (80, 120)))
+    assert gone == b"<rdf:RDF></rdf:RDF>" and "regions" in notes[0]
 
 
 def test_the_field_of_view_stays(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from scalewise.images.metadata.png import PngExtras
 from scalewise.images.metadata.tiff import TiffExtras
 from scalewise.images.metadata.tiff_pages import TiffPages
 
-_HEAD_BYTES = 2**16
+_HEAD_BYTES = 2**16  # of a HEIF file, in which its boxes of metadata lie
+_WORLD_FILES = {"png": (".pgw", ".wld"), "jpeg": (".jgw", ".wld")}  # a TIFF's are read with it
 # What lies beside the picture in a HEIF file and has no place in a larger one, by the words that name it.
 _HEIF_AUXILIARY = ((b"hdrgainmap", "gain map of an HDR picture"), (b"tmap", "gain map of an HDR picture"))
 
@@ -109,6 +110,9 @@ def read_extras(path: Path, name: str, format: str, directory: int = 0) -> Extra
             found.gif = gif.read_frames(path)
         elif format == "heif":
             _look_into_heif(path, found)
+        for suffix in _WORLD_FILES.get(format, ()):
+            if path.with_suffix(suffix).is_file():
+                found.notes.append(f"the georeference next to it ({suffix}) is of the old pixels and was not carried")
     except (OSError, OverflowError) as error:
         raise UnreadableImage(f"cannot read {name}: {error}") from error
     return found

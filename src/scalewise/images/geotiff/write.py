@@ -235,7 +235,7 @@ def _add_tags(larger: _Larger, temporary: Path, how: Encoding, *, whole: bool) -
         if whole and tiff_pages.EXTRA_SAMPLES in old:
             kinds = integers(old[tiff_pages.EXTRA_SAMPLES], layout)
             tags[tiff_pages.EXTRA_SAMPLES] = entry_of(SHORT, kinds, new)
-        if ORIENTATION in old and like.bands.orientation == 1 and not how.strip:
+        if ORIENTATION in old and like.bands.orientation == 1:  # of a map, the rows stay as they are stored
             tags[ORIENTATION] = entry_of(SHORT, integers(old[ORIENTATION], layout)[:1] or (1,), new)
         metadata, notes = Metadata(), ()
         if not how.strip:
