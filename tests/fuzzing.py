@@ -99,6 +99,9 @@ def picture_seeds() -> dict[str, bytes]:
         out = io.BytesIO()
         tifffile.imwrite(out, array, **options)
         seeds[name] = out.getvalue()
+    for path in sorted((Path(__file__).parent / "images" / "data").iterdir()):
+        if path.suffix != ".xml" and "zeros" not in path.name:  # those are no whole pictures
+            seeds[path.name] = path.read_bytes()
     return seeds
 
 
@@ -247,13 +250,13 @@ def try_picture(path: Path, out: Path, rng: random.Random) -> None:
         return
     suffix = rng.choice([".png", ".tif", ".webp", ".jpg", ".gif"]) if rng.random() < 0.5 else path.suffix
     encoding = images.Encoding(note="a note", dpi="scale", strip=rng.random() < 0.1)
-    album = images.create_pages(out / f"o{suffix}", source, lambda size: (2 * size[0], 2 * size[1]), encoding=encoding)
-    with album:
-        for page, sink in album:
+    writer = images.create_pages(out / f"o{suffix}", source, lambda size: (2 * size[0], 2 * size[1]), encoding=encoding)
+    with writer:
+        for page, sink in writer:
             colour, alpha = page.read(bled=True), page.read_alpha()
             sink.write(0, 0, doubled(colour), None if alpha is None else doubled(alpha))
             sink.finish()
-        album.finish()
+        writer.finish()
 
 
 def doubled(pixels: Any) -> Any:

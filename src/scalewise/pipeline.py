@@ -53,9 +53,14 @@ class Upscaled:
         encoding: images.Encoding | None = None,
         overwrite: bool = False,
     ) -> Path:
-        """Write the picture with the input's metadata; atomic. Raises UnwritableOutput."""
-        how = replace(encoding or images.Encoding(quality), note=self.note)
-        return images.save(path, self.image, like=cropped(self.source, self.crop), encoding=how, overwrite=overwrite)
+        """Write the picture with the input's metadata; atomic. What the format cannot hold is added to `report.notes`.
+        Raises UnwritableOutput."""
+        how, notes = replace(encoding or images.Encoding(quality), note=self.note), []
+        like = cropped(self.source, self.crop)
+        path = images.save(path, self.image, like=like, encoding=how, overwrite=overwrite, notes=notes)
+        said = dict.fromkeys((*self.report.notes, *notes))
+        object.__setattr__(self, "report", replace(self.report, notes=tuple(said)))
+        return path
 
     def effort_picture(self) -> Tensor:
         """Where the work went, over the gray input: uint8 (h, w, 3)."""

@@ -113,7 +113,7 @@ def test_a_run_cut_off_while_the_file_is_written_renders_nothing_again(tmp_path:
         raise Cut
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scalewise.images.write.bind", cut)
+        patch.setattr("scalewise.images.write.write_container", cut)
         assert run(photo, out)[0] == 24
     (folder_of(out) / ".0123.part").write_bytes(b"what a killed process left")
     assert not out.exists() and run(photo, out)[0] == 0
@@ -126,7 +126,7 @@ def test_what_was_decided_is_not_decided_again(tmp_path: Path, monkeypatch: pyte
     whole, out = tmp_path / "whole.png", tmp_path / "out.png"
     full = run(photo, whole, model, 0.5, 32)[2]
     run(photo, out, model, 0.5, 32, stop=7)
-    monkeypatch.setattr("scalewise.execution.decide._score", lambda *_: pytest.fail("the router looked again"))
+    monkeypatch.setattr("scalewise.execution.decide.score", lambda *_: pytest.fail("the router looked again"))
     again, _, report = run(photo, out, model, 0.5, 32)
     assert again == 12 - 6 and out.read_bytes() == whole.read_bytes()
     assert report.macs == full.macs and torch.equal(report.effort_map, full.effort_map)

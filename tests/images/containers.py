@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from scalewise import images
 from scalewise.images.metadata.metadata import photoshop_block
-from scalewise.images.metadata.tiff import Book
+from scalewise.images.metadata.tiff import TiffWriter
 
 HEIGHT, WIDTH = 12, 10
 XMP = (
@@ -88,8 +88,8 @@ def with_metadata(path: Path, orientation: int = 1, channels: int = 3) -> Path:
     if path.suffix == ".tif":  # no other program here writes directories of EXIF into one; what is in is checked
         plain = io.BytesIO(path.read_bytes())
         with path.open("w+b") as file:
-            metadata = images.Metadata(exif=options["exif"].tobytes(), xmp=XMP, iptc=IPTC)
-            Book(file).append(plain, metadata)
+            metadata = images.Metadata(exif=options["exif"].tobytes(), xmp=XMP, iptc=IPTC, dpi=(300.0, 300.0))
+            TiffWriter(file).append(plain, metadata)
         with Image.open(path) as written:
             assert written.getexif().get_ifd(0x8769)[0xA002] == WIDTH
     return path

@@ -27,7 +27,7 @@ def test_visible_pixels_stay_and_hidden_ones_take_the_colour_beside_them() -> No
 
 def test_nothing_hidden_or_nothing_visible_changes_nothing() -> None:
     colour = torch.rand(3, 6, 7)
-    assert torch.equal(bleed(colour, torch.full((1, 6, 7), 0.01)), colour)
+    assert torch.equal(bleed(colour, torch.full((1, 6, 7), 0.01)), colour), "all are of the same little opacity"
     assert torch.equal(bleed(colour, torch.zeros(1, 6, 7)), colour)
 
 
@@ -44,13 +44,6 @@ def test_a_tile_read_alone_equals_the_whole(data: st.DataObject) -> None:
     assert torch.equal(source.read(box), source.read()[:, box[0] : box[2], box[1] : box[3]]), "unasked, all stays"
 
 
-def test_columns_that_wrap_bleed_over_the_border() -> None:
-    array = np.zeros((4, 40, 4), np.uint8)
-    array[:, :3] = 200
-    pixels = images.open(array).read((0, -4, 4, 4), wrap=True, bled=True)
-    assert torch.allclose(pixels, torch.full((3, 4, 8), 200 / 255))
-
-
 @pytest.mark.parametrize("tile", [None, 8])
 def test_no_halo_around_a_shape_on_transparent_black(tile: int | None) -> None:
     y, x = np.mgrid[0:24, 0:24]
@@ -60,3 +53,56 @@ def test_no_halo_around_a_shape_on_transparent_black(tile: int | None) -> None:
     over_white = result[..., :3] * result[..., 3:] + (1 - result[..., 3:])
     assert over_white.min() > 0.999, "white on white: a dark rim would be a halo"
     assert 0 < (result[..., 3] > 0.5).mean() < 0.6 and result[..., 3].min() == 0
+
+
+def translucent(shape: tuple[int, int] = (30, 36)) -> np.ndarray:
+    """Opaque white next to a black shadow whose opacity falls off, next to nothing; colours of their own everywhere."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    far = np.hypot(y - shape[0] / 2, x - shape[1] / 2)
+    picture = np.zeros((*shape, 4), np.float32)
+    picture[..., 3] = np.clip(1.4 - far / 11, 0, 0.45)
+    picture[far < 7] = 1
+    hidden = far > 16
+    picture[hidden, :3] = np.random.default_rng(0).random((int(hidden.sum()), 3), np.float32)
+    return picture
+
+
+def over(picture: np.ndarray, ground: tuple[float, float, float]) -> np.ndarray:
+    return picture[..., :3] * picture[..., 3:] + (1 - picture[..., 3:]) * np.array(ground, np.float32)
+
+
+@pytest.mark.parametrize("model", ["bicubic", "fast"])
+@pytest.mark.parametrize("scale", [2, 3.3])
+def test_opacity_weighs_colour_as_in_premultiplied_interpolation(model: str, scale: float) -> None:
+    picture = translucent()
+    weighed = np.concatenate([picture[..., :3] * picture[..., 3:], picture[..., 3:]], -1)
+    parts = [upscale(np.ascontiguousarray(weighed[..., c]), scale, model=BICUBIC).image for c in range(4)]
+    result = upscale(picture, scale, model=model).image
+    for ground in ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.9, 0.2, 0.1)):
+        expected = np.stack([parts[c] + (1 - parts[3]) * ground[c] for c in range(3)], -1)
+        assert np.abs(over(result, ground) - expected).max() < 8 / 255
+
+
+@pytest.mark.parametrize("model", ["bicubic", "fast"])
+def test_hardly_visible_is_as_invisible(model: str) -> None:
+    picture = (translucent() * 255).round().astype(np.uint8)
+    hardly = picture.copy()
+    hardly[..., 3] = np.maximum(picture[..., 3], 1)
+    results = [upscale(one, 3, model=model).image.astype(np.float32) / 255 for one in (picture, hardly)]
+    seen = [over(result, (1.0, 1.0, 1.0)) for result in results]
+    assert np.abs(seen[0] - seen[1]).max() < 3 / 255
+
+
+def test_tiles_weigh_alike() -> None:
+    picture = translucent()
+    whole, tiles = (upscale(picture, 2.5, model=BICUBIC, tile=tile).image for tile in (None, 8))
+    assert np.abs(whole - tiles).max() < 1e-4
+
+
+def test_an_opaque_part_keeps_the_detail_of_a_model() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 40, 4)).astype(np.uint8)
+    picture[..., 3] = 255
+    picture[:4, :, 3] = 0
+    plain = upscale(picture[..., :3].copy(), 2, model="fast", budget=1.0).image
+    result = upscale(picture, 2, model="fast", budget=1.0).image
+    assert np.abs(result[100:, :, :3].astype(int) - plain[100:]).max() <= 1

@@ -170,14 +170,6 @@ def test_pages_are_counted_and_the_first_is_read(tmp_path: Path) -> None:
     assert source.pages == 2 and source.size == (4, 5) and source.read().mean() > 0.1
 
 
-def test_columns_wrap_around() -> None:
-    source = images.open(noise(4, 10, 4))
-    whole = source.read()
-    assert torch.equal(source.read((1, -3, 3, 12), wrap=True), whole[:, 1:3].roll(3, 2).repeat(1, 1, 2)[:, :, :15])
-    alpha = source.read_alpha((0, 8, 4, 12), wrap=True)
-    assert alpha is not None and alpha.shape == (1, 4, 4)
-
-
 @pytest.mark.parametrize("box", [(0, 0, 5, 5), (0, -1, 4, 5), (2, 0, 2, 5), (-1, 0, 3, 5)])
 def test_a_box_beyond_the_image_is_refused(box: tuple[int, int, int, int]) -> None:
     with pytest.raises(InvalidRequest, match="5x4"):
@@ -244,7 +236,7 @@ def test_a_truncated_file_stays_refused(tmp_path: Path) -> None:
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
     Image.fromarray(noise(10, 20)).save(tmp_path / "a.png")
-    assert "10x20" in complaint(tmp_path / "a.png", max_pixels=199)
+    assert "20x10" in complaint(tmp_path / "a.png", max_pixels=199)
     assert images.open(tmp_path / "a.png", max_pixels=200).size == (10, 20)
     pyvips.Image.black(30000, 20000).pngsave(str(tmp_path / "bomb.png"), compression=9)
     assert "max_pixels" in complaint(tmp_path / "bomb.png")
@@ -256,7 +248,7 @@ def test_a_header_that_promises_more_than_the_file_can_hold_is_refused_at_once(t
     content[16:20] = (14_000_000).to_bytes(4)
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
     (tmp_path / "a.png").write_bytes(content)
-    assert "too short for the 24x14000000" in complaint(tmp_path / "a.png")
+    assert "too short for the 14000000x24" in complaint(tmp_path / "a.png")
     pyvips.Image.black(20000, 20000).pngsave(str(tmp_path / "black.png"), compression=9)
     assert images.open(tmp_path / "black.png").size == (20000, 20000), "the most that can be compressed"
 

@@ -27,7 +27,7 @@ PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 @pytest.fixture(autouse=True)
 def small_pictures_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_module, "AHEAD_PIXELS", 0)
+    monkeypatch.setattr(sink_module, "STREAMED_MIN_PIXELS", 0)
 
 
 def noise(channels: int, dtype: str = "uint8") -> np.ndarray:
@@ -53,7 +53,7 @@ def write_tiles(sink: images.Sink, source: images.Source, order: random.Random |
 def test_the_canvas_is_read_as_it_is(channels: int, dtype: str) -> None:
     canvas = noise(channels, dtype)
     rows = StreamedCanvas(canvas)
-    rows.ready(len(canvas))
+    rows.mark_done(len(canvas))
     read = rows.image()
     assert np.array_equal(np.ndarray(canvas.shape, dtype, read.write_to_memory()), canvas)
 
@@ -98,13 +98,13 @@ def test_pages_are_encoded_beside_too(tmp_path: Path) -> None:
     tall = pages[0].join(pages[1], "vertical").copy(interpretation="srgb")
     tall.set_type(pyvips.GValue.gint_type, "page-height", SIZE[0])
     tall.tiffsave(str(tmp_path / "in.tif"))
-    with images.create_pages(tmp_path / "out.tif", images.open(tmp_path / "in.tif"), lambda size: size) as album:
-        for page, sink in album:
+    with images.create_pages(tmp_path / "out.tif", images.open(tmp_path / "in.tif"), lambda size: size) as writer:
+        for page, sink in writer:
             with sink:
                 write_tiles(sink, page)
                 assert encoders() == 1
                 sink.finish()
-        album.finish()
+        writer.finish()
     assert encoders() == 0
     written = images.open(tmp_path / "out.tif")
     for number in range(2):
@@ -158,7 +158,7 @@ def test_metadata_that_cannot_be_put_in_are_one_line(tmp_path: Path, monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("scalewise.images.write.bind", broken)
+    monkeypatch.setattr("scalewise.images.write.write_container", broken)
     source = images.open(noise(3))
     with pytest.raises(UnwritableOutput, match="Input/output error"):  # noqa: SIM117
         with images.create(tmp_path / "a.png", SIZE, source) as sink:

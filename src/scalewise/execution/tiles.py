@@ -22,11 +22,12 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import reach, read_beyond
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import Tile
+from scalewise.images.alpha import LOCAL, Weighing
 from scalewise.machine.device import numbers, use_one_thread
 from scalewise.machine.memory import is_out_of_memory
 from scalewise.models.model import OnRows, Rendered, RoutePlan, RowByRow
 
-ALPHA_CONTEXT = 3  # LR pixels that bicubic taps reach beyond a tile
+ALPHA_CONTEXT = 3 + LOCAL  # LR pixels beyond a tile that bicubic taps reach, and what weighs opacity beyond them
 ROUNDED_ROWS = 256  # output rows that are rounded at once
 MAX_PENDING = 2  # works of the writer that are left while the next tile is computed
 
@@ -157,14 +158,14 @@ class TileRunner:
                 self.meter.begin_tile(done / whole, (done + area(tile.core)) / whole, share * full, place)
             self._sent = 0
             try:
-                lr, alpha = reading.result()
+                lr, weighing = reading.result()
                 reading = reader.submit(self._read, following) if following else None
-                send = partial(self._send, writer, sink, tile, alpha)
+                send = partial(self._send, writer, sink, tile, weighing)
                 rendered, redone = render_tile(self.run_plan, self.plan, tile, lr, send)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                rendered = lr = alpha = send = None
+                rendered = lr = weighing = send = None
                 redone = False
             if rendered is None or send is None:  # outside the handler, whose error holds what the tile had allocated
                 todo = deque(self._smaller(todo))
@@ -225,8 +226,8 @@ class TileRunner:
     def _note(self, note: str) -> None:
         self.tally.notes = (*self.tally.notes, note)
 
-    def _read(self, tile: Tile) -> tuple[Tensor, Tensor | None]:
-        """What a tile sees, (1, 3, h, w), and the opacity of its output pixels."""
+    def _read(self, tile: Tile) -> tuple[Tensor, Weighing | None]:
+        """What a tile sees, (1, 3, h, w), and what its opacity makes of the result."""
         source, frame = self.run_plan.source, self.run_plan.frame
         lr = read_beyond(partial(source.read, bled=True), frame, tile.source).unsqueeze(0)
         if not source.alpha:
@@ -239,25 +240,37 @@ class TileRunner:
             min(right, tile.core[3] + ALPHA_CONTEXT),
         )
         alpha = read_beyond(source.read_alpha, frame, box)  # type: ignore[arg-type]
-        return lr, bicubic_base(alpha, replace(frame, origin=box[:2]), self.run_plan.out, tile.target).clamp(0, 1)
+        colour, bled = (read_beyond(partial(source.read, bled=bled), frame, box) for bled in (False, True))
+
+        def interpolated(planes: Tensor) -> Tensor:
+            return bicubic_base(planes, replace(frame, origin=box[:2]), self.run_plan.out, tile.target)
+
+        return lr, Weighing(colour, bled, alpha, interpolated)
 
     def _send(
-        self, writer: ThreadPoolExecutor, sink: Canvas, tile: Tile, alpha: Tensor | None, rgb: Tensor, rows: int
+        self,
+        writer: ThreadPoolExecutor,
+        sink: Canvas,
+        tile: Tile,
+        weighing: Weighing | None,
+        rgb: Tensor,
+        rows: int,
     ) -> None:
         """Send the first `rows` rows of a tile to the canvas, each once."""
         if rows > self._sent:
-            self._queue(writer, partial(self._write, sink, tile, alpha, rgb.cpu(), self._sent, rows))
+            self._queue(writer, partial(self._write, sink, tile, weighing, rgb.cpu(), self._sent, rows))
             self._sent = rows
 
-    def _write(self, sink: Canvas, tile: Tile, alpha: Tensor | None, rgb: Tensor, first: int, last: int) -> None:
+    def _write(self, sink: Canvas, tile: Tile, weighing: Weighing | None, rgb: Tensor, first: int, last: int) -> None:
         """Put the rows first..last-1 of a tile, as far as they lie in the window, on the canvas, a few at a time."""
         (top, left, _, right), window = tile.target, self.run_plan.window
         y0, x0 = max(top + first, window[0]), max(left, window[1])
         y1, x1 = min(top + last, window[2]), min(right, window[3])
         for y in range(y0, y1, ROUNDED_ROWS):
             rows, columns = slice(y - top, min(y + ROUNDED_ROWS, y1) - top), slice(x0 - left, x1 - left)
-            part = None if alpha is None else alpha[:, rows, columns]
-            sink.write(y - window[0], x0 - window[1], rgb[:, rows, columns], part)
+            whole = rgb[:, rows, columns], None
+            part, alpha = whole if weighing is None else weighing(rgb, rows, columns)
+            sink.write(y - window[0], x0 - window[1], part, alpha)
 
 
 def finite(rgb: Tensor) -> bool:

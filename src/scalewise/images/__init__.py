@@ -1,9 +1,10 @@
 """Pictures in, pictures out, by libvips: `open` gives a Source to read boxes from, `create` a Sink to write them to.
 
-- read.py: `open`; source.py: boxes of float in [0, 1]; files.py, arrays.py: of files; of numpy, PIL and torch
+- read.py: `open`; source.py: boxes of float in [0, 1]; arrays.py: of numpy, PIL and torch
+- files.py: which loader, limits, pages; decode.py: upright, gray or RGB, range; extras.py: what libvips omits
 - write.py: `create`, `save`, `create_pages`; sink.py: boxes → a file or array: range, rounding; pages.py: several pages
 - encode.py: which container holds what; stream.py: encoded while rows are still being computed
-- alpha.py: colour under transparent pixels
+- alpha.py: opacity weighs colour
 - metadata/: what stays true of a larger picture, and how files hold it
 - geotiff/: by rasterio (extra `geo`)
 

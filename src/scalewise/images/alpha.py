@@ -1,28 +1,40 @@
-"""Colour under transparent pixels: it is nobody's picture, but a network would draw it into the visible rim as a halo.
+"""Opacity weighs colour: what is not seen must not come out as a fringe around what is.
 
-So before enlarging, pixels of opacity 0 take the colour of the visible ones near them, ring by ring.
+A network sees colours in which pixels of little opacity have taken that of the visible ones near them (`bleed`). Its
+result is then weighed (`Weighing`): any model gives what premultiplied bicubic gives, and its own detail on top where
+opacity hardly changes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool2d, pad
 
 REACH = 16  # pixels: beyond what bicubic or the first layers see; the colour further in is left as the file has it
+MARGIN = REACH + 1  # pixels around a box that decide what its colours are
+LITTLE = 0.25  # of the highest opacity near a pixel: below, its colour is mixed with that of its neighbours
+LEAST_OPACITY = 1 / 255  # by which weighted colour is divided
+LOCAL = 3  # pixels around one, within which a change of opacity counts
+MOST_SPAN = 1 / 8  # change of opacity at which nothing of a model's own detail is left
 
 
 def bleed(colour: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
     """`colour` (c, h, w) with pixels of `weight` 0 (1, h, w) filled from their neighbours of weight above 0.
 
     Each ring is the mean of the 3x3 around it, weighted in the first ring; pixels further than `reach` from any of
-    weight above 0 stay. All must be finite. A pixel depends on nothing beyond `reach`, in each axis, so a box that
-    was read with that margin gives the same numbers as the whole picture.
+    weight above 0 stay. Pixels of a weight that is little among its neighbours are mixed with their mean. All must be
+    finite. A pixel depends on nothing beyond `reach` + 1, in each axis, so a box that was read with that margin gives
+    the same numbers as the whole picture.
     """
-    known = weight > 0
-    if bool(known.all()) or not bool(known.any()):
+    known, mass = weight > 0, weight.float()
+    if not bool(known.any()):
         return colour
-    hidden, mass = colour, weight.float()
+    hidden = _mixed(colour, mass, known)
+    if bool(known.all()):
+        return hidden
     for _ in range(reach):
         near = _around(mass)
         ring = ~known & (near > 0)
@@ -33,6 +45,46 @@ def bleed(colour: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
         mass = torch.where(ring, mass.new_ones(()), mass)
         known = known | ring
     return hidden
+
+
+def _mixed(colour: Tensor, mass: Tensor, known: Tensor) -> Tensor:
+    """Known pixels of little opacity, mixed with the weighted mean of the 3x3 around them."""
+    highest = max_pool2d(mass, 3, 1, 1)
+    own = (mass / (LITTLE * highest).clamp_min(torch.finfo(mass.dtype).tiny)).clamp(0, 1)
+    if not bool((known & (own < 1)).any()):
+        return colour
+    mean = _around(colour * mass) / _around(mass).clamp_min(torch.finfo(mass.dtype).tiny)
+    return torch.where(known & (own < 1), mean + own * (colour - mean), colour)
+
+
+class Weighing:
+    """What makes a colour that a model gave for bled pixels one that opacity has weighed, in output pixels.
+
+    Premultiplied interpolation, and what the model adds to plain interpolation where opacity hardly changes. Where it
+    does change, sharper colours under an opacity that stays soft would be a fringe.
+    """
+
+    def __init__(self, colour: Tensor, bled: Tensor, alpha: Tensor, enlarge: Callable[[Tensor], Tensor]) -> None:
+        """`colour` and `bled` (3, h, w) as they are and as the model saw them, `alpha` (1, h, w) in [0, 1]; `enlarge`
+        interpolates (n, h, w) by a kernel. Pixels depend on LOCAL more around than the kernel's."""
+        if bool((alpha == 1).all()):
+            self.alpha, self.base = enlarge(alpha).clamp(0, 1), None
+            return
+        side = 2 * LOCAL + 1
+        span = max_pool2d(alpha, side, 1, LOCAL) + max_pool2d(-alpha, side, 1, LOCAL)
+        planes = enlarge(torch.cat([colour * alpha, bled, span, alpha]))
+        opacity, self.base = planes[7:], planes[3:6]
+        self.alpha = opacity.clamp(0, 1)
+        self.weighed = self.base + (planes[:3] - opacity * self.base) / opacity.clamp_min(LEAST_OPACITY)
+        self.detail = (1 - planes[6:7] / MOST_SPAN).clamp(0, 1)
+
+    def __call__(self, rgb: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """A part of an output, (3, h, w), and its opacity (1, h, w)."""
+        part, alpha = rgb[:, rows, columns], self.alpha[:, rows, columns]
+        if self.base is None:
+            return part, alpha
+        weighed, base, detail = (plane[:, rows, columns] for plane in (self.weighed, self.base, self.detail))
+        return weighed + detail * (part.float() - base), alpha
 
 
 def _around(values: Tensor) -> Tensor:

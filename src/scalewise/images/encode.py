@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,10 +15,11 @@ import numpy as np
 import pyvips
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
-from scalewise.images.files import reason
+from scalewise.images.decode import reason
 from scalewise.images.metadata import containers
+from scalewise.images.metadata.carried import fitted
 from scalewise.images.metadata.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
-from scalewise.images.metadata.tiff import Book
+from scalewise.images.metadata.tiff import TiffWriter
 from scalewise.images.source import Depth, Source
 from scalewise.images.stream import StreamedCanvas
 from scalewise.storage import FULL
@@ -42,6 +43,7 @@ _HOLDS: dict[str, tuple[Depth, ...]] = {
 }
 _CLASSIC_TIFF_BYTES = 2**32 - 2**26  # offsets have 32 bits; some room for the rest of the file
 _BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+_ALWAYS_RGB = ("webp", "avif", "gif")  # gray is written as RGB
 _EXIF, _XMP, _ICC = 1, 2, 8  # libvips' VipsForeignKeep
 
 
@@ -49,8 +51,8 @@ _EXIF, _XMP, _ICC = 1, 2, 8  # libvips' VipsForeignKeep
 class Encoding:
     """How a file is to be written.
 
-    `quality` 1 to 100 of JPEG, WebP and AVIF; 100 is lossless in the last two. `strip`: pixels only, in sRGB. `dpi`:
-    the resolution stays, or is scaled with the picture. `note`: where the picture came from, put into the XMP.
+    `quality` is 1 to 100 for JPEG, WebP and AVIF; 100 is lossless in the last two. `strip` writes pixels only, in sRGB.
+    `dpi`: the resolution stays, or is scaled with the picture. `note`: where the picture came from, put into the XMP.
     """
 
     quality: int | None = None
@@ -91,8 +93,11 @@ def depth_for(format: str, like: Source) -> tuple[Depth, str | None]:
     dtype = like.dtype if like.dtype in held else held[-1]
     if format == "avif" and dtype == "uint16":
         bits = avif_bits(like)
-        return dtype, None if like.depth == bits else f"{like.dtype} became {bits} bit, the most that avif holds"
-    return dtype, None if dtype == like.dtype else f"{like.dtype} became {dtype}, the most that {format} holds"
+        return (
+            dtype,
+            None if like.depth == bits else f"{like.dtype} was rounded to {bits} bit, the most that avif holds",
+        )
+    return dtype, None if dtype == like.dtype else f"{like.dtype} was rounded to {dtype}, the most that {format} holds"
 
 
 def avif_bits(like: Source) -> int:
@@ -100,8 +105,8 @@ def avif_bits(like: Source) -> int:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Pixels and profile as a format holds them, in a file without a name; the other metadata are put in by `bind`."""
+class EncodedFile:
+    """Pixels and profile as a format holds them, in a file without a name; `write_container` adds the metadata."""
 
     file: IO[bytes]
     metadata: Metadata
@@ -109,7 +114,7 @@ class Packed:
 
 
 @contextmanager
-def pack(
+def encode(
     pixels: np.ndarray | StreamedCanvas,
     format: str,
     like: Source,
@@ -118,46 +123,48 @@ def pack(
     *,
     frames: tuple[int, ...] = (),
     big: bool = False,
-) -> Iterator[Packed]:
-    """Compress a canvas (h, w, c); of `Rows` each as soon as it is ready, where the format can (STREAMED).
+) -> Iterator[EncodedFile]:
+    """Compress a canvas (h, w, c); rows of a `StreamedCanvas` as soon as they are done, if the format can (STREAMED).
 
     `frames`: the canvas holds so many pictures one below the other, shown for these milliseconds each. `big`: a BigTIFF
-    in any case. `folder` has room for the file, which is gone behind the block.
+    in any case. `folder` has room for the file, which is gone after the block.
     """
     canvas = pixels.canvas if isinstance(pixels, StreamedCanvas) else pixels
     size = (canvas.shape[0] // max(1, len(frames)), canvas.shape[1])
     image = _image(pixels, format, like)
     if how.strip:
         metadata, left_out = Metadata(), []
-        image = _in_srgb(image, like)
+        image, _ = _in_srgb(image, like)
     else:
-        metadata, notes = like.metadata.mended(like.size, size, how.dpi, how.note)
-        left_out = list(notes)
-        image, fits = metadata.attach_profile(image, like.kind == "gray")
-        if not fits:
-            left_out.append("its colour profile is for other channels and was left out")
+        metadata, notes = like.metadata.updated(like.size, size, how.dpi, how.note)
+        metadata, more = fitted(metadata, format)
+        left_out = [*notes, *more]
+        image, note = _with_profile(image, metadata, format, like)
+        left_out += [note] if note else []
     if frames:
         image = _animated(image, frames, like.metadata.loop)
-    if metadata.dpi is not None or format == "tiff":  # where a TIFF knows nothing, other programs write 72
-        image = _with_resolution(image, metadata.dpi or (72.0, 72.0))
+    if metadata.dpi is not None:
+        image = _with_resolution(image, metadata.dpi)
     with tempfile.TemporaryFile(dir=folder) as file:
         with _target(file) as target:
             if format == "avif":
                 _save_avif(image, target, metadata, how, like)
-                left_out += ["IPTC has no place in an avif and was left out"] if metadata.iptc else []
             else:
                 _save(image, target, format, how, like, big or like.big or canvas.nbytes > _CLASSIC_TIFF_BYTES)
-        yield Packed(file, metadata, tuple(left_out))
+        yield EncodedFile(file, metadata, tuple(left_out))
 
 
-def bind(packed: Packed, out: IO[bytes], format: str, *, book: Book | None = None, pages: int = 1) -> list[str]:
-    """Into the open file `out`, with all metadata; what was left out, in words. `book`: the TIFF to add one of `pages`
-    to."""
-    left_out, file, metadata = list(packed.left_out), packed.file, packed.metadata
+def write_container(
+    encoded: EncodedFile, out: IO[bytes], format: str, *, writer: TiffWriter | None = None, pages: int = 1
+) -> list[str]:
+    """Copy into the open file `out`, with all metadata; what was left out, as sentences.
+
+    `writer`: the TIFF to which this is added as one of `pages`."""
+    left_out, file, metadata = list(encoded.left_out), encoded.file, encoded.metadata
     file.seek(0)
     match format:
         case "tiff":
-            (book or Book(out)).append(file, metadata, pages)
+            (writer or TiffWriter(out)).append(file, metadata, pages)
         case "png":
             left_out += containers.into_png(file, out, metadata)
         case "jpeg":
@@ -171,6 +178,34 @@ def bind(packed: Packed, out: IO[bytes], format: str, *, book: Book | None = Non
     return left_out
 
 
+def check_written(file: Path, path: Path, format: str, size: tuple[int, int], pages: int = 1) -> None:
+    """Raises UnwritableOutput if `file`, of which `path` is to be the name, cannot be read back to its last row.
+
+    `size` (h, w) is that of the first page. Some systems report what went wrong only when a file is closed, or never.
+    """
+    sequential = {"access": "sequential", "fail_on": "warning" if format == "jpeg" else "error"}
+    loader = getattr(pyvips.Image, f"{'heif' if format == 'avif' else format}load_source")
+    try:
+        for page in range(pages):
+            number = {"page": page} if pages > 1 else {}
+            source = pyvips.Source.new_from_file(os.fsencode(file))  # pyright: ignore[reportArgumentType] (typed str)
+            image = loader(source, **sequential, **number)
+            if page == 0 and (image.height, image.width) != size:
+                raise UnwritableOutput(f"could not write {str(path)!r}: it came out as {image.width}x{image.height}")
+            image.crop(0, image.height - 1, image.width, 1).write_to_memory()
+    except pyvips.Error as error:
+        raise UnwritableOutput(
+            f"could not write {str(path)!r}: it cannot be read back: {reason(error)}{_free(path)}"
+        ) from error
+
+
+def _free(path: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(path.parent).free / 2**20:.0f} MiB are free there)"
+    except OSError:
+        return ""
+
+
 @contextmanager
 def unwritten(path: Path) -> Iterator[None]:
     """What libvips and the system say while a file is written, as `UnwritableOutput`."""
@@ -180,10 +215,8 @@ def unwritten(path: Path) -> Iterator[None]:
         hint = "; free some space" if error.errno in FULL else ""
         raise UnwritableOutput(f"could not write {str(path)!r}: {error.strerror}{hint}") from error
     except pyvips.Error as error:
-        free = shutil.disk_usage(path.parent).free / 2**20  # libvips does not always name a full disk
-        raise UnwritableOutput(
-            f"could not write {str(path)!r}: {reason(error)} ({free:.0f} MiB are free there)"
-        ) from error
+        # libvips does not always name a full disk.
+        raise UnwritableOutput(f"could not write {str(path)!r}: {reason(error)}{_free(path)}") from error
 
 
 def _image(pixels: np.ndarray | StreamedCanvas, format: str, like: Source) -> pyvips.Image:
@@ -201,21 +234,47 @@ def _image(pixels: np.ndarray | StreamedCanvas, format: str, like: Source) -> py
     return image.copy(interpretation=("grey16" if deep else "b-w") if gray else ("rgb16" if deep else "srgb"))
 
 
-def _in_srgb(image: pyvips.Image, like: Source) -> pyvips.Image:
-    """The colours of a picture with a profile, so that they look the same without it. Float stays as it is."""
+def _with_profile(image: pyvips.Image, metadata: Metadata, format: str, like: Source) -> tuple[pyvips.Image, str]:
+    """With the profile where the format holds it, else in sRGB; and what has to be said."""
     gray = like.kind == "gray"
-    image, fits = like.metadata.attach_profile(image, gray)
-    if like.metadata.icc is None or not fits or image.format == "float":
-        return image
+    if metadata.profile is None or (metadata.icc is None and format == "png"):  # its chunks say the same
+        return image, ""
+    held = format != "gif" and not (gray and format in _ALWAYS_RGB)
+    attached, fits = metadata.attach_profile(image, gray)
+    if held and fits:
+        return attached, ""
+    image, converted = _in_srgb(image, like)
+    if converted:
+        return image, f"its colours were converted to sRGB, as {_article(format)} holds no such profile"
+    return image, "its colour profile is for other channels and was left out"
+
+
+def _in_srgb(image: pyvips.Image, like: Source) -> tuple[pyvips.Image, bool]:
+    """The colours of a picture with a profile, so that they look the same without it. Float stays as it is."""
+    gray, profile = like.kind == "gray", like.metadata.profile
+    if profile is None or image.format == "float":
+        return image, False
     alpha = image[image.bands - 1] if like.alpha else None
-    with suppress(pyvips.Error):  # a damaged profile means nothing
-        colour = image.icc_transform("srgb", embedded=True, depth=16 if image.format == "ushort" else 8)
-        colour = colour[1] if gray else colour.extract_band(0, n=3)
-        image = colour if alpha is None else colour.bandjoin(alpha.cast(colour.format))
-        image = image.copy(interpretation="b-w" if gray and image.format == "uchar" else image.interpretation)
-    image = image.copy()
-    image.remove("icc-profile-data")
-    return image
+    colour = image.extract_band(0, n=1 if gray else 3)
+    deep = image.format == "ushort"
+    if gray and profile[16:20] == b"RGB ":
+        colour = colour.bandjoin([colour, colour]).copy(interpretation="rgb16" if deep else "srgb")
+    attached, fits = like.metadata.attach_profile(colour, gray and colour.bands == 1)
+    if not fits:
+        return image, False
+    try:
+        colour = attached.icc_transform("srgb", embedded=True, depth=16 if deep else 8)
+    except pyvips.Error:  # a damaged profile means nothing
+        return image, False
+    colour = colour[1] if gray else colour.extract_band(0, n=3)
+    colour = colour if alpha is None else colour.bandjoin(alpha.cast(colour.format))
+    colour = colour.copy(interpretation=("grey16" if deep else "b-w") if gray else ("rgb16" if deep else "srgb"))
+    colour.remove("icc-profile-data")
+    return colour, True
+
+
+def _article(format: str) -> str:
+    return f"an {format}" if format[0] in "aeiou" else f"a {format}"
 
 
 def _with_resolution(image: pyvips.Image, dpi: tuple[float, float]) -> pyvips.Image:
@@ -244,7 +303,7 @@ def _save(image: pyvips.Image, target: pyvips.Target, format: str, how: Encoding
     quality = how.quality or QUALITY
     match format:
         case "png":
-            # what libpng chooses for nearly every row if it may try all: the same size in three quarters of the time
+            # What libpng chooses for nearly every row if it may try all: the same size in three quarters of the time
             paeth = pyvips.enums.ForeignPngFilter.PAETH
             image.pngsave_target(target, filter=paeth, compression=PNG_LEVEL, keep=_ICC)
         case "jpeg":

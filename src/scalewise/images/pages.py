@@ -15,10 +15,10 @@ import numpy as np
 from torch import Tensor
 
 from scalewise.errors import UnwritableOutput
-from scalewise.images.encode import Encoding, Packed, bind, depth_for, pack, unwritten
-from scalewise.images.metadata.tiff import Book
-from scalewise.images.sink import Sink, canvas_for, canvas_of, channels_of, encoding_seconds, packer
-from scalewise.images.source import Depth, Source
+from scalewise.images.encode import EncodedFile, Encoding, check_written, depth_for, encode, unwritten, write_container
+from scalewise.images.metadata.tiff import TiffWriter
+from scalewise.images.sink import Sink, canvas_for, canvas_of, channels_of, encoder_for, encoding_seconds
+from scalewise.images.source import Depth, Source, which_page
 from scalewise.storage import atomic_write
 
 Size = tuple[int, int]
@@ -31,10 +31,10 @@ _SAFE_TIFF_BYTES = 2**30  # pages that may differ in size are counted as the fir
 class PageWriter:
     """Pages to be written in order, then a file; this one has a single page. Made by `create_pages`.
 
-    with create_pages("out.tif", source, size_of) as album:
-        for page, sink in album:            # a Source and the Sink for it: write all of it and finish it, in turn
+    with create_pages("out.tif", source, size_of) as writer:
+        for page, sink in writer:           # a Source and the Sink for it: write all of it and finish it, in turn
             ...
-        path = album.finish()               # leaving the block without it discards everything
+        path = writer.finish()              # leaving the block without it discards everything
     """
 
     def __init__(self, path: Path, source: Source, sink: Sink | None = None) -> None:
@@ -51,7 +51,7 @@ class PageWriter:
         yield from self._turn(self.source, self._sink)
 
     def _turn(self, page: Source, sink: Sink) -> Iterator[tuple[Source, Sink]]:
-        """One page, and what it leaves behind."""
+        """One page, and its notes afterwards."""
         self._sink = sink
         yield page, sink
         self._said |= dict.fromkeys((*page.notes, *sink.notes))
@@ -61,13 +61,13 @@ class PageWriter:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was converted on the way in and what the container could not hold; complete after `finish`."""
-        left = self.source.pages > len(self)
-        which = (f"page or frame {self.source.page + 1} of {self.source.pages}",) if left else ()
-        return (*which, *self._said)
+        which = which_page(self.source)
+        others = tuple(note for note in self._said if note not in which)
+        return (*which, *others) if self.source.pages > len(self) else others
 
     def encoding_seconds(self, sample: Tensor) -> float:
-        """How long `finish` will take, seen by encoding `sample`, float (3, h, w) of pixels like those of the pages; 0
-        where pages are encoded one by one."""
+        """How long `finish` will take, measured by encoding `sample`, float (3, h, w) of pixels like those of the
+        pages; 0 where pages are encoded one by one."""
         return 0.0
 
     def finish(self) -> Path:
@@ -98,7 +98,7 @@ class TiffPages(PageWriter):
             self._file: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 (closed by abort)
         except OSError as error:
             raise UnwritableOutput(f"cannot write in folder {str(path.parent)!r}: {error.strerror}") from error
-        self._book = Book(self._file)
+        self._tiff = TiffWriter(self._file)
         height, width = size_of(source.size)
         byte_count = height * width * channels_of(source) * np.dtype(source.dtype).itemsize * source.pages
         self._big = source.big or byte_count > _SAFE_TIFF_BYTES
@@ -110,23 +110,26 @@ class TiffPages(PageWriter):
         for number in range(len(self)):
             page = self.source.at(number)
             size = self._size_of(page.size)
-            packing, folder = packer(self.path, "tiff", page, self._how, big=self._big), self.path.parent
-            sink = Sink(size, page, page.dtype, self._deliver, folder=folder, pack=packing, format="tiff")
+            encoding_with, folder = encoder_for(self.path, "tiff", page, self._how, big=self._big), self.path.parent
+            sink = Sink(size, page, page.dtype, self._deliver, folder=folder, encode=encoding_with, format="tiff")
             yield from self._turn(page, sink)
 
-    def _deliver(self, packed: Packed) -> tuple[None, list[str]]:
+    def _deliver(self, encoded: EncodedFile) -> tuple[None, list[str]]:
         try:
-            return None, bind(packed, self._file, "tiff", book=self._book, pages=len(self))
+            return None, write_container(encoded, self._file, "tiff", writer=self._tiff, pages=len(self))
         except struct.error:
             raise UnwritableOutput(f"{str(self.path)!r} grows beyond 4 GiB: write its pages apart") from None
         except OSError as error:
             raise UnwritableOutput(f"could not write {str(self.path)!r}: {error.strerror}") from error
 
     def finish(self) -> Path:
-        assert self._book.pages == len(self), "finish before all pages are"
-        with atomic_write(self.path, overwrite=self._overwrite) as temporary, temporary.open("r+b") as out:
-            self._file.seek(0)
-            shutil.copyfileobj(self._file, out)
+        assert self._tiff.pages == len(self), "finish before all pages are"
+        with atomic_write(self.path, overwrite=self._overwrite) as temporary:
+            with temporary.open("r+b") as out:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, out)
+            first = self._size_of(self.source.at(0).size)
+            check_written(temporary, self.path, "tiff", first, len(self))
         self.abort()
         return self.path
 
@@ -165,7 +168,7 @@ class Animation(PageWriter):
 
     def encoding_seconds(self, sample: Tensor) -> float:
         def trial(canvas: np.ndarray) -> None:
-            with pack(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY,)):
+            with encode(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY,)):
                 pass
 
         canvas = canvas_of(sample, self._first, self._dtype)
@@ -176,11 +179,12 @@ class Animation(PageWriter):
         delays = (*self._first.metadata.delay, *[_USUAL_DELAY] * len(self))[: len(self)]
         with (
             unwritten(self.path),
-            pack(self._canvas, self._format, self._first, self._how, self.path.parent, frames=delays) as packed,
+            encode(self._canvas, self._format, self._first, self._how, self.path.parent, frames=delays) as encoded,
             atomic_write(self.path, overwrite=self._overwrite) as temporary,
-            temporary.open("r+b") as out,
         ):
-            left_out = bind(packed, out, self._format)
+            with temporary.open("r+b") as out:
+                left_out = write_container(encoded, out, self._format)
+            check_written(temporary, self.path, self._format, self._size)
         self._said |= dict.fromkeys(left_out)
         self._canvas = None
         return self.path

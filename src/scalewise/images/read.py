@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from scalewise.errors import UnreadableImage
 from scalewise.images.arrays import from_memory
-from scalewise.images.source import LEVELS, MAX_PIXELS, Box, Depth, Source, channels
+from scalewise.images.source import LEVELS, MAX_PIXELS, Box, Depth, Source, channels, which_page
 
 
 def open(image: str | os.PathLike[str] | object, *, page: int | None = None, max_pixels: int = MAX_PIXELS) -> Source:
@@ -22,7 +23,8 @@ def open(image: str | os.PathLike[str] | object, *, page: int | None = None, max
     if isinstance(image, str | os.PathLike):
         from scalewise.images.files import open_file
 
-        return open_file(Path(os.fsdecode(image)), max_pixels, page)
+        source = open_file(Path(os.fsdecode(image)), max_pixels, page)
+        return replace(source, notes=(*source.notes, *which_page(source)))
     if page:
         raise UnreadableImage(f"page {page} of a picture in memory: it has one")
     memory = from_memory(image)

@@ -21,33 +21,32 @@ from torch import Tensor
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.encode import (
     STREAMED,
+    EncodedFile,
     Encoding,
-    Packed,
-    pack,
+    encode,
     unwritten,
 )
 from scalewise.images.source import Depth, Source
 from scalewise.images.stream import BackgroundEncoder, StreamedCanvas
 
-CANVAS_BYTES = 2**28  # a canvas beyond this is a file that is mapped into memory
+CANVAS_BYTES = 2**28  # a larger canvas is a file that is mapped into memory
+STREAMED_MIN_PIXELS = 2**20  # a smaller picture is encoded when it is complete: a thread would gain nothing
 
-AHEAD_PIXELS = 2**20  # a picture below is encoded when all of it is there: a thread would gain nothing
-
-# A full canvas, or what was packed of it → the result, and what was left out.
+# A full canvas, or its encoded file → the result, and what was left out.
 Deliver = Callable[[Any], tuple[Any, list[str]]]
-Trial = Callable[[np.ndarray], None]  # encodes a canvas, and throws that away
-Pack = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[Packed]]
+Trial = Callable[[np.ndarray], None]  # encodes a canvas and discards the result
+Encode = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[EncodedFile]]
 
 
-def packer(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Pack:
-    """For a `Sink`: what makes `Packed` of its canvas."""
+def encoder_for(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Encode:
+    """For a `Sink`: what encodes its canvas."""
 
     @contextmanager
-    def packed(pixels: np.ndarray | StreamedCanvas) -> Iterator[Packed]:
-        with unwritten(path), pack(pixels, format, like, how, path.parent, big=big) as made:
+    def encoded(pixels: np.ndarray | StreamedCanvas) -> Iterator[EncodedFile]:
+        with unwritten(path), encode(pixels, format, like, how, path.parent, big=big) as made:
             yield made
 
-    return packed
+    return encoded
 
 
 class Sink:
@@ -57,9 +56,9 @@ class Sink:
         sink.write(y0, x0, rgb, alpha)      # as often as it takes
         result = sink.finish()              # leaving the block without it discards everything
 
-    PNG, JPEG and TIFF (not GeoTIFF) of AHEAD_PIXELS or more are encoded in a thread of their own while rows below are
-    still being written, as far as rectangles come row by row from above and from left to right. `notes` says what the
-    container could not hold; it is complete after `finish`.
+    PNG, JPEG and TIFF (not GeoTIFF) of STREAMED_MIN_PIXELS or more are encoded in a thread of their own while rows
+    below are still being written, as far as rectangles come row by row from above and from left to right. `notes` says
+    what the container could not hold; it is complete after `finish`.
     """
 
     def __init__(
@@ -73,12 +72,12 @@ class Sink:
         notes: tuple[str, ...] = (),
         scratch: Path | None = None,
         canvas: np.ndarray | None = None,
-        pack: Pack | None = None,
+        encode: Encode | None = None,
         format: str = "",
         trial: Trial | None = None,
     ) -> None:
-        self.size, self.like, self.notes, self.scratch, self._pack = size, like, notes, scratch, pack
-        self._trial = trial if pack is None else packed_away(pack)
+        self.size, self.like, self.notes, self.scratch, self._encode = size, like, notes, scratch, encode
+        self._trial = trial if encode is None else discarded(encode)
         self.dtype: Depth = dtype
         # Float that stays float goes back to the file's own range.
         self.levels = like.levels if dtype == "float32" else (0.0, 1.0)
@@ -86,11 +85,11 @@ class Sink:
         shape = (*size, channels_of(like))
         self._canvas = canvas_for(shape, dtype, folder, scratch) if canvas is None else canvas
         self._written = 0
-        self.streams = pack is not None and format in STREAMED and math.prod(size) >= AHEAD_PIXELS
-        self._covered = np.zeros(size[0], np.int64) if self.streams else None  # of each row the columns from the left
-        self._rows = 0  # from above, that are complete
-        self._ahead: BackgroundEncoder[Packed] | None = None
-        self._forgotten: weakref.finalize[..., Sink] | None = None  # stops it
+        self.streams = encode is not None and format in STREAMED and math.prod(size) >= STREAMED_MIN_PIXELS
+        self._covered = np.zeros(size[0], np.int64) if self.streams else None  # columns from the left, row by row
+        self._rows = 0  # complete rows from above
+        self._encoder: BackgroundEncoder[EncodedFile] | None = None
+        self._forgotten: weakref.finalize[..., Sink] | None = None  # stops the encoder of a sink that is collected
         self._writing = threading.Lock()
 
     def write(self, y0: int, x0: int, rgb: Tensor, alpha: Tensor | None = None) -> None:
@@ -127,7 +126,7 @@ class Sink:
         self._cover((y0, x0, y0 + height, x0 + width))
 
     def _cover(self, box: tuple[int, int, int, int]) -> None:
-        """A rectangle is written; rows that became complete are encoded, but for the last ones: those `finish` does."""
+        """Count a rectangle as written, and pass on rows that are complete now; `finish` passes on the last ones."""
         y0, x0, y1, x1 = box
         with self._writing:
             self._written += (y1 - y0) * (x1 - x0)
@@ -137,17 +136,17 @@ class Sink:
             part[(part >= x0) & (part < x1)] = x1
             rest = self._covered[self._rows :] < self.size[1]
             self._rows += int(rest.argmax()) if rest.any() else len(rest)
-            if self._ahead is None and 0 < self._rows < self.size[0]:
-                assert self._canvas is not None and self._pack is not None
-                self._ahead = BackgroundEncoder(StreamedCanvas(self._canvas), self._pack)
-                self._forgotten = weakref.finalize(self, self._ahead.stop)
-            if self._ahead is not None:
-                if self._ahead.error is not None:
-                    raise self._ahead.error
-                self._ahead.rows.ready(self._rows)
+            if self._encoder is None and 0 < self._rows < self.size[0]:
+                assert self._canvas is not None and self._encode is not None
+                self._encoder = BackgroundEncoder(StreamedCanvas(self._canvas), self._encode)
+                self._forgotten = weakref.finalize(self, self._encoder.stop)
+            if self._encoder is not None:
+                if self._encoder.error is not None:
+                    raise self._encoder.error
+                self._encoder.rows.mark_done(self._rows)
 
     def encoding_seconds(self, sample: Tensor) -> float:
-        """How long encoding takes by itself, seen by encoding `sample`, float (3, h, w) of pixels like those of the
+        """How long encoding alone takes, measured by encoding `sample`, float (3, h, w) of pixels like those of the
         picture; 0 if the result stays in memory."""
         if self._trial is None:
             return 0.0
@@ -171,12 +170,12 @@ class Sink:
         missing = self.size[0] * self.size[1] - self._written
         if missing > 0:
             raise InvalidRequest(f"{missing} of {self.size[0] * self.size[1]} pixels were never written")
-        if self._ahead is not None:
-            result, left_out = self._deliver(self._ahead.finish())
-            self._stop_ahead()
-        elif self._pack is not None:
-            with self._pack(canvas) as packed:
-                result, left_out = self._deliver(packed)
+        if self._encoder is not None:
+            result, left_out = self._deliver(self._encoder.finish())
+            self._stop_encoder()
+        elif self._encode is not None:
+            with self._encode(canvas) as encoded:
+                result, left_out = self._deliver(encoded)
         else:
             result, left_out = self._deliver(canvas)
         self.notes = (*self.notes, *left_out)
@@ -185,15 +184,15 @@ class Sink:
 
     def abort(self) -> None:
         """Drop what was written; nothing stays on disk but a scratch file that was asked for."""
-        self._stop_ahead()
+        self._stop_encoder()
         self._canvas = None
 
-    def _stop_ahead(self) -> None:
-        """Let go of the encoder, and of the canvas that it holds."""
-        if self._ahead is not None and self._forgotten is not None:
-            self._ahead.stop()
+    def _stop_encoder(self) -> None:
+        """Stop the encoder, which holds the canvas."""
+        if self._encoder is not None and self._forgotten is not None:
+            self._encoder.stop()
             self._forgotten.detach()
-            self._ahead = self._forgotten = None
+            self._encoder = self._forgotten = None
 
     def __enter__(self) -> Sink:
         return self
@@ -243,15 +242,15 @@ def encoding_seconds(trial: Trial, canvas: np.ndarray, pixels: int) -> float:
         return time.perf_counter() - began
 
     few = canvas[: max(1, len(canvas) // 8)]
-    seconds(few)  # the first time, libvips still gets ready
+    seconds(few)  # the first call also sets libvips up
     start, whole = seconds(few), min(seconds(canvas), seconds(canvas))
     rate = max(whole / 2, whole - start) / max(1, math.prod(canvas.shape[:2]) - math.prod(few.shape[:2]))
     return whole + rate * max(0, pixels - math.prod(canvas.shape[:2]))
 
 
-def packed_away(pack: Pack) -> Trial:
+def discarded(encode: Encode) -> Trial:
     def trial(canvas: np.ndarray) -> None:
-        with pack(canvas):
+        with encode(canvas):
             pass
 
     return trial
@@ -271,7 +270,7 @@ def same_file(a: Path, b: Path) -> bool:
 def canvas_for(shape: tuple[int, ...], dtype: Depth, folder: Path | None, scratch: Path | None = None) -> np.ndarray:
     """Zeros in memory, or in a file in `folder` that has no name, so that even a killed process leaves nothing.
 
-    `scratch` names the file instead, and what is in one of the right length is kept.
+    `scratch` names the file instead; one of the right length is opened with its contents.
     """
     byte_count = math.prod(shape) * np.dtype(dtype).itemsize
     if byte_count <= CANVAS_BYTES and scratch is None:
@@ -293,7 +292,7 @@ def canvas_for(shape: tuple[int, ...], dtype: Depth, folder: Path | None, scratc
 
 
 def _reserve(descriptor: int, byte_count: int) -> None:
-    """A full disk is an error now, and not a crash at some later pixel; where the system cannot, the file grows."""
+    """Make a full disk an error now, not a crash at some later pixel; where the system cannot, the file grows."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, byte_count)
     else:

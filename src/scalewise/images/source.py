@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest
-from scalewise.images.alpha import REACH, bleed
+from scalewise.images.alpha import MARGIN, bleed
 from scalewise.images.arrays import Origin
 from scalewise.images.metadata.metadata import Metadata
 
@@ -47,27 +47,27 @@ class Source:
     tiled: bool = False  # a TIFF in tiles
     big: bool = False  # a BigTIFF
     bands: Any = None  # of a GeoTIFF: which of its bands this page is (`geotiff.read.Group`)
-    notes: tuple[str, ...] = ()  # what was converted on the way in, for the user
+    notes: tuple[str, ...] = ()  # what was converted or left out on reading, for the user
     fetch: Callable[[Box], np.ndarray] = field(repr=False, kw_only=True)  # raw pixels (h, w, c)
     restore: Callable[[np.ndarray], Any] = field(repr=False, kw_only=True)  # canvas (h, w, c) → the kind that came in
     turn: Callable[[int], Source] | None = field(default=None, repr=False, kw_only=True)  # page → its Source
 
-    def read(self, box: Box | None = None, *, wrap: bool = False, bled: bool = False) -> Tensor:
-        """Colour as float32 (3, h, w) in [0, 1], gray repeated; no box: all of it.
+    def read(self, box: Box | None = None, *, bled: bool = False) -> Tensor:
+        """Colour as float32 (3, h, w) in [0, 1], gray repeated; without a box, the whole picture.
 
-        With `wrap`, x may lie outside the image and goes round, as in a 360° image. With `bled`, fully transparent
-        pixels have the colour of the visible ones near them (alpha.py): what a network should see. Pixels of a float
-        file that are not finite always have.
+        With `bled`, pixels of little opacity have the colour of the visible ones near them (alpha.py), which is what a
+        network should see. Pixels of a float file that are not finite always have.
         """
-        pixels = self._read(box, wrap)
+        pixels = self._read(box)
         colour = pixels[:-1] if self.alpha else pixels
-        if (bled and self.alpha and not bool(pixels[-1].all())) or (self.holes and not bool(pixels.isfinite().all())):
-            colour = self._read_bled(box or (0, 0, *self.size), wrap, bled and self.alpha)
+        translucent = bled and self.alpha and not bool((pixels[-1] == 1).all())
+        if translucent or (self.holes and not bool(pixels.isfinite().all())):
+            colour = self._read_bled(box or (0, 0, *self.size), bled and self.alpha)
         return colour.repeat(3, 1, 1) if self.kind == "gray" else colour.contiguous()
 
-    def read_alpha(self, box: Box | None = None, *, wrap: bool = False) -> Tensor | None:
+    def read_alpha(self, box: Box | None = None) -> Tensor | None:
         """Opacity as float32 (1, h, w) in [0, 1], or None if the picture has none."""
-        return self._read(box, wrap)[-1:].nan_to_num(0, 1, 0).contiguous() if self.alpha else None
+        return self._read(box)[-1:].nan_to_num(0, 1, 0).contiguous() if self.alpha else None
 
     def at(self, page: int) -> Source:
         """Another page or frame of the same file. Raises InvalidRequest beyond the last, UnreadableImage."""
@@ -80,12 +80,12 @@ class Source:
         """The fields of a panorama in the XMP, as written; None if it is none."""
         return self.metadata.gpano
 
-    def _read_bled(self, box: Box, wrap: bool, by_alpha: bool) -> Tensor:
+    def _read_bled(self, box: Box, by_alpha: bool) -> Tensor:
         """Colour of a box, bled; read with the margin that makes it the same in any box."""
         y0, x0, y1, x1 = box
-        top, bottom = min(y0, REACH), min(self.size[0] - y1, REACH)
-        left, right = (REACH, REACH) if wrap else (min(x0, REACH), min(self.size[1] - x1, REACH))
-        pixels = self._read((y0 - top, x0 - left, y1 + bottom, x1 + right), wrap)
+        top, bottom = min(y0, MARGIN), min(self.size[0] - y1, MARGIN)
+        left, right = min(x0, MARGIN), min(self.size[1] - x1, MARGIN)
+        pixels = self._read((y0 - top, x0 - left, y1 + bottom, x1 + right))
         colour = pixels[:-1] if self.alpha else pixels
         weight = pixels[-1:].nan_to_num(0, 1, 0) if by_alpha else torch.ones_like(pixels[:1])
         if self.holes:
@@ -93,19 +93,12 @@ class Source:
             colour, weight = colour.nan_to_num(0, 0, 0), weight * finite
         return bleed(colour, weight)[:, top : top + y1 - y0, left : left + x1 - x0]
 
-    def _read(self, box: Box | None, wrap: bool) -> Tensor:
+    def _read(self, box: Box | None) -> Tensor:
         height, width = self.size
         y0, x0, y1, x1 = box or (0, 0, height, width)
-        inside = 0 <= y0 < y1 <= height and x0 < x1 and (wrap or (x0 >= 0 and x1 <= width))
-        if not inside:
-            raise InvalidRequest(f"box {box} does not lie in an image of {width}x{height}: a box is (y0, x0, y1, x1)")
-        parts = []
-        while x0 < x1:  # once, unless columns wrap
-            start = x0 % width
-            stop = min(width, start + x1 - x0)
-            parts.append(self.fetch((y0, start, y1, stop)))
-            x0 += stop - start
-        raw = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+            raise InvalidRequest(f"box {box} does not lie in an image of {width}x{height} (y0, x0, y1, x1)")
+        raw = self.fetch((y0, x0, y1, x1))
         pixels = raw.astype(np.float32)
         low, high = self.levels
         if self.dtype != "float32":
@@ -115,6 +108,15 @@ class Source:
             colour -= np.float32(low)
             colour /= np.float32(high - low)
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def which_page(source: Source) -> tuple[str, ...]:
+    """A note that a source is one page of several; none if it is the only one."""
+    if source.pages == 1:
+        return ()
+    if source.bands is not None:
+        return (f"bands {source.bands} of {source.bands.count}",)
+    return (f"page or frame {source.page + 1} of {source.pages}",)
 
 
 def channels(count: int) -> tuple[Kind, bool]:

@@ -1,7 +1,7 @@
-"""Rows: a canvas that libvips encodes from above while it is still being written below, and the thread that does so.
+"""A canvas that libvips encodes from above while it is still being written below, and the thread that does so.
 
 libvips takes pixels from Python only in one piece, or as the bytes of a file. So the canvas is shown to it as one: a
-TIFF without compression, of which nothing is kept but the header. Who reads a strip that is not finished waits.
+TIFF without compression, of which only the header is made. A reader of a strip that is not finished waits.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import pyvips
 
-STRIP = 16  # rows that are read at once
-_GONE = 60  # seconds within which a thread that was let go has ended, whatever it was at
+STRIP = 16  # rows of a strip: so many are read at once
+_STOP_SECONDS = 60  # a stopped thread has ended by then, whatever it was doing
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS = 256, 257, 258, 259, 262, 273
 _SAMPLES, _ROWS, _BYTES, _PLANAR, _EXTRA, _FORMAT = 277, 278, 279, 284, 338, 339
 _SHORT, _LONG8 = (3, "H"), (16, "Q")
@@ -26,9 +26,9 @@ _FORMATS = {"u": 1, "f": 3}  # SampleFormat by the kind of number
 
 
 class StreamedCanvas:
-    """The rows of `canvas` (h, w, c) from above, as far as they are `ready`; it is safe to call from several threads.
+    """The rows of `canvas` (h, w, c) from above, as far as they are done; it is safe to call from several threads.
 
-    `stop` lets go of who waits: what is read then is an error to libvips.
+    `stop` releases blocked readers; their reads then fail inside libvips.
     """
 
     def __init__(self, canvas: np.ndarray) -> None:
@@ -36,15 +36,15 @@ class StreamedCanvas:
         self._bytes = canvas.reshape(-1).view(np.uint8).data
         self._header = _header(canvas)
         self._row = canvas.nbytes // len(canvas)
-        self._ready = 0
+        self._done = 0
         self._stopped = False
         self._source: pyvips.SourceCustom | None = None
         self._changed = threading.Condition()
 
-    def ready(self, rows: int) -> None:
+    def mark_done(self, rows: int) -> None:
         """The first `rows` rows have their final values."""
         with self._changed:
-            self._ready = max(self._ready, rows)
+            self._done = max(self._done, rows)
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -53,7 +53,7 @@ class StreamedCanvas:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nothing reads any more: let go of the canvas, which callbacks of libvips would hold."""
+        """Release the canvas, which callbacks of libvips would hold, once nothing reads any more."""
         self._source = None
         self._bytes = memoryview(b"")
         del self.canvas
@@ -78,7 +78,12 @@ class StreamedCanvas:
         source.on_read(read)
         self._source = source  # libvips calls back into it, and does not keep it
         image = pyvips.Image.tiffload_source(source, access="sequential", fail_on="warning").copy()
-        for field in ("bits-per-sample", "n-pages", "orientation", "vips-loader"):  # nothing that a file could get
+        for field in (
+            "bits-per-sample",
+            "n-pages",
+            "orientation",
+            "vips-loader",
+        ):  # they describe the header above, not the output
             image.remove(field)
         return image
 
@@ -89,62 +94,64 @@ class StreamedCanvas:
             return memoryview(self._header)[start : start + count]
         stop = min(first + count, self.canvas.nbytes)
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._ready * self._row >= stop)
+            self._changed.wait_for(lambda: self._stopped or self._done * self._row >= stop)
             return memoryview(b"") if self._stopped else self._bytes[first:stop]
 
 
-Packed = TypeVar("Packed")
+EncodedFile = TypeVar("EncodedFile")
 
 
-class BackgroundEncoder(Generic[Packed]):
-    """A thread that packs `rows` while they become ready. `finish` gives what it made, which is gone after `stop`."""
+class BackgroundEncoder(Generic[EncodedFile]):
+    """A thread that encodes `rows` as they are done. `finish` gives the encoded file, which is gone after `stop`."""
 
-    def __init__(self, rows: StreamedCanvas, pack: Callable[[StreamedCanvas], AbstractContextManager[Packed]]) -> None:
-        self.rows, self._pack, self._height = rows, pack, len(rows.canvas)
-        self._packed: Packed | None = None
+    def __init__(
+        self, rows: StreamedCanvas, encode: Callable[[StreamedCanvas], AbstractContextManager[EncodedFile]]
+    ) -> None:
+        self.rows, self._encode, self._height = rows, encode, len(rows.canvas)
+        self._encoded: EncodedFile | None = None
         self._error: BaseException | None = None
-        self._there, self._read = threading.Event(), threading.Event()
+        self._encoded_event, self._release = threading.Event(), threading.Event()
         # A daemon: a sink that was forgotten must not keep Python from ending.
         self._thread = threading.Thread(target=self._run, daemon=True, name="scalewise encoder")
         self._thread.start()
 
     @property
     def error(self) -> BaseException | None:
-        """Why packing ended early, if it did."""
+        """why encoding ended early, if it did."""
         return self._error
 
-    def finish(self) -> Packed:
-        """All rows are ready: what became of them. Raises what packing raised."""
-        self.rows.ready(self._height)
-        self._there.wait()
+    def finish(self) -> EncodedFile:
+        """The encoded file, once all rows are done. Raises what encoding raised."""
+        self.rows.mark_done(self._height)
+        self._encoded_event.wait()
         if self._error is not None:
             raise self._error
-        assert self._packed is not None
-        return self._packed
+        assert self._encoded is not None
+        return self._encoded
 
     def stop(self) -> None:
-        """No more is wanted; the thread is gone when this returns."""
+        """Drop the result; the thread has ended when this returns."""
         self.rows.stop()
-        self._read.set()
-        if threading.current_thread() is not self._thread:  # where a forgotten sink is collected is anyone's guess
-            self._thread.join(_GONE)
-        self._packed = self._error = None  # an error holds what was at hand where it was raised: the canvas
+        self._release.set()
+        if threading.current_thread() is not self._thread:  # the garbage collector may run in any thread
+            self._thread.join(_STOP_SECONDS)
+        self._encoded = self._error = None  # the frames of an error hold the canvas
 
     def _run(self) -> None:
         try:
-            with self._pack(self.rows) as packed:
-                self._packed = packed
-                self._there.set()
-                self._read.wait()
+            with self._encode(self.rows) as encoded:
+                self._encoded = encoded
+                self._encoded_event.set()
+                self._release.wait()
         except BaseException as error:
             self._error = error
-            self._there.set()
+            self._encoded_event.set()
         finally:
             self.rows.close()
 
 
 def _header(canvas: np.ndarray) -> bytes:
-    """All of a BigTIFF in front of its pixels: one directory, and where the strips lie."""
+    """All of a BigTIFF before its pixels: one directory, and where the strips lie."""
     height, width, samples = canvas.shape
     row, strips = canvas.nbytes // height, -(-height // STRIP)
     entries = [
@@ -162,14 +169,14 @@ def _header(canvas: np.ndarray) -> bytes:
         (_FORMAT, _SHORT, [_FORMATS[canvas.dtype.kind]] * samples),
     ]
     order, mark = ("<", b"II") if sys.byteorder == "little" else (">", b"MM")
-    behind = 16 + 8 + 20 * len(entries) + 8  # values that do not fit into an entry lie there
-    end = behind + sum(_padded(values, code) for _, (_, code), values in entries)
+    values_at = 16 + 8 + 20 * len(entries) + 8  # where values lie that do not fit into an entry
+    end = values_at + sum(_padded(values, code) for _, (_, code), values in entries)
     directory, data = struct.pack(f"{order}Q", len(entries)), b""
     for tag, (kind, code), values in entries:
         values = [value + end for value in values] if tag == _OFFSETS else values
         packed = struct.pack(f"{order}{len(values)}{code}", *values)
         if len(packed) > 8:
-            place = struct.pack(f"{order}Q", behind + len(data))
+            place = struct.pack(f"{order}Q", values_at + len(data))
             data += packed.ljust(-(-len(packed) // 8) * 8, b"\0")
         else:
             place = packed.ljust(8, b"\0")
@@ -178,6 +185,6 @@ def _header(canvas: np.ndarray) -> bytes:
 
 
 def _padded(values: list[int], code: str) -> int:
-    """Bytes that the values of an entry take behind the directory."""
+    """Bytes that the values of an entry take after the directory."""
     length = len(values) * struct.calcsize(code)
     return -(-length // 8) * 8 if length > 8 else 0

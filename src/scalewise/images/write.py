@@ -11,17 +11,18 @@ import numpy as np
 
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.encode import (
+    EncodedFile,
     Encoding,
-    Packed,
-    bind,
     check_format,
+    check_written,
     depth_for,
     unwritten,
+    write_container,
 )
 from scalewise.images.geotiff import write as geotiff
 from scalewise.images.pages import ANIMATIONS, Animation, PageWriter, Size, TiffPages
 from scalewise.images.read import open
-from scalewise.images.sink import Sink, packer, same_file
+from scalewise.images.sink import Sink, encoder_for, same_file
 from scalewise.images.source import Source
 from scalewise.storage import atomic_write, check_writable
 
@@ -43,7 +44,7 @@ def create(
     The format follows the extension. PNG keeps 8 and 16 bit, TIFF also float, AVIF up to 12 bit; JPEG, WebP and GIF
     take 8 bit, JPEG no alpha. Depth that is lost is in `Sink.notes`; what the format cannot hold at all is refused
     here, before any work is done. `encoding` says how it is written; `quality` is short for one of quality only.
-    `scratch` names the file that holds the pixels until they are encoded: a run that was cut off finds them there.
+    `scratch` names the file that holds the pixels until they are encoded: an interrupted run finds them again.
     """
     if min(size) < 1:
         raise InvalidRequest(f"size is {size[1]}x{size[0]}; each side must be at least 1")
@@ -55,24 +56,38 @@ def create(
     if like.path is not None and same_file(path, like.path):
         raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
     check_writable(path, overwrite=overwrite)
+    if like.bands is not None and format == "tiff":
+        geotiff.check_place(path, like, overwrite=overwrite)
     dtype, note = depth_for(format, like)
     if like.bands is not None:
+        lost: tuple[str, ...] = like.bands.lost
         if format == "tiff":
             finish, trial = geotiff.deliver(path, like, how, overwrite=overwrite), geotiff.trial(like)
             return Sink(size, like, dtype, finish, folder=path.parent, scratch=scratch, trial=trial)
-        note = f"the georeference has no place in a {format} and was left out" + (f"; {note}" if note else "")
+        parts = (f"{what} no place in a {format} and {'was' if 'has' in what else 'were'} left out" for what in lost)
+        note = "; ".join([*parts, *([note] if note else [])])
 
-    def deliver(packed: Packed) -> tuple[Path, list[str]]:
+    def deliver(encoded: EncodedFile) -> tuple[Path, list[str]]:
         within = None if scratch is None else scratch.parent
         writing = atomic_write(path, overwrite=overwrite, within=within)
-        with writing as temporary, unwritten(path), temporary.open("r+b") as out:
-            left_out = bind(packed, out, format)
+        with writing as temporary, unwritten(path):
+            with temporary.open("r+b") as out:
+                left_out = write_container(encoded, out, format)
+            check_written(temporary, path, format, size)
         return path, left_out
 
-    said = (note,) if note else ()
-    packing = packer(path, format, like, how)
+    notes = (note,) if note else ()
+    encoding_with = encoder_for(path, format, like, how)
     return Sink(
-        size, like, dtype, deliver, folder=path.parent, notes=said, scratch=scratch, pack=packing, format=format
+        size,
+        like,
+        dtype,
+        deliver,
+        folder=path.parent,
+        notes=notes,
+        scratch=scratch,
+        encode=encoding_with,
+        format=format,
     )
 
 
@@ -84,14 +99,18 @@ def save(
     encoding: Encoding | None = None,
     quality: int | None = None,
     overwrite: bool = False,
+    notes: list[str] | None = None,
 ) -> Path:
-    """Write a picture that is in memory (numpy, PIL, torch) to a file; metadata comes from `like`, if given."""
+    """Write a picture that is in memory (numpy, PIL, torch) to a file; metadata comes from `like`, if given.
+
+    What the format cannot hold is added to `notes`.
+    """
     if like is not None and like.bands is not None and isinstance(image, np.ndarray):
         # in the values of the file, whatever their type and range
         how = Encoding(quality) if encoding is None else encoding
         with create(path, (image.shape[0], image.shape[1]), like, encoding=how, overwrite=overwrite) as sink:
             sink.write(0, 0, geotiff.picture(like, image))
-            return sink.finish()
+            return _finished(sink, notes)
     own_range = like is not None and like.path is not None and like.dtype == "float32"
     own_range = own_range and isinstance(image, np.ndarray) and image.dtype.kind == "f"
     if own_range:
@@ -108,7 +127,14 @@ def save(
         for top in range(0, height, _BAND_ROWS):
             band = (top, 0, min(top + _BAND_ROWS, height), width)
             sink.write(top, 0, source.read(band), source.read_alpha(band))
-        return sink.finish()
+        return _finished(sink, notes)
+
+
+def _finished(sink: Sink, notes: list[str] | None) -> Path:
+    path = sink.finish()
+    if notes is not None:
+        notes.extend(sink.notes)
+    return path
 
 
 def _in_unit_range(array: np.ndarray, like: Source) -> np.ndarray:
@@ -129,7 +155,7 @@ def create_pages(
     overwrite: bool = False,
     scratch: Path | None = None,
 ) -> PageWriter:
-    """An `PageWriter` for all pages of `source` as far as the format of `path` holds several, else for its one page.
+    """A `PageWriter` for all pages of `source` as far as the format of `path` holds several, else for its one page.
 
     `size_of` gives the output size (H, W) of a page from its own. TIFF takes pages of any size and kind; GIF and WebP
     take frames that are alike, for as long each as they were shown. `scratch`: as in `create`, for a single page.
@@ -138,7 +164,7 @@ def create_pages(
     path, how = Path(os.fsdecode(path)), encoding or Encoding()
     format = check_format(path, size_of(source.size), source, how)
     if source.bands is not None and source.pages > 1 and format == "tiff":
-        return geotiff.GeoAlbum(path, source, size_of, how, overwrite)
+        return geotiff.GeoTiffPages(path, source, size_of, how, overwrite)
     several = source.pages > 1 and (format == "tiff" or (format in ANIMATIONS and _alike(source)))
     if not several:
         sink = create(path, size_of(source.size), source, encoding=how, overwrite=overwrite, scratch=scratch)

@@ -51,10 +51,10 @@ def saved(path: Path, array: np.ndarray, **more: Any) -> Path:
 def enlarged(path: Path, scale: float = 2, **encoding: Any) -> Path:
     out = path.with_name("larger.tif")
     source = images.open(path)
-    album = images.create_pages(
+    writer = images.create_pages(
         out, source, lambda size: (round(size[0] * scale), round(size[1] * scale)), encoding=Encoding(**encoding)
     )
-    return enlarge_pages(album, zoo.bicubic(), Budget.full(), RunOptions(dtype="fp32"))[0]
+    return enlarge_pages(writer, zoo.bicubic(), Budget.full(), RunOptions(dtype="fp32"))[0]
 
 
 @pytest.mark.parametrize("dtype", NAMES)
@@ -229,10 +229,11 @@ def test_other_formats_say_that_the_georeference_is_lost(tmp_path: Path) -> None
 
 def test_a_plain_tiff_is_not_read_here(tmp_path: Path) -> None:
     images.save(tmp_path / "plain.tif", np.zeros((4, 5, 3), np.uint8))
-    assert not geo.wanted(tmp_path / "plain.tif") and images.open(tmp_path / "plain.tif").bands is None
-    assert geo.wanted(saved(tmp_path / "a.tif", values(1, 4, 5, "uint8")))
-    assert geo.wanted(saved(tmp_path / "b.tif", values(5, 4, 5, "uint8"), crs=None, transform=None))
-    assert geo.wanted(saved(tmp_path / "c.tif", values(1, 4, 5, "int16"), crs=None, transform=None))
+    assert images.open(tmp_path / "plain.tif").bands is None
+    located = saved(tmp_path / "a.tif", values(1, 4, 5, "uint8"))
+    many = saved(tmp_path / "b.tif", values(5, 4, 5, "uint8"), crs=None, transform=None)
+    signed = saved(tmp_path / "c.tif", values(1, 4, 5, "int16"), crs=None, transform=None)
+    assert all(images.open(path).bands is not None for path in (located, many, signed))
 
 
 def test_without_rasterio_a_georeference_is_not_lost_in_silence(
@@ -264,7 +265,7 @@ def test_what_cannot_be_read_or_written_is_said_in_one_line(tmp_path: Path) -> N
 
 def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     source = images.open(saved(tmp_path / "a.tif", values(5, 6, 7, "uint8")))
-    with images.create_pages(tmp_path / "out.tif", source, lambda size: size) as album:
-        page, sink = next(iter(album))
+    with images.create_pages(tmp_path / "out.tif", source, lambda size: size) as writer:
+        page, sink = next(iter(writer))
         sink.write(0, 0, page.read())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif"]

@@ -48,10 +48,10 @@ SMOOTH, COARSE = 0.02, 0.06  # lossy at quality 95; a palette of 256
 
 def enlarged(path: Path, out: Path, **options: Any) -> CostReport:
     source = images.open(path)
-    album = images.create_pages(
+    writer = images.create_pages(
         out, source, lambda size: (size[0] * 2, size[1] * 2), encoding=images.Encoding(**options)
     )
-    return enlarge_pages(album, resolve_model(BICUBIC), Budget.full(), RunOptions(tile=8), None)[1]
+    return enlarge_pages(writer, resolve_model(BICUBIC), Budget.full(), RunOptions(tile=8), None)[1]
 
 
 def cases() -> list[Case]:
@@ -116,7 +116,7 @@ def cases() -> list[Case]:
     )
     add("jpeg to png", ".jpg", by_pillow(quality=100, subsampling=0), [rgb], ".png", with_pypng, error=SMOOTH)
     add("png16 to jpeg", ".png", by_pypng, [picture(3, "uint16")], ".jpg", with_opencv,
-        error=SMOOTH, dtype="uint8", says="uint16 became uint8")  # fmt: skip
+        error=SMOOTH, dtype="uint8", says="uint16 was rounded to uint8")  # fmt: skip
     for channels in (3, 4):
         array, name = picture(channels), KINDS[channels]
         add(f"webp {name}", ".webp", by_pillow(lossless=True), [array], ".webp", with_pillow, error=SMOOTH)
@@ -136,7 +136,7 @@ def cases() -> list[Case]:
                 out, with_tifffile if out == ".tif" else with_pillow, error=COARSE)  # fmt: skip
     add("tiff pages to gif", ".tif", tiff_pages, [flat, flat[::-1]], ".gif", with_pillow, error=COARSE)
     add("float to png", ".tif", by_tifffile(), [picture(3, "float32")], ".png", with_pypng,
-        error=1e-4, dtype="uint16", says="float32 became uint16")  # fmt: skip
+        error=1e-4, dtype="uint16", says="float32 was rounded to uint16")  # fmt: skip
     add("rgba to gif", ".png", by_pypng, [rgba // 64 * 64 + 63], ".gif", with_pillow, error=0.6)
     return found
 
@@ -295,7 +295,7 @@ def test_avif_of_10_and_12_bit(tmp_path: Path, bits: int) -> None:
         pytest.skip("libvips cannot write .avif here")
     by_pypng(tmp_path / "in.png", picture(3, "uint16"))
     report = enlarged(tmp_path / "in.png", tmp_path / "12.avif", lossless=True)
-    assert "uint16 became 12 bit, the most that avif holds" in report.notes
+    assert "uint16 was rounded to 12 bit, the most that avif holds" in report.notes
     first = images.open(tmp_path / "12.avif")
     assert first.depth == 12 and first.dtype == "uint16"
     expected = unit(upscale(picture(3, "uint16"), 2, model=BICUBIC).image)
@@ -335,15 +335,15 @@ def test_float_saved_from_python_has_its_own_range_too(tmp_path: Path) -> None:
 
 def test_many_pages_do_not_hold_their_files(tmp_path: Path) -> None:
     tiff_pages(tmp_path / "in.tif", [picture(1, seed=i)[:2, :3] for i in range(30)])
-    album = images.create_pages(tmp_path / "out.tif", images.open(tmp_path / "in.tif"), lambda size: size)
+    writer = images.create_pages(tmp_path / "out.tif", images.open(tmp_path / "in.tif"), lambda size: size)
     alive = weakref.WeakSet()
-    with album:
-        for page, sink in album:
+    with writer:
+        for page, sink in writer:
             alive.add(page)
             sink.write(0, 0, page.read())
             sink.finish()
             assert len(alive) <= 2
-        album.finish()
+        writer.finish()
     assert len(with_tifffile(tmp_path / "out.tif")) == 30
 
 

@@ -1,9 +1,9 @@
 """GeoTIFF read through rasterio (GDAL; extra `geo`): any number of bands, nodata; `write.py` is the way back.
 
-Bands are read in threes, each three a page of its `Source`: what says that it is red, green and blue first, then the
-others as they lie; of a last pair the second counts twice, a last one alone is gray. Values of 8 bit are taken as they
-are; those of other types from the least to the largest valid one of their band as 0 to 1, and back. Alpha and palettes
-are no pictures: they are enlarged by nearest neighbour, and so is the mask of what is valid.
+Bands are read in threes, each three a page of its `Source`: those that are named red, green and blue first, then the
+others in their order; of a last pair the second counts twice, a last one alone is gray. Values of 8 bit and fewer are
+taken as they are; those of other types from the least to the largest valid one of their band as 0 to 1, and back.
+Alpha and palettes are no pictures: they are enlarged by nearest neighbour, and so is the mask of what is valid.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,8 +22,13 @@ import torch
 
 from scalewise.errors import MissingDependency, UnreadableImage
 from scalewise.images.alpha import REACH, bleed
-from scalewise.images.metadata.ifd import DamagedDirectory, Ifd, Layout, directory, header, integers
+from scalewise.images.decode import check_size, upright
+from scalewise.images.extras import read_extras
+from scalewise.images.metadata import tiff_pages
+from scalewise.images.metadata.exif import TRANSPOSED
+from scalewise.images.metadata.ifd import DamagedDirectory, Ifd, Layout, directory, header
 from scalewise.images.metadata.metadata import Metadata
+from scalewise.images.metadata.tiff_pages import TiffPages, numbers
 from scalewise.images.source import LEVELS, Box, Source
 
 Size = tuple[int, int]
@@ -35,6 +40,7 @@ _LOCATED = {33550, 33922, 34264, 34735, 50844}  # scale, tie points, transformat
 _NODATA, _SAMPLES, _PHOTOMETRIC, _SAMPLE_FORMAT = 42113, 277, 262, 339
 _INKS, _SIGNED = 5, 2
 _LAB = (8, 9, 10)  # CIE, ICC, ITU
+_MOST_SIDECAR_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ class Group:
     bands: tuple[int, ...]
     ranges: tuple[Range, ...] = ()
     origin: Size = (0, 0)  # of a crop, its first pixel
+    orientation: int = 1  # of the file, if the picture was turned upright: one that lies on earth is not
+    count: int = 0  # bands of the file
+    located: bool = True  # on earth
 
     def cropped(self, top: int, left: int) -> Group:
         return replace(self, origin=(self.origin[0] + top, self.origin[1] + left))
@@ -53,59 +62,110 @@ class Group:
         """The bands of the picture's channels: one, or three."""
         return self.bands if len(self.bands) == 1 else (*self.bands, self.bands[-1])[:3]
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What a format that holds one picture alone has no place for."""
+        bands = (f"all bands but {self} have",) if self.count > len(self.bands) else ()
+        return (("the georeference has",) if self.located else ()) + bands
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.bands))
 
 
-def wanted(path: Path) -> bool:
-    """True for a TIFF that is to be read here: with a georeference, nodata, more than 4 bands or signed integers.
+def wanted(path: Path, survey: TiffPages | None) -> bool:
+    """True for a TIFF that is to be read here: with a georeference in it or in a file next to it, nodata, more than 4
+    bands, signed integers, or samples beyond its colours that are not opacity.
 
-    Raises MissingDependency for one with a georeference where rasterio is missing: it would be lost.
+    Raises MissingDependency for one with a georeference or such samples where rasterio is missing: they would be lost.
     """
     try:
         tags, layout = _tags(path)
     except (DamagedDirectory, OSError):
         return False  # libvips says what is wrong
+    if survey is None:
+        return False
 
     def number(tag: int) -> int:
-        return (*integers(tags[tag], layout), 0)[0] if tag in tags else 0
+        return numbers(tags, layout, tag, (0,))[0]
 
-    located = bool(_LOCATED & tags.keys())
+    beside = sidecars(path)
+    located = bool(_LOCATED & tags.keys()) or any(map(_locates, beside))
     many = number(_SAMPLES) > 4 and number(_PHOTOMETRIC) != _INKS
+    data = many or (number(_SAMPLES) in (2, 4) and number(_PHOTOMETRIC) < 3 and survey.unspecified(0))
     signed = number(_SAMPLE_FORMAT) == _SIGNED and number(_PHOTOMETRIC) not in _LAB  # a* and b* have a sign
-    if not (located or many or _NODATA in tags or signed):
+    if not (located or data or beside or _NODATA in tags or signed):
         return False
     if find_spec("rasterio") is not None:
         return True
     if located:
-        raise MissingDependency(
-            f"{str(path)!r} is a GeoTIFF, whose georeference would be lost: pip install 'scalewise[geo]'"
-        )
+        what = "is a GeoTIFF, whose georeference would be lost"
+    elif data:
+        what = "has samples beyond its colours, which would be lost"
+    else:
+        return False
+    raise MissingDependency(f"{str(path)!r} {what}: pip install 'scalewise[geo]'")
+
+
+def sidecars(path: Path) -> list[Path]:
+    """Files next to a TIFF that say where it lies, or more of it."""
+    names = [path.with_name(f"{path.name}.aux.xml")]
+    names += [path.with_suffix(suffix) for suffix in (".tfw", ".TFW", ".tifw", ".wld")]
+    found = []
+    for name in names:
+        with suppress(OSError):
+            found += [name] if name.is_file() else []
+    return found
+
+
+def _locates(sidecar: Path) -> bool:
+    """True for a world file, and for one of GDAL's that holds a georeference."""
+    if sidecar.suffix.lower() != ".xml":
+        return True
+    with suppress(OSError), sidecar.open("rb") as file:
+        text = file.read(_MOST_SIDECAR_BYTES)
+        return any(word in text for word in (b"<SRS", b"<GeoTransform", b"<GCPList"))
     return False
 
 
 def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
     """A three of bands as a `Source`, read as float in [0, 1] without nodata. Raises UnreadableImage."""
     name, page = repr(str(path)), page or 0
+    extras = read_extras(path, name, "tiff")
+    survey = tiff_pages.survey(path, name)
+    assert survey is not None, "wanted has read it"
+    if survey.number(0, _PHOTOMETRIC, 1) in _LAB:
+        raise UnreadableImage(f"{name} has L*a*b* pixels and a georeference, which are not read: convert it to RGB")
     with reading(path) as data:
-        size, dtype = (data.height, data.width), data.dtypes[0]
-        if size[0] * size[1] > max_pixels:
-            raise UnreadableImage(
-                f"{name} has {size[1]}x{size[0]} pixels; at most {max_pixels} are read unless max_pixels is raised"
-            )
+        stored, dtype = (data.height, data.width), data.dtypes[0]
+        check_size(name, stored, max_pixels)
         if dtype not in DTYPES:
             raise UnreadableImage(f"{name} has bands of type {dtype}; allowed are {', '.join(DTYPES)}: convert it")
-        groups = grouped([one.name for one in data.colorinterp])
+        groups = grouped(roles(data, survey.number(0, _PHOTOMETRIC, 1)))
         if not groups:
             raise UnreadableImage(f"{name} has a palette, whose classes cannot be mixed: gdal_translate -expand rgb")
         if page >= len(groups):
             raise UnreadableImage(f"{name} has bands for {len(groups)} pictures; page {page}, from 0, is not there")
-        bands = groups[page]
-        plain = dtype == "uint8"
-        group = Group(bands, tuple((0.0, 255.0) if plain else _range(data, band) for band in bands))
-        notes = [] if plain else [f"{dtype}: the values of each band, least to greatest, taken as 0 to 1, and back"]
+        bands, bits = groups[page], bits_of(data)
+        plain = dtype == "uint8" and bits == 8
+        if dtype == "uint8":
+            ranges = [(0.0, float(2**bits - 1))] * len(bands)
+        else:
+            ranges = [_range(data, band) for band in bands]
+        if survey.number(0, _PHOTOMETRIC, 1) == tiff_pages.MIN_IS_WHITE:
+            ranges = [(high, low) for low, high in ranges]
+        located = not data.transform.is_identity or bool(data.gcps[0]) or data.rpcs is not None
+        orientation = 1 if located else extras.tiff.orientation
+        group = Group(bands, tuple(ranges), orientation=orientation, count=data.count, located=located)
+        notes = list(extras.notes)
+        if dtype != "uint8":
+            notes.append(f"{dtype}: the values of each band, least to greatest, taken as 0 to 1, and back")
+        if len(groups) > 1:
+            notes.append(f"{data.count} bands, enlarged in {len(groups)} pictures: those beyond colours are data")
         if data.subdatasets:
             notes.append(f"the first of {len(data.subdatasets)} pictures in the file")
+        elif len(survey.pictures) > 1:
+            notes.append(f"the first of {len(survey.pictures)} pictures in the file")
+        size = stored[::-1] if orientation in TRANSPOSED else stored
     bounds = dict(zip(bands, group.ranges, strict=True))
 
     def fetch(box: Box) -> np.ndarray:
@@ -113,7 +173,7 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         top, left = max(0, y0 - REACH), max(0, x0 - REACH)
         wide = (top, left, min(size[0], y1 + REACH), min(size[1], x1 + REACH))
         with reading(path) as data:
-            raw, valid = read(data, group.bands, wide)
+            raw, valid = read(data, group.bands, wide, orientation)
         planes = {}
         for band, values, known in zip(group.bands, raw, valid, strict=True):
             low, high = bounds[band]
@@ -127,6 +187,8 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         planes = [in_file_values(canvas[..., c], bounds[band], dtype) for c, band in enumerate(group.bands)]
         return planes[0] if len(planes) == 1 else np.stack(planes, -1)
 
+    extras.survey = survey
+    metadata = extras.add_to(Metadata(icc=extras.tiff.icc, orientation=orientation))
     depth = "uint8" if plain else "float32"
     return Source(
         size=size,
@@ -134,7 +196,7 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         alpha=False,
         dtype=depth,
         origin="path",
-        metadata=Metadata(),
+        metadata=upright(metadata, size),
         path=path,
         format="tiff",
         pages=len(groups),
@@ -159,22 +221,55 @@ def grouped(roles: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def in_file_values(pixels: np.ndarray, bounds: Range, dtype: str) -> np.ndarray:
-    """From the levels of a canvas to the values of the file: rounded for integers, within the bounds."""
+    """From the levels of a canvas to the values of the file: rounded for integers, within the bounds.
+
+    The first bound is black: where it is the greater one, the least value is white.
+    """
+    black, white = bounds
     if pixels.dtype == np.uint8:
-        return pixels
-    low, high = bounds
-    values = pixels.astype(np.float64) * (high - low) + low
-    return np.clip(values if dtype == "float32" else values.round(), low, high).astype(dtype)
+        return 255 - pixels if black > white else pixels
+    values = pixels.astype(np.float64) * (white - black) + black
+    return np.clip(values if dtype == "float32" else values.round(), min(bounds), max(bounds)).astype(dtype)
 
 
-def read(data: Any, bands: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Values (bands, h, w) of a box, and which of them are valid: not nodata, not masked, finite."""
+def roles(data: Any, photometric: int) -> list[str]:
+    """The colour interpretation of each band; GDAL gives a palette to gray of which white is 0, or that has one bit."""
+    names = [one.name for one in data.colorinterp]
+    if names[0] == "palette" and photometric in (0, 1):
+        colours = data.colormap(1).values()
+        gray = all(red == green == blue for red, green, blue, _ in colours)
+        return ["gray" if gray else "palette", *names[1:]]
+    return names
+
+
+def bits_of(data: Any) -> int:
+    """Bits of a sample, where GDAL says that a type of more bits holds fewer; else those of the type."""
+    said = data.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "")
+    return int(said) if said.isascii() and said.isdigit() else 8 * np.dtype(data.dtypes[0]).itemsize
+
+
+def read(data: Any, bands: Sequence[int], box: Box, orientation: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Values (bands, h, w) of a box of the upright picture, and which are valid: not nodata, not masked, finite."""
     from rasterio.windows import Window
 
     y0, x0, y1, x1 = box
+    transposed, flip_y, flip_x = orientation in TRANSPOSED, orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    height, width = (data.width, data.height) if transposed else (data.height, data.width)
+    if flip_y:
+        y0, y1 = height - y1, height - y0
+    if flip_x:
+        x0, x1 = width - x1, width - x0
+    if transposed:
+        y0, x0, y1, x1 = x0, y0, x1, y1
     window = Window(x0, y0, x1 - x0, y1 - y0)  # pyright: ignore[reportCallIssue] (attrs)
     values = data.read(list(bands), window=window)
-    return values, (data.read_masks(list(bands), window=window) > 0) & np.isfinite(values)
+    valid = (data.read_masks(list(bands), window=window) > 0) & np.isfinite(values)
+
+    def turned(planes: np.ndarray) -> np.ndarray:
+        planes = planes.transpose(0, 2, 1) if transposed else planes
+        return planes[:, :: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+    return np.ascontiguousarray(turned(values)), np.ascontiguousarray(turned(valid))
 
 
 def _range(data: Any, band: int) -> Range:
@@ -198,7 +293,7 @@ def reading(path: Path) -> Iterator[Any]:
     try:
         with quiet():
             data = rasterio.open(os.fspath(path.absolute()), driver="GTiff")
-    except RasterioError as error:
+    except (RasterioError, UnicodeError) as error:
         raise UnreadableImage(f"{str(path)!r} is damaged or no GeoTIFF: {' '.join(str(error).split())}") from error
     try:
         yield data
@@ -210,7 +305,7 @@ def reading(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A file without a georeference is none of our worries."""
+    """Without the warning that a file has no georeference."""
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings():
@@ -220,14 +315,6 @@ def quiet() -> Iterator[None]:
 
 def _tags(path: Path) -> tuple[Ifd, Layout]:
     """The first directory of a TIFF. Raises DamagedDirectory, OSError."""
-    with path.open("rb") as file:
-
-        def read_at(offset: int, count: int) -> bytes:
-            if offset > end:  # a seek beyond what the system can count would raise
-                return b""
-            file.seek(offset)
-            return file.read(min(count, end - offset))
-
-        end = file.seek(0, os.SEEK_END)
+    with tiff_pages.reading(path) as (read_at, _):
         layout, offset = header(read_at)
         return directory(read_at, layout, offset)[0], layout

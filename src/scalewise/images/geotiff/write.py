@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import math
+import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
-from scalewise.errors import InvalidRequest, UnwritableOutput
+from scalewise.errors import InvalidRequest, UnreadableImage, UnwritableOutput
 from scalewise.images.encode import Encoding
-from scalewise.images.geotiff.read import Range, Size, grouped, in_file_values, quiet, read, reading
+from scalewise.images.geotiff.read import Range, Size, bits_of, grouped, in_file_values, quiet, read, reading, roles
+from scalewise.images.metadata import tiff_pages
+from scalewise.images.metadata.exif import ORIENTATION
+from scalewise.images.metadata.ifd import SHORT, DamagedDirectory, Ifd, directory, entry_of, header, integers
+from scalewise.images.metadata.metadata import Metadata
+from scalewise.images.metadata.tiff import TiffWriter
 from scalewise.images.pages import PageWriter
 from scalewise.images.sink import Sink, Trial, canvas_of, encoding_seconds, same_file
-from scalewise.images.source import Source
+from scalewise.images.source import Box, Source
 from scalewise.storage import atomic_write, check_writable
 
 BLOCK = 256  # rows and columns of a tile of the output
 _WIDE = 16 * BLOCK  # columns written at once
 _LOSSLESS = ("lzw", "zstd", "deflate")
+# Domains of tags that GDAL makes itself, or that are written in other ways.
+_OWN_DOMAINS = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "xml:XMP", "COLOR_PROFILE", "EXIF", "")
+_RESOLUTION = ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT")
 
 
-class GeoAlbum(PageWriter):
+class GeoTiffPages(PageWriter):
     """All bands of a GeoTIFF into a new one: each page's pixels are kept until the last is there."""
 
     def __init__(
         self, path: Path, source: Source, size_of: Callable[[Size], Size], how: Encoding, overwrite: bool
     ) -> None:
         super().__init__(path, source)
-        if source.path is not None and same_file(path, source.path):
-            raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
-        check_writable(path, overwrite=overwrite)
+        check_place(path, source, overwrite=overwrite)
         self._size, self._how, self._overwrite = size_of(source.size), how, overwrite
         self._pages: list[tuple[Source, np.ndarray]] = []
 
@@ -60,7 +69,7 @@ class GeoAlbum(PageWriter):
 
     def finish(self) -> Path:
         assert len(self._pages) == len(self), "finish before all pages are"
-        write(self.path, self._pages, self._how, overwrite=self._overwrite)
+        self._said |= dict.fromkeys(write(self.path, self._pages, self._how, overwrite=self._overwrite))
         self._pages = []
         return self.path
 
@@ -75,8 +84,7 @@ def deliver(
     """For a `Sink`: a GeoTIFF of the bands of one page."""
 
     def finish(canvas: np.ndarray) -> tuple[Path, list[str]]:
-        whole = write(path, [(like, canvas)], how, overwrite=overwrite)
-        return path, [] if whole else [f"bands {like.bands} alone"]
+        return path, write(path, [(like, canvas)], how, overwrite=overwrite)
 
     return finish
 
@@ -97,7 +105,7 @@ def trial(like: Source) -> Trial:
         # what fails here will fail, and be said, when the file is written
         with reading(like.path) as data, quiet(), suppress(RasterioError), MemoryFile() as place:
             part = (min(height, like.size[0]), min(width, like.size[1]))
-            larger = _Larger(data, (height, width), like.bands.origin, part)
+            larger = _Larger(data, (height, width), replace(like, size=part))
             with place.open(**_profile(larger, like.bands.bands)) as out:
                 _fill(larger, out, like.bands.bands, canvases)
 
@@ -118,12 +126,27 @@ def picture(like: Source, values: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Larger:
-    """An open input, the size of the output, and which pixels of the input it shows: `origin` and `size` of a crop."""
+    """An open input, the size of the output, and the page that it shows: all, or `origin` and `size` of a crop."""
 
     data: Any
     out: Size
-    origin: Size
-    size: Size
+    like: Source
+
+    @property
+    def origin(self) -> Size:
+        return self.like.bands.origin
+
+    @property
+    def size(self) -> Size:
+        return self.like.size
+
+    @property
+    def photometric(self) -> int:
+        """As the tag of the input has it: black is 0, white is 0, RGB, palette, …"""
+        with tiff_pages.reading(self.like.path or Path()) as (read_at, _):
+            layout, first = header(read_at)
+            ifd, _ = directory(read_at, layout, first, only=(tiff_pages.PHOTOMETRIC,))
+            return tiff_pages.numbers(ifd, layout, tiff_pages.PHOTOMETRIC, (1,))[0]
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -140,11 +163,12 @@ class _Larger:
         return self.origin[axis] + ((2 * np.arange(start, stop) + 1) * self.size[axis]) // (2 * self.out[axis])
 
 
-def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding, *, overwrite: bool) -> bool:
+def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding, *, overwrite: bool) -> list[str]:
     """A GeoTIFF from pages (a `Source` of this file and its canvas) of one input; atomic. Raises UnwritableOutput.
 
-    With pages missing it has the bands of those that are there, and the answer is False. Pixels that are not valid in
-    the input are copied by nearest neighbour, and no valid one gets the value that means nodata.
+    With pages missing it has the bands of those that are there. Pixels that are not valid in the input are copied by
+    nearest neighbour, and no valid one gets the value that means nodata. What was written is read again before it gets
+    its name: GDAL does not report what goes wrong when a file is closed. The answer says what was left out.
     """
     import rasterio
     from rasterio.errors import RasterioError
@@ -155,17 +179,89 @@ def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding,
         band: (canvas[..., c], one.bands.ranges[c]) for one, canvas in pages for c, band in enumerate(one.bands.bands)
     }
     with reading(like.path) as data, quiet(), atomic_write(path, overwrite=overwrite) as temporary:
-        larger = _Larger(data, (canvas.shape[0], canvas.shape[1]), like.bands.origin, like.size)
-        whole = all(band in canvases for three in grouped([one.name for one in data.colorinterp]) for band in three)
+        larger = _Larger(data, (canvas.shape[0], canvas.shape[1]), like)
+        whole = set(canvases) >= {b for three in grouped(roles(data, larger.photometric)) for b in three}
         bands = range(1, data.count + 1) if whole else sorted(canvases)
         profile = _profile(larger, bands) | ({} if how.strip else _place(larger))
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(temporary, "w", **profile) as out:
-                _describe(larger, out, bands, how)
-                _fill(larger, out, bands, canvases)
-        except (RasterioError, OSError) as error:
-            raise UnwritableOutput(f"could not write {str(path)!r}: {' '.join(str(error).split())}") from error
-    return whole
+                notes = _describe(larger, out, bands, how)
+                sums = _fill(larger, out, bands, canvases)
+            notes += _add_tags(larger, temporary, how, whole=whole)
+            _check(temporary, sums)
+            _put_sidecar(temporary, path, overwrite=overwrite)
+        except (RasterioError, UnreadableImage, OSError, DamagedDirectory, struct.error) as error:
+            free = shutil.disk_usage(path.parent).free / 2**20
+            raise UnwritableOutput(
+                f"could not write {str(path)!r}: {' '.join(str(error.__cause__ or error).split())} "
+                f"({free:.0f} MiB are free there)"
+            ) from error
+        finally:
+            sidecar(temporary).unlink(missing_ok=True)
+    return ([] if whole else [f"bands {like.bands} alone"]) + notes
+
+
+def sidecar(path: Path) -> Path:
+    """Where GDAL puts what a TIFF has no tags for."""
+    return path.with_name(f"{path.name}.aux.xml")
+
+
+def check_place(path: Path, source: Source, *, overwrite: bool) -> None:
+    """Raises UnwritableOutput for an output that is the input, or is there already, by itself or in its sidecar."""
+    if source.path is not None and same_file(path, source.path):
+        raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
+    check_writable(path, overwrite=overwrite)
+    if sidecar(path).exists():
+        check_writable(sidecar(path), overwrite=overwrite)
+
+
+def _put_sidecar(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Next to the output: what GDAL wrote next to its temporary file; an old one speaks of another picture and goes."""
+    if sidecar(temporary).exists():
+        with atomic_write(sidecar(path), overwrite=overwrite) as place:
+            place.write_bytes(sidecar(temporary).read_bytes())
+    elif overwrite:
+        sidecar(path).unlink(missing_ok=True)
+
+
+def _add_tags(larger: _Larger, temporary: Path, how: Encoding, *, whole: bool) -> list[str]:
+    """What GDAL does not write: EXIF, XMP, IPTC, profile, resolution, orientation and the kinds of extra samples."""
+    like = larger.like
+    tags: Ifd = {}
+    with temporary.open("r+b") as out, tiff_pages.reading(like.path or temporary) as (read_at, _):
+        layout, first = header(read_at)
+        old, _ = directory(read_at, layout, first)
+        new = header(lambda offset, count: _read_at(out, offset, count))[0]
+        if whole and tiff_pages.EXTRA_SAMPLES in old:
+            kinds = integers(old[tiff_pages.EXTRA_SAMPLES], layout)
+            tags[tiff_pages.EXTRA_SAMPLES] = entry_of(SHORT, kinds, new)
+        if ORIENTATION in old and like.bands.orientation == 1:  # of a map, the rows stay as they are stored
+            tags[ORIENTATION] = entry_of(SHORT, integers(old[ORIENTATION], layout)[:1] or (1,), new)
+        metadata, notes = Metadata(), ()
+        if not how.strip:
+            metadata, notes = like.metadata.updated(like.size, larger.out, how.dpi, how.note)
+        TiffWriter.amend(out, tags, metadata)
+    return list(notes)
+
+
+def _read_at(file: IO[bytes], offset: int, count: int) -> bytes:
+    file.seek(offset)
+    return file.read(count)
+
+
+def _check(temporary: Path, sums: Mapping[Box, int]) -> None:
+    """Raises UnreadableImage if a file does not hold the pixels of which the check sums are given, by box."""
+    with reading(temporary) as written:
+        for (top, left, bottom, right), expected in sums.items():
+            window = _window(top, left, bottom, right)
+            if zlib.crc32(written.read(window=window).tobytes()) != expected:
+                raise UnreadableImage("it was not written whole")
+
+
+def _window(top: int, left: int, bottom: int, right: int) -> Any:
+    from rasterio.windows import Window
+
+    return Window(left, top, right - left, bottom - top)  # pyright: ignore[reportCallIssue] (attrs)
 
 
 def _profile(larger: _Larger, bands: Sequence[int]) -> dict[str, Any]:
@@ -187,8 +283,13 @@ def _profile(larger: _Larger, bands: Sequence[int]) -> dict[str, Any]:
         "interleave": "pixel" if len(bands) <= 4 else "band",
         "bigtiff": "IF_SAFER",
     }
+    kinds = {0: "MINISWHITE", 5: "CMYK"}
     if [data.colorinterp[band - 1].name for band in bands[:3]] == ["red", "green", "blue"]:
         profile["photometric"] = "RGB"
+    elif larger.photometric in kinds and len(bands) == data.count:
+        profile["photometric"] = kinds[larger.photometric]
+    if bits_of(data) < 8 * np.dtype(dtype).itemsize:
+        profile |= {"nbits": bits_of(data), "predictor": 1}
     return profile
 
 
@@ -203,15 +304,17 @@ def _place(larger: _Larger) -> dict[str, Any]:
     return {"crs": data.crs, "transform": affine(a / columns, b / rows, first[0], d / columns, e / rows, first[1])}
 
 
-def _describe(larger: _Larger, out: Any, bands: Sequence[int], how: Encoding) -> None:
-    """What the bands are, and what was said of them."""
-    data = larger.data
-    out.colorinterp = [data.colorinterp[band - 1] for band in bands]
+def _describe(larger: _Larger, out: Any, bands: Sequence[int], how: Encoding) -> list[str]:
+    """What the bands are, and all tags, domain by domain; the answer says what was left out."""
+    data, notes = larger.data, []
+    if "palette" not in (one.name for one in data.colorinterp):
+        out.colorinterp = [data.colorinterp[band - 1] for band in bands]
     out.scales, out.offsets = ([values[band - 1] for band in bands] for values in (data.scales, data.offsets))
     if how.strip:
-        return
+        return []
     _place_by_points(larger, out)
-    out.update_tags(**data.tags(), **({"SCALEWISE": how.note} if how.note else {}))
+    plain = {name: value for name, value in data.tags().items() if name not in _RESOLUTION}
+    out.update_tags(**plain, **({"SCALEWISE": how.note} if how.note else {}))
     for place, band in enumerate(bands, 1):
         tags = {name: value for name, value in data.tags(band).items() if not name.startswith("STATISTICS_")}
         out.update_tags(place, **tags)
@@ -219,6 +322,16 @@ def _describe(larger: _Larger, out: Any, bands: Sequence[int], how: Encoding) ->
             out.set_band_description(place, data.descriptions[band - 1])
         if data.units[band - 1]:
             out.set_band_unit(place, data.units[band - 1])
+    for place, band in ((0, 0), *enumerate(bands, 1)):
+        for domain in data.tag_namespaces(*([band] if band else [])):
+            if domain in _OWN_DOMAINS:
+                continue
+            if domain.startswith(("xml:", "json:")):
+                notes.append(f"tags of the domain {domain!r} were left out")
+                continue
+            tags = data.tags(*([band] if band else []), ns=domain)
+            out.update_tags(*([place] if place else []), ns=domain, **tags)
+    return notes
 
 
 def _place_by_points(larger: _Larger, out: Any) -> None:
@@ -240,11 +353,13 @@ def _place_by_points(larger: _Larger, out: Any) -> None:
         out.rpcs = polynomials
 
 
-def _fill(larger: _Larger, out: Any, bands: Sequence[int], canvases: Mapping[int, tuple[np.ndarray, Range]]) -> None:
-    """The pixels, some tiles at a time."""
+def _fill(
+    larger: _Larger, out: Any, bands: Sequence[int], canvases: Mapping[int, tuple[np.ndarray, Range]]
+) -> dict[Box, int]:
+    """Write the pixels, some tiles at a time; a check sum of each box (top, left, bottom, right)."""
     from rasterio.enums import MaskFlags
-    from rasterio.windows import Window
 
+    sums: dict[Box, int] = {}
     data, flags = larger.data, larger.data.mask_flag_enums[0]
     masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
     height, width = larger.out
@@ -253,17 +368,21 @@ def _fill(larger: _Larger, out: Any, bands: Sequence[int], canvases: Mapping[int
         bottom, right = min(top + BLOCK, height), min(left + _WIDE, width)
         rows, columns = larger.nearest(0, top, bottom), larger.nearest(1, left, right)
         y, x = int(rows[0]), int(columns[0])
-        values, valid = read(data, bands, (y, x, int(rows[-1]) + 1, int(columns[-1]) + 1))
+        values, valid = read(
+            data, bands, (y, x, int(rows[-1]) + 1, int(columns[-1]) + 1), larger.like.bands.orientation
+        )
         block, known = (part[:, rows - y][:, :, columns - x] for part in (values, valid))
         for place, band in enumerate(bands):
             if band in canvases:
                 canvas, bounds = canvases[band]
                 fresh = in_file_values(canvas[top:bottom, left:right], bounds, data.dtypes[0])
                 np.copyto(block[place], not_nodata(fresh, data.nodatavals[band - 1]), where=known[place])
-        window = Window(left, top, right - left, bottom - top)  # pyright: ignore[reportCallIssue] (attrs)
+        window = _window(top, left, bottom, right)
+        sums[top, left, bottom, right] = zlib.crc32(block.tobytes())
         out.write(block, window=window)
         if masked:
             out.write_mask(known.all(0), window=window)
+    return sums
 
 
 def not_nodata(values: np.ndarray, nodata: float | None) -> np.ndarray:

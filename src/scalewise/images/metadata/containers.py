@@ -1,6 +1,6 @@
 """Metadata in PNG, JPEG, WebP and GIF files: put in whole where libvips would rewrite, shorten or drop it.
 
-Each `into_*` copies an encoded file and inserts the blocks on the way; each returns what had to be left out, in words.
+Each `into_*` copies an encoded file and inserts the blocks on the way; each returns what was left out.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ import os
 import shutil
 import struct
 import zlib
-from pathlib import Path
+from fractions import Fraction
 from typing import IO
 
 from scalewise.images.metadata import exif as exif_block
+from scalewise.images.metadata.exif import Pair
 from scalewise.images.metadata.ifd import DamagedDirectory
 from scalewise.images.metadata.metadata import Metadata, photoshop_block
+from scalewise.images.metadata.png import START
 from scalewise.images.metadata.xmp import note_of
 
 _XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 _SEGMENT = 65533  # bytes that a segment of JPEG holds
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_PNG_COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
-_PNG_OURS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")  # carried otherwise, or about the old pixels
-_MOST_CHUNK_BYTES = 2**22
 
 
 def into_jpeg(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
@@ -43,7 +40,13 @@ def into_jpeg(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
             left_out.append(f"{name} of {len(block)} bytes does not fit into a jpeg and was left out")
         elif block:
             segments += struct.pack(">BBH", 0xFF, marker, len(block) + 2) + block
-    dots, unit = ((1, 1), 0) if metadata.dpi is None else (tuple(min(65535, round(n)) for n in metadata.dpi), 1)
+    for comment in metadata.comments:
+        if len(comment) <= _SEGMENT:
+            segments += struct.pack(">BBH", 0xFF, 0xFE, len(comment) + 2) + comment
+    if metadata.dpi is not None:
+        dots, unit = tuple(min(65535, max(1, round(n))) for n in metadata.dpi), 1
+    else:
+        dots, unit = _ratio(metadata.density), 0
     jfif = struct.pack(">HH5sHBHHH", 0xFFE0, 16, b"JFIF", 0x0101, unit, *dots, 0)
     out.write(file.read(2) + jfif + segments)
     shutil.copyfileobj(file, out)
@@ -52,13 +55,16 @@ def into_jpeg(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
 
 def into_png(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
     """EXIF, XMP, and the texts and colour chunks of the PNG that was read."""
-    out.write(file.read(len(_PNG_START) + 25))  # signature and header
+    out.write(file.read(len(START) + 25))  # signature and header
     out.write(metadata.chunks)
     if metadata.exif is not None:
         out.write(_png_chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
     if metadata.xmp is not None:
         out.write(_png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
-    while metadata.dpi is None:  # libvips writes one pixel per millimetre where nothing is known
+    out.write(_physical(metadata))
+    for comment in metadata.comments:
+        out.write(_png_chunk(b"tEXt", b"Comment\0" + comment.replace(b"\0", b"")))
+    while True:  # libvips writes one pixel per millimetre where nothing is known, and rounds where something is
         head = file.read(8)
         if head[4:] == b"IDAT":
             out.write(head)
@@ -67,12 +73,11 @@ def into_png(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
         if head[4:] != b"pHYs":
             out.write(head + rest)
     shutil.copyfileobj(file, out)
-    return ["IPTC has no place in a png and was left out"] if metadata.iptc else []
+    return []
 
 
 def into_webp(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
     """EXIF and XMP, and the extended header that announces them."""
-    left_out = ["IPTC has no place in a webp and was left out"] if metadata.iptc else []
     behind, flags = b"", 0
     exif = (metadata.exif or b"").removeprefix(b"Exif\0\0")
     for name, flag, block in ((b"EXIF", 8, exif), (b"XMP ", 4, metadata.xmp)):
@@ -95,41 +100,47 @@ def into_webp(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
             out.write(start[12:])
     shutil.copyfileobj(file, out)
     out.write(behind)
-    return left_out
+    return []
 
 
 def into_gif(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
-    """The note as a comment; a GIF holds nothing else."""
+    """Comments, the note among them; a GIF holds nothing else."""
     end = file.seek(-1, os.SEEK_END)
     file.seek(0)
     shutil.copyfileobj(file, out)
     note = (note_of(metadata.xmp) or "").encode("ascii", "replace")
-    if note:
+    comments = [comment for comment in (*metadata.comments, note) if comment]
+    if comments:
         out.seek(end)
-        parts = [note[i : i + 255] for i in range(0, len(note), 255)]
-        out.write(b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0;")
-    names = [name for name, block in (("EXIF", metadata.exif), ("IPTC", metadata.iptc)) if block]
-    return [f"{name} has no place in a gif and was left out" for name in names]
+    for comment in comments:
+        parts = [comment[i : i + 255] for i in range(0, len(comment), 255)]
+        out.write(b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0")
+    if comments:
+        out.write(b";")
+    return []
 
 
-def png_chunks(path: Path) -> tuple[bytes, bool]:
-    """The text and colour chunks of a PNG, whole, to be written again; and whether it is animated (APNG)."""
-    kept, animated = b"", False
-    with path.open("rb") as file:
-        file.seek(len(_PNG_START))
-        while len(head := file.read(8)) == 8:
-            length, name = int.from_bytes(head[:4]), head[4:]
-            if name == b"IEND":
-                break
-            animated = animated or name == b"acTL"
-            if name in (*_PNG_TEXTS, *_PNG_COLOURS) and len(kept) + length <= _MOST_CHUNK_BYTES:
-                chunk = file.read(length + 4)
-                whole = len(chunk) == length + 4 and zlib.crc32(name + chunk[:-4]) == int.from_bytes(chunk[-4:])
-                if whole and not (name in _PNG_TEXTS and chunk.startswith(_PNG_OURS)):
-                    kept += head + chunk
-            else:
-                file.seek(length + 4, os.SEEK_CUR)
-    return kept, animated
+def _physical(metadata: Metadata) -> bytes:
+    """The chunk of a PNG that names dots per metre, or the shape of a pixel; no bytes if nothing is known."""
+    if metadata.dpi is not None:
+        numbers, unit = [value / 0.0254 for value in metadata.dpi], 1
+    elif metadata.density is not None:
+        numbers, unit = list(_ratio(metadata.density, exact=True)), 0
+    else:
+        return b""
+    x, y = (min(2**31 - 1, max(1, round(value))) for value in numbers)
+    return _png_chunk(b"pHYs", struct.pack(">IIB", x, y, unit))
+
+
+def _ratio(density: Pair | None, *, exact: bool = False) -> tuple[int, int]:
+    """Whole numbers in proportion to a density without a unit; `exact`: the numbers themselves, if they are whole."""
+    if density is None:
+        return 1, 1
+    x, y = (round(value) for value in density)
+    if exact and (float(x), float(y)) == density:
+        return x, y
+    ratio = Fraction(density[0] / density[1]).limit_denominator(1000)
+    return max(1, min(65535, ratio.numerator)), max(1, min(65535, ratio.denominator))
 
 
 def _png_chunk(name: bytes, data: bytes) -> bytes:

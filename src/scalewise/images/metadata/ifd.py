@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 ReadAt = Callable[[int, int], bytes]  # (offset, count) → that many bytes, fewer at the end
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
+SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_ENTRIES = 4096
 _MOST_BYTES = 2**26  # of one value: the offsets of 8 million strips
@@ -56,10 +56,16 @@ def header(read_at: ReadAt) -> tuple[Layout, int]:
         raise DamagedDirectory("its header is cut off") from error
 
 
-def directory(read_at: ReadAt, layout: Layout, offset: int, most_bytes: int = _MOST_BYTES) -> tuple[Ifd, int]:
+def directory(
+    read_at: ReadAt,
+    layout: Layout,
+    offset: int,
+    most_bytes: int = _MOST_BYTES,
+    only: Container[int] | None = None,
+) -> tuple[Ifd, int]:
     """The tags at `offset` and where the next directory is (0: nowhere). What lies outside the file is left out.
 
-    `most_bytes` bounds one value. Raises DamagedDirectory.
+    `most_bytes` bounds one value; `only` names the tags that are wanted. Raises DamagedDirectory.
     """
     order, big = layout.order, layout.big
     number, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
@@ -75,7 +81,7 @@ def directory(read_at: ReadAt, layout: Layout, offset: int, most_bytes: int = _M
             tag, kind, many = struct.unpack_from(order + entry, table, i * step)
             size = SIZES.get(kind, 0) * many
             value = table[(i + 1) * step - room : (i + 1) * step]
-            if not 0 < size <= most_bytes:
+            if not 0 < size <= most_bytes or (only is not None and tag not in only):
                 continue
             if size > room:
                 (where,) = struct.unpack(order + ("Q" if big else "I"), value)
@@ -88,7 +94,7 @@ def directory(read_at: ReadAt, layout: Layout, offset: int, most_bytes: int = _M
     return ifd, following
 
 
-def packed(ifd: Mapping[int, Entry], layout: Layout, at: int, following: int = 0) -> bytes:
+def directory_bytes(ifd: Mapping[int, Entry], layout: Layout, at: int, following: int = 0) -> bytes:
     """The bytes of a directory that will lie at offset `at`, values included; its length does not depend on `at`."""
     order, big = layout.order, layout.big
     number, entry, offset, room = ("Q", "HHQ", "Q", 8) if big else ("H", "HHI", "I", 4)
@@ -109,6 +115,20 @@ def integers(entry: Entry, layout: Layout) -> tuple[int, ...]:
     """The numbers of an entry of an integer type; () for other types."""
     code = _INTEGERS.get(entry.kind)
     return struct.unpack(f"{layout.order}{entry.count}{code}", entry.data) if code else ()
+
+
+def rationals(entry: Entry, layout: Layout) -> tuple[float, ...]:
+    """The numbers of an entry of RATIONAL or an integer type; a denominator of 0 gives 0."""
+    if entry.kind != RATIONAL:
+        return tuple(map(float, integers(entry, layout)))
+    parts = struct.unpack(f"{layout.order}{2 * entry.count}I", entry.data)
+    return tuple(a / b if b else 0.0 for a, b in zip(parts[::2], parts[1::2], strict=True))
+
+
+def text(entry: Entry) -> str:
+    """The text of an entry, as far as it is printable."""
+    words = entry.data.split(b"\0")[0].decode("utf-8", "replace").strip()
+    return "".join(character for character in words if character.isprintable())[:60]
 
 
 def entry_of(kind: int, values: tuple[int, ...], layout: Layout) -> Entry:

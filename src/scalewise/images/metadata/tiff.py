@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from scalewise.images.metadata import exif as exif_block
-from scalewise.images.metadata.exif import EXIF, GPS, INTEROP
+from scalewise.images.metadata.exif import EXIF, GPS, INTEROP, ORIENTATION, Pair
 from scalewise.images.metadata.ifd import (
     LONG,
     LONG8,
@@ -21,15 +21,18 @@ from scalewise.images.metadata.ifd import (
     Ifd,
     Layout,
     directory,
+    directory_bytes,
     entry_of,
     header,
     integers,
-    packed,
+    rationals,
 )
 from scalewise.images.metadata.metadata import Metadata
+from scalewise.images.metadata.tiff_pages import numbers, reading
 
 _OFFSETS = (0x0111, 0x0144)  # of strips, of tiles
-_XMP, _IPTC, _TILE_WIDTH = 0x02BC, 0x83BB, 0x0142
+_XMP, _IPTC, _ICC, _LAYERS, _TILE_WIDTH = 0x02BC, 0x83BB, 0x8773, 0x935C, 0x0142
+_PHOTOSHOP, _LUMA, _BLACK_WHITE = 0x8649, 0x0211, 0x0214
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 0x0100, 0x0101, 0x0102, 0x0103, 0x0115
 _MOST_COMPRESSED = {1: 1, 5: 2731, 8: 1032, 32773: 64, 32946: 1032}  # bytes for one: none, LZW, deflate, PackBits
 _PAGE_FLAG, _PAGE_NUMBER = 0x00FE, 0x0129
@@ -38,26 +41,27 @@ _ABOUT_PIXELS = {0x0100, 0x0101, 0x0112, 0x011A, 0x011B, 0x0128}  # libvips writ
 
 @dataclass(frozen=True)
 class TiffExtras:
-    """What a TIFF page says that libvips does not tell: EXIF as a block, IPTC, tiles, BigTIFF."""
+    """What a TIFF page says that libvips does not report, or not as it stands."""
 
-    exif: bytes | None = None
+    exif: bytes | None = None  # as a block, with the tags of the page that describe the picture
     iptc: bytes | None = None
+    icc: bytes | None = None
+    xmp: bytes | None = None
+    dpi: Pair | None = None
+    density: Pair | None = None  # pixels per unit, where no unit is named
+    orientation: int = 1
     tiled: bool = False
     big: bool = False
     short: bool = False  # the file cannot hold the pixels that it promises
+    layers: bool = False  # Photoshop's
+    photoshop: bytes | None = None  # its block of resources
+    luma: tuple[float, float, float] | None = None  # weights of red, green, blue in the Y of YCbCr
+    black_white: tuple[float, ...] | None = None  # levels of black and white for Y, Cb, Cr
 
 
-def beside(path: Path, page: int) -> TiffExtras:
-    """Of one page; nothing where the file is damaged."""
-    with path.open("rb") as file:
-
-        def read_at(offset: int, count: int) -> bytes:
-            if offset > end:  # a seek beyond what the system can count would raise
-                return b""
-            file.seek(offset)
-            return file.read(min(count, end - offset))
-
-        end = file.seek(0, os.SEEK_END)
+def read_extras(path: Path, page: int) -> TiffExtras:
+    """Of one directory; nothing where the file is damaged."""
+    with reading(path) as (read_at, end):
         try:
             layout, offset = header(read_at)
             for _ in range(page):
@@ -65,18 +69,32 @@ def beside(path: Path, page: int) -> TiffExtras:
             ifd, _ = directory(read_at, layout, offset)
         except DamagedDirectory:
             return TiffExtras()
-        iptc = ifd[_IPTC].data.rstrip(b"\0") if _IPTC in ifd else None
         found = exif_block.read(read_at, layout, ifd)
         small = Layout(layout.order)
         main = {tag: e for tag, e in ifd.items() if not exif_block.is_structure(tag) and tag not in (EXIF, GPS)}
         worth = found.exif or found.gps or any(tag not in _ABOUT_PIXELS for tag in main)
         clean = exif_block.Exif(small, main, found.exif, found.gps, found.interop)
+
+        def blob(tag: int) -> bytes | None:
+            return (ifd[tag].data or None) if tag in ifd else None
+
+        dpi, density = exif_block.resolution(ifd, layout)
+        luma, levels = (rationals(ifd[tag], layout) if tag in ifd else () for tag in (_LUMA, _BLACK_WHITE))
         return TiffExtras(
             exif=exif_block.to_bytes(clean) if worth else None,
-            iptc=iptc or None,
+            iptc=(blob(_IPTC) or b"").rstrip(b"\0") or None,
+            icc=blob(_ICC),
+            xmp=blob(_XMP),
+            dpi=dpi,
+            density=density,
+            orientation=numbers(ifd, layout, ORIENTATION, (1,))[0],
             tiled=_TILE_WIDTH in ifd,
             big=layout.big,
             short=_promised(ifd, layout) > end,
+            layers=_LAYERS in ifd,
+            photoshop=blob(_PHOTOSHOP),
+            luma=(luma[0], luma[1], luma[2]) if len(luma) == 3 and luma[1] else None,
+            black_white=levels if len(levels) == 6 else None,
         )
 
 
@@ -84,11 +102,11 @@ def _promised(ifd: Ifd, layout: Layout) -> int:
     """Bytes that the pixels of a page need in the file at the least; 0 if its compression has no bound."""
 
     def number(tag: int, otherwise: int) -> int:
-        return (*(integers(ifd[tag], layout) if tag in ifd else ()), otherwise)[0]
+        return numbers(ifd, layout, tag, (otherwise,))[0]
 
     bits = number(_WIDTH, 0) * number(_HEIGHT, 0) * number(_SAMPLES, 1) * number(_BITS, 1)
     most = _MOST_COMPRESSED.get(number(_COMPRESSION, 1))
-    return bits // 8 // most // 2 if most else 0  # half of it: colour may be kept at half resolution
+    return bits // 8 // most // 2 if most else 0  # half, as colour may have half the resolution
 
 
 def _next(read_at: exif_block.ReadAt, layout: Layout, offset: int) -> int:
@@ -105,7 +123,7 @@ def _next(read_at: exif_block.ReadAt, layout: Layout, offset: int) -> int:
     return following
 
 
-class Book:
+class TiffWriter:
     """A TIFF file that grows page by page from files of one page each, all classic or all BigTIFF."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -136,6 +154,7 @@ class Book:
         if pages > 1:
             ifd[_PAGE_FLAG] = entry_of(LONG, (2,), layout)
             ifd[_PAGE_NUMBER] = entry_of(3, (min(self.pages, 65535), min(pages, 65535)), layout)
+        ifd |= exif_block.resolution_tags(metadata.dpi, metadata.density or (1.0, 1.0), layout)
         if metadata.exif:
             self._add_exif(ifd, exif_block.parse(metadata.exif), layout)
         where = self._write(ifd, layout)
@@ -155,9 +174,29 @@ class Book:
             if tag not in _ABOUT_PIXELS and tag not in (EXIF, GPS):
                 ifd.setdefault(tag, entry)
 
-    def _write(self, ifd: Mapping[int, Entry], layout: Layout) -> int:
+    @classmethod
+    def amend(cls, file: IO[bytes], tags: Ifd, metadata: Metadata) -> None:
+        """Add tags, and the EXIF, XMP, IPTC and profile of `metadata`, to the first page of the TIFF in `file`."""
+        writer = cls(file)
+
+        def read_at(offset: int, count: int) -> bytes:
+            file.seek(offset)
+            return file.read(count)
+
+        layout, offset = header(read_at)
+        ifd, following = directory(read_at, layout, offset)
+        blobs = ((_XMP, 1, metadata.xmp), (_IPTC, UNDEFINED, metadata.iptc), (_ICC, UNDEFINED, metadata.icc))
+        ifd |= {tag: Entry(kind, len(blob), blob) for tag, kind, blob in blobs if blob} | tags
+        if metadata.dpi is not None or metadata.density is not None:
+            ifd |= exif_block.resolution_tags(metadata.dpi, metadata.density or (1.0, 1.0), layout)
+        if metadata.exif:
+            writer._add_exif(ifd, exif_block.parse(metadata.exif), layout)
+        where = writer._write(ifd, layout, following)
+        writer._patch(8 if layout.big else 4, where, layout)
+
+    def _write(self, ifd: Mapping[int, Entry], layout: Layout, following: int = 0) -> int:
         where = self._end()
-        self.file.write(packed(ifd, layout, where))
+        self.file.write(directory_bytes(ifd, layout, where, following))
         return where
 
     def _end(self) -> int:

@@ -1,8 +1,10 @@
-"""XMP (ISO 16684-1): the text block of metadata, patched in place: sizes, orientation, panorama fields, our note."""
+"""XMP (ISO 16684-1): the text block of metadata, changed in place: sizes, orientation, places, our note."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from fractions import Fraction
 from html import escape, unescape
 
 NAMESPACE = "urn:scalewise:note:1"
@@ -17,7 +19,9 @@ _MOST_BYTES = 2**24
 _OLD_NOTE = re.compile(
     rf'<rdf:Description rdf:about="[^"<>]*" xmlns:scalewise="{NAMESPACE}" scalewise:note="([^"<>]*)"/>'
 )
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_PIXEL_UNIT = re.compile(r"(?:unit|rbUnit)(?:\s?=\s?[\"']|>)pixel", re.ASCII)
+_PIXEL_FOCAL_LENGTH = re.compile(r"FocalLengthUnits(?:\s?=\s?[\"']|>)pixel")
 # Fields of panoramas that count pixels (Photo Sphere XMP metadata), by axis: 0 rows, 1 columns.
 _GPANO_PIXELS = {
     "FullPanoWidthPixels": 1,
@@ -33,39 +37,94 @@ _GPANO_PIXELS = {
 }
 
 
-def mended(
-    xmp: bytes | None,
-    before: tuple[int, int],
-    size: tuple[int, int],
-    dpi: tuple[float, float] | None = None,
-    note: str = "",
-) -> bytes | None:
-    """XMP of a picture that was `before` (h, w) upright and is `size` now, with `note` added; None if there is none.
+@dataclass(frozen=True)
+class Change:
+    """What happened to the pixels: from `before` (h, w) upright to `size`, turned by the orientation, cut."""
+
+    before: tuple[int, int]
+    size: tuple[int, int]
+    turned: bool = False
+    cropped: bool = False
+    dpi: tuple[float, float] | None = None  # if it changed
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        return self.size[0] / self.before[0], self.size[1] / self.before[1]
+
+
+def updated(xmp: bytes | None, change: Change, note: str = "") -> tuple[bytes | None, list[str]]:
+    """XMP after a change of the pixels, with `note` added, and what was left out, as sentences; None if there is none.
 
     Only values are replaced, so all the rest stays as it was. A block that is not UTF-8 text with RDF in it, or
     is longer than 16 MB, is given back as it came.
     """
     if xmp is None and not note:
-        return None
+        return None, []
     text = _text(xmp) if xmp is not None else _EMPTY
     if text is None:
-        return xmp
-    height, width = str(size[0]), str(size[1])
+        return xmp, []
+    (rows, columns), notes = change.factors, []
+    height, width = str(change.size[0]), str(change.size[1])
     values = {"tiff:ImageWidth": width, "tiff:ImageLength": height, "tiff:Orientation": "1"}
     values |= {"exif:PixelXDimension": width, "exif:PixelYDimension": height}
-    if dpi is not None:
-        values |= {"tiff:XResolution": f"{round(dpi[0])}/1", "tiff:YResolution": f"{round(dpi[1])}/1"}
+    if change.dpi is not None:
+        values |= {f"tiff:{axis}Resolution": f"{round(d)}/1" for axis, d in zip("XY", change.dpi, strict=True)}
         values |= {"tiff:ResolutionUnit": "2"}
     for name, value in values.items():
-        text = _field(name).sub(rf"\g<1>{value}\g<3>", text)
+        text = field(name).sub(rf"\g<1>{value}\g<3>", text)
+    if change.cropped:
+        text, found = without(text, r"GPano:\w+")
+        notes += ["its fields of a panorama are not true of a part and were left out"] if found else []
     for name, axis in _GPANO_PIXELS.items():
-        factor = size[axis] / before[axis]
-        text = _field(f"GPano:{name}").sub(lambda match, f=factor: f"{match[1]}{_scaled(match[2], f)}{match[3]}", text)
-    text = _field("xmpNote:HasExtendedXMP").sub(r"\g<1>\g<3>", text)  # its other part is not carried
-    text = _without(text, "<xmp:Thumbnails", "</xmp:Thumbnails>")
+        text = multiplied(text, f"GPano:{name}", (rows, columns)[axis], whole=True)
+    text = field("xmpNote:HasExtendedXMP").sub(r"\g<1>\g<3>", text)  # its other part is not carried
+    text, _ = without(text, "xmp:Thumbnails")
+    text, left_out = updated_places(text, change)
     if note:
         text = _with_note(text, note)
-    return text.encode()
+    return text.encode(), notes + left_out
+
+
+def updated_places(text: str, change: Change) -> tuple[str, list[str]]:
+    """Regions, the sensor's resolution, the lens, and what lay behind the picture in its old file."""
+    (rows, columns), notes = change.factors, []
+    moved = change.turned or change.cropped
+
+    def drop(pattern: str, why: str) -> None:
+        nonlocal text
+        text, found = without(text, pattern)
+        if found:
+            notes.append(f"{why} left out")
+
+    for name in ("Regions", "RegionInfo", "ImageRegion"):
+        for prefix in _prefixes(text, name):
+            whole = rf"{prefix}:{name}"
+            inside = text[max(0, text.find(f"<{whole}")) : text.rfind(f"</{whole}") + 1]
+            if moved or _PIXEL_UNIT.search(inside):
+                drop(whole, "regions (faces, areas) would lie elsewhere and were")
+    for side, factor in (("w", columns), ("h", rows)):
+        text = multiplied(text, rf"(?:acdsee-)?stDim:{side}", factor, whole=True)
+    across, down = ("Y", "X") if change.turned else ("X", "Y")
+    if change.turned:  # by what angle is not known here
+        drop("exif:FocalPlane[XY]Resolution", "the resolution of the sensor was")
+    text = multiplied(text, f"exif:FocalPlane{across}Resolution", columns)
+    text = multiplied(text, f"exif:FocalPlane{down}Resolution", rows)
+    drop("exif:Subject(?:Area|Location)", "the place of the subject in the XMP was")
+    drop("drone-dji:DewarpData", "the calibration of the lens (DewarpData) was")
+    if moved or abs(rows - columns) > 0.01 * rows:
+        drop("drone-dji:Calibrated(?:FocalLength|OpticalCenter[XY])", "the calibration of the lens was")
+        drop("Camera:(?:P(?:erspectiveFocalLength|rincipalPoint)|Fisheye)\\w*", "the calibration of the lens was")
+    text = multiplied(text, "drone-dji:CalibratedFocalLength", columns)
+    text = multiplied(text, "drone-dji:CalibratedOpticalCenterX", columns)
+    text = multiplied(text, "drone-dji:CalibratedOpticalCenterY", rows)
+    drop("Camera:FisheyeAffine\\w*", "the calibration of the lens was")
+    if _PIXEL_FOCAL_LENGTH.search(text):
+        text = multiplied(text, "Camera:PerspectiveFocalLength", columns)
+    drop("(?:hdrgm|HDRGainMap|hdr_metadata):\\w+", "the gain map of an HDR picture was")
+    drop("(?:GCamera|OpCamera):(?:MotionPhoto|MicroVideo|\\w*Video)\\w*", "the film of a motion photo was")
+    drop("(?:GDepth|GImage|GAudio|GFocus):\\w+", "depth, further pictures or sound were")
+    drop("G?Container:\\w+", "the directory of what lay behind the picture was")
+    return text, list(dict.fromkeys(notes))
 
 
 def gpano(xmp: bytes | None) -> dict[str, str] | None:
@@ -79,7 +138,7 @@ def gpano(xmp: bytes | None) -> dict[str, str] | None:
 
 
 def note_of(xmp: bytes | None) -> str | None:
-    """What `mended` wrote as a note."""
+    """What `updated` wrote as a note."""
     match = _OLD_NOTE.search(_text(xmp) or "") if xmp is not None else None
     return unescape(match[1]) if match else None
 
@@ -94,19 +153,60 @@ def _text(xmp: bytes) -> str | None:
     return text if _END in text else None
 
 
-def _field(name: str) -> re.Pattern[str]:
+def field(name: str) -> re.Pattern[str]:
     """A simple property, written as an attribute or as an element: (before)(value)(after)."""
     return re.compile(rf"((?:\b{name}\s*=\s*[\"'])|(?:<{name}\b[^<>]*(?<!/)>))([^\"'<>]*)([\"']|</{name}\s*>)")
 
 
-def _scaled(value: str, factor: float) -> str:
-    value = value.strip()
-    return str(round(float(value) * factor)) if _NUMBER.fullmatch(value) and len(value) < 20 else value
+def multiplied(text: str, name: str, factor: float, *, whole: bool = False) -> str:
+    """`text` with the numbers of a property, whole or as fractions, multiplied."""
+
+    def product(match: re.Match[str]) -> str:
+        return f"{match[1]}{_product(match[2].strip(), factor, whole)}{match[3]}"
+
+    return field(name).sub(product, text)
 
 
-def _without(text: str, start: str, end: str) -> str:
-    first, last = text.find(start), text.rfind(end)
-    return text[:first] + text[last + len(end) :] if 0 <= first < last else text
+def _product(value: str, factor: float, whole: bool) -> str:
+    if len(value) > 40:
+        return value
+    if whole and _NUMBER.fullmatch(value):
+        return str(round(float(value) * factor))
+    if _NUMBER.fullmatch(value):
+        return f"{float(value) * factor:.10g}"
+    above, slash, below = value.partition("/")
+    if slash and above.isascii() and below.isascii() and above.isdigit() and below.isdigit() and int(below):
+        number = (Fraction(int(above), int(below)) * Fraction(factor)).limit_denominator(10_000)
+        return f"{number.numerator}/{number.denominator}"
+    return value
+
+
+def _prefixes(text: str, name: str) -> list[str]:
+    """The prefixes under which elements of a name are written."""
+    return list(dict.fromkeys(re.findall(rf"<([\w.-]{{1,40}}):{name}\b", text)))
+
+
+def without(text: str, pattern: str) -> tuple[str, bool]:
+    """`text` without the properties whose names match, as attributes and as elements; and whether there were some.
+
+    An element that does not end stops the search: a block can be hostile, and long.
+    """
+    smaller = re.sub(rf"\s{pattern}\s{{0,9}}=\s{{0,9}}(?:\"[^\"<>]*\"|'[^'<>]*')", "", text)
+    parts, at = [], 0
+    for match in re.finditer(rf"<({pattern})\b([^<>]*)>", smaller):
+        if match.start() < at:
+            continue
+        end = match.end()
+        if not match[2].endswith("/"):
+            closing = f"</{match[1]}>"
+            where = smaller.find(closing, end)
+            if where < 0:
+                break
+            end = where + len(closing)
+        parts.append(smaller[at : match.start()])
+        at = end
+    smaller = "".join(parts) + smaller[at:]
+    return smaller, len(smaller) < len(text)
 
 
 def _with_note(text: str, note: str) -> str:
