@@ -78,7 +78,7 @@ def test_resizing_keeps_the_mean_and_area_is_exact() -> None:
     assert torch.allclose(odd.mean((1, 2)), image.mean((1, 2)), atol=1e-6)
     assert torch.allclose(d.cover(7, 3).sum(1), torch.ones(3))
     ramp = torch.linspace(0, 1, 10).expand(3, 10, 10)
-    for way in d.WAYS:
+    for way in d.INTERPOLATIONS:
         up = d.resize(ramp, (20, 20), way)
         assert up.shape == (3, 20, 20) and bool((up.diff(dim=-1) > -1e-6).all())
 

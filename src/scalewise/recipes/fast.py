@@ -191,15 +191,20 @@ BEST = replace(
     summary="28 convolutions of 48 channels, SiLU after each",
 )
 LEAN_SMALL = replace(LEAN_CROPS, lr_side=32, points=48)
-LEAN_TINY = replace(
-    LEAN,
-    name="lean-tiny",
-    network=exits_of(12, (1, 3), (3, 4), 16, silu=True),
-    stages=(
-        replace(TRUNK, steps=1_200, samples=LEAN_SMALL, learning_rate=2e-3, warmup=50, ema=0.99),
-        replace(TRUNK_END, steps=300, samples=LEAN_SMALL, learning_rate=2e-3, ema=0.99),
-        replace(LEAN_EXITS, steps=300, samples=LEAN_SMALL, ema=0.99),
-        replace(ROUTER, steps=150, samples=replace(LEAN_SMALL, lr_side=64, points=96), batch=4),
-    ),
-    summary="the same in minutes on two cores",
+LEAN_SMALL_STAGES = (
+    replace(TRUNK, steps=1_200, samples=LEAN_SMALL, learning_rate=2e-3, warmup=50, ema=0.99),
+    replace(TRUNK_END, steps=300, samples=LEAN_SMALL, learning_rate=2e-3, ema=0.99),
+    replace(LEAN_EXITS, steps=300, samples=LEAN_SMALL, ema=0.99),
+    replace(ROUTER, steps=150, samples=replace(LEAN_SMALL, lr_side=64, points=96), batch=4),
 )
+
+
+def lean_tiny(of: Recipe, exit_after: tuple[int, int], *, silu: bool) -> Recipe:
+    network = exits_of(12, exit_after, (3, 4), 16, silu=silu)
+    summary = "the same in minutes on two cores"
+    return replace(of, name=f"{of.name}-tiny", network=network, stages=LEAN_SMALL_STAGES, summary=summary)
+
+
+LEAN_TINY = lean_tiny(LEAN, (1, 3), silu=False)
+LEAN_SILU_TINY = lean_tiny(LEAN_SILU, (1, 3), silu=True)
+BEST_TINY = lean_tiny(BEST, (2, 5), silu=True)
