@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from scalewise import compat
 from scalewise.checkpoints.build import ENCODERS, UPSAMPLERS, super_resolver
 from scalewise.checkpoints.patch_networks import arm, classsr, enaf
+from scalewise.errors import InvalidRequest
 
 Rows = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
@@ -342,6 +343,15 @@ def test_sizes_are_read_from_the_weights(case: str, tmp_path: Path) -> None:
             ], name
     if "span" not in case:
         assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+
+
+def test_what_the_weights_say_may_be_said_and_not_contradicted(tmp_path: Path) -> None:
+    encoder, sizes, tail, tail_sizes, rows, _ = PAIRS["liif-unfolded"]
+    torch.save(published(built(encoder, sizes, tail, tail_sizes), rows), tmp_path / "weights.pth")
+    loaded = compat.load(tmp_path / "weights.pth", feat_unfold=True)
+    assert "feat_unfold" not in (*loaded.description.settable, *loaded.description.assumed)
+    with pytest.raises(InvalidRequest, match="cell_decode=True contradicts the weights, which say False"):
+        compat.load(tmp_path / "weights.pth", cell_decode=True)
 
 
 def test_every_published_part_is_tried() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -149,8 +149,11 @@ def malformed(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: malformed weights ({type(error).__name__}: {words})") from None
 
 
-def check_overrides(path: Path, overrides: Mapping[str, Any], settable: set[str]) -> None:
-    unknown = sorted(set(overrides) - settable)
+def check_overrides(
+    path: Path, overrides: Mapping[str, Any], settable: set[str], revealed: Set[str] = frozenset()
+) -> None:
+    """`revealed`: what the weights say themselves; saying it too does no harm."""
+    unknown = sorted(set(overrides) - settable - revealed)
     if unknown:
         allowed = f"can be set: {', '.join(sorted(settable))}" if settable else "leaves nothing open"
         raise InvalidRequest(f"{path}: {few(unknown)} cannot be set; this file {allowed}")

@@ -94,5 +94,5 @@ def _translate(content: Content, overrides: Mapping[str, Any]) -> tuple[Translat
         raise CheckpointError(f"{content.path}: no weights in a known wrapper (it holds {keys}); known are {known}")
     with malformed(content.path):
         translated = form.read(content, overrides)
-    check_overrides(content.path, overrides, translated.choices.asked)
+    check_overrides(content.path, overrides, translated.choices.asked, translated.choices.revealed)
     return translated, form.TITLE

@@ -181,8 +181,12 @@ def liif_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
     inputs, channels = t["mlp.layers.0.weight"].shape[1], choices.channels
     cell = inputs - 4 in (channels, 9 * channels)  # two numbers for the offset, and two for the cell
     unfold = _unfolded(inputs - 2 - 2 * cell, channels, "imnet.layers.0.weight")
-    flags = {"local_ensemble": choices.value("local_ensemble", True), "feat_unfold": unfold, "cell_decode": cell}
-    return {"hidden": _hidden(t, "mlp")} | flags
+    return {
+        "hidden": _hidden(t, "mlp"),
+        "local_ensemble": choices.value("local_ensemble", True),
+        "feat_unfold": choices.read("feat_unfold", unfold),
+        "cell_decode": choices.read("cell_decode", cell),
+    }
 
 
 def lte_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def itsrn_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
         "hidden": hidden,
         "activation": choices.value("activation", "gelu"),
         "local_ensemble": "score.layers.0.weight" in t and choices.value("local_ensemble", True),
-        "feat_unfold": _unfolded(outputs // 3, choices.channels, "the last layer of imnet"),
+        "feat_unfold": choices.read("feat_unfold", _unfolded(outputs // 3, choices.channels, "the end of imnet")),
     }
 
 
@@ -209,7 +213,7 @@ def ciaosr_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
         "non_local": bool(scales),
         "multi_scale": scales or [2],
         "local_size": choices.value("local_size", 2),
-        "feat_unfold": _unfolded(local, choices.channels, "the last layer of imnet_k"),
+        "feat_unfold": choices.read("feat_unfold", _unfolded(local, choices.channels, "the end of imnet_k")),
     }
 
 

@@ -25,6 +25,7 @@ class Choices:
         self.channels = 0  # of the encoder's features, for its upsampler
         self.assumed: dict[str, Any] = {}
         self.asked: set[str] = set()
+        self.revealed: set[str] = set()
 
     def value(self, name: str, published: Any) -> Any:
         self.asked.add(name)
@@ -34,6 +35,13 @@ class Choices:
             return self.given[name]
         self.assumed[name] = published
         return published
+
+    def read(self, name: str, value: Any) -> Any:
+        """What the shapes say. Raises InvalidRequest if the caller says something else."""
+        self.revealed.add(name)
+        if self.overrides.get(name, value) != value:
+            raise InvalidRequest(f"{name}={self.overrides[name]!r} contradicts the weights, which say {value!r}")
+        return value
 
 
 def _like(name: str, value: Any, published: Any) -> Any:
