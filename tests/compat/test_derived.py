@@ -440,7 +440,7 @@ def test_span_with_its_branches_is_span_as_it_runs(tmp_path: Path) -> None:
 def test_span_gives_colours_as_published(tmp_path: Path) -> None:
     """What its last convolution gives is RGB already; ours takes the mean and the range off, and puts them on again."""
     network: Any = built("span", {"channels": 4, "blocks": 2}, "direct_shuffle", {"scale": 2})
-    torch.save(published(network, SPAN), tmp_path / "weights.pth")
+    torch.save({"params_ema": published(network, SPAN)}, tmp_path / "weights.pth")
     model: Any = compat.load(tmp_path / "weights.pth").model
     lr = torch.rand(1, 3, 6, 7)
     normal = (lr - model.mean) / model.std

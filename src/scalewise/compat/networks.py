@@ -112,9 +112,6 @@ BARE_NETWORKS = (
     Network("NLSN", NLSN_KEYS, SHUFFLE_TORCH, from_mean_shift),
     Network("FSRCNN", FSRCNN_KEYS, DECONVOLUTION, plain),
     Network("SRResNet", SRRESNET_KEYS, RESNET_TAIL, plain),
-    Network("DISP", DISP_KEYS, DIRECT_UPSAMPLER, plain),
-    Network("ETDS", ETDS_KEYS, RECTIFIED, plain),
-    Network("SPAN", SPAN_KEYS, SPAN_TAIL, span_range),
 )
 
 BASICSR_NETWORKS = (
@@ -126,4 +123,7 @@ BASICSR_NETWORKS = (
     Network("CAT", CAT_KEYS, SHUFFLE_BASICSR, div2k(1.0)),
     Network("CAT (restoration)", CAT_KEYS, RESIDUAL, div2k(1.0)),
     Network("SRResNet (BasicSR)", SRRESNET_KEYS, RESNET_TAIL, plain),
+    Network("DISP", DISP_KEYS, DIRECT_UPSAMPLER, plain),
+    Network("ETDS", ETDS_KEYS, RECTIFIED, plain),
+    Network("SPAN", SPAN_KEYS, SPAN_TAIL, span_range),
 )

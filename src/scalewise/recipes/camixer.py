@@ -15,13 +15,13 @@ from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import FixedScaleCrops, PanoramaCrops
 from scalewise.encoders.camixer import CAMixer
 from scalewise.encoders.camixer_odi import CAMixerODI
+from scalewise.layers import DIV2K_MEAN
 from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine, halved
 from scalewise.upsamplers.fixed import DirectShuffle
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 PUBLISHED = Pair(spec(CAMixer, predictor="published"), tail(DirectShuffle, scale=2), mean=ZERO, std=ONE)
 SMALL_PUBLISHED = replace(PUBLISHED, encoder=spec(CAMixer, 24, (2, 2), predictor="published"), base="bicubic")
 

@@ -25,6 +25,7 @@ from scalewise.encoders.nlsa import NLSA
 from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
 from scalewise.encoders.swinir import SwinIR
+from scalewise.layers import DIV2K_MEAN
 from scalewise.recipes.edsr import EDSR_LIIF, LIIF_STAGE
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine, halved
@@ -70,7 +71,7 @@ UPSAMPLERS: Mapping[str, Part] = {
     "ciaosr": Part("CiaoSR", tail(CiaoSR), tail(CiaoSR, hidden=(64, 64))),
 }
 ADD_TO_THE_PICTURE = {"lte", "ciaosr"}  # these learn a residual on the bilinear picture; the others need a base
-CIAOSR_MEAN, CIAOSR_STD = (0.4488, 0.4371, 0.4040), (1.0, 1.0, 1.0)
+CIAOSR_MEAN, CIAOSR_STD = DIV2K_MEAN, (1.0, 1.0, 1.0)
 
 
 def pair_recipe(encoder: str, upsampler: str) -> Recipe:
