@@ -290,11 +290,13 @@ def main() -> int:
     fine = True
     for file in given.files:
         model: Any = zoo.load(file).model
+        found = []
         for scale in getattr(model, "scales", None) or (2.0, 3.0, 4.0):
             measured = pictures_for(model, float(scale), photos, given.pano)
             gains = gains_of(file.stem, model, measured, budgets)
             fine &= gains[0] >= WANTED_DB
-        fine &= learnt(file.stem, model, photos, measured, gains)
+            found.append((measured, gains))
+        fine &= learnt(file.stem, model, photos, *found[-1])
         if given.pictures and isinstance(model.encoder, TADT):
             draw_intensity(intensities(model, photos), given.pictures / "tadt_beta.png")
         if given.pictures and isinstance(model.encoder, AdaFormer):

@@ -134,8 +134,16 @@ CAMIXER = Pair(
     base="bilinear",
 )  # fmt: skip
 TADT_S = Pair(spec(TADT, channels=64, groups=2), LIIF_S, base="bilinear")
-ADAFORMER = replace(ADAFORMER_X4.network, base="bilinear")
-EDSR_OWN = replace(EDSR_X4, network=replace(EDSR_X4.network, base="bilinear"))
+
+
+def on_bilinear(recipe: Recipe) -> Pair:
+    """Its network as a residual on bilinear interpolation."""
+    assert isinstance(recipe.network, Pair)
+    return replace(recipe.network, base="bilinear")
+
+
+ADAFORMER = on_bilinear(ADAFORMER_X4)
+EDSR_OWN = replace(EDSR_X4, network=on_bilinear(EDSR_X4))
 ENTRANTS: dict[str, Entrant] = {
     **{f"edsr-{name}": Entrant("upsampler", pair("edsr", name, EDSR_S, sizes)) for name, sizes in UPSAMPLERS_S.items()},
     "separable": Entrant("upsampler", exits(FAST, exits_of(64, (8,), (5,)), (1.0,))),

@@ -21,7 +21,7 @@ pytest.importorskip("playwright.sync_api", reason="the browser tests need playwr
 pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 
 from app.server import pages, running, small
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect, sync_playwright  # pyright: ignore[reportMissingImports]
 
 from scalewise.app import Limits
 

@@ -50,8 +50,8 @@ class Speeds:
             if model not in self._known:
                 noise = torch.rand(3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
                 picture = (noise * 255).to(torch.uint8)
-                for _ in range(2):  # the first run gets ready
-                    report = pipeline.upscale(picture, 2.0, model=model).report
+                pipeline.upscale(picture, 2.0, model=model)  # the first run gets ready
+                report = pipeline.upscale(picture, 2.0, model=model).report
                 self._known[model] = report.seconds / report.macs if report.macs else 0.0
             return self._known[model]
 

@@ -142,7 +142,7 @@ class Worker:
 
     # --- pictures ---
 
-    def receive(self, owner: str, name: str, write: Callable[[Path], None], look: Callable[[Path], Any]) -> Picture:
+    def receive(self, owner: str, name: str, write: Callable[[Path], object], look: Callable[[Path], Any]) -> Picture:
         """Store an upload that `write` puts at a path, and `look` at it; nothing stays if that raises."""
         self._check_room(owner)
         id = new_id()
