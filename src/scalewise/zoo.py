@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import safe_open
 
-from scalewise.budget.quality import kept
+from scalewise.budget.quality import read_sidecar
 from scalewise.checkpoints import files, native
 from scalewise.checkpoints.build import BUILDERS
 from scalewise.checkpoints.load import Description, Loaded, load_native
@@ -142,7 +142,7 @@ def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str)
             card[key] = json.loads(value)
         except (TypeError, ValueError):
             card[key] = value
-    if curves := kept(path):
+    if curves := read_sidecar(path):
         card["calibration"] = [curve.as_dict() for curve in curves]
     return LoadedModel(name, model, card)
 

@@ -191,15 +191,15 @@ def test_a_curve_is_kept_beside_the_weights(tmp_path: Path) -> None:
             raise BudgetInfeasible("below the floor", 0.5)
         return budget.value, 30 + budget.value, 1.0
 
-    assert quality.kept(weights) == []
+    assert quality.read_sidecar(weights) == []
     for scale in (4, 2, 4):
         found = quality.measure(run, (0.25, 0.5, 1.0), scale=scale, protocol="enaf", data="d")
         assert [point.budget for point in found.points] == [0.5, 1.0]
-        curves = quality.joined(quality.kept(weights), found)
-        quality.beside(weights).write_text(json.dumps(curves))
-    assert [curve.scale for curve in quality.kept(weights)] == [2, 4]
+        curves = quality.joined(quality.read_sidecar(weights), found)
+        quality.sidecar(weights).write_text(json.dumps(curves))
+    assert [curve.scale for curve in quality.read_sidecar(weights)] == [2, 4]
     with pytest.raises(InvalidRequest):
         quality.measure(run, (0.1, 0.2), scale=4, protocol="enaf", data="d")
-    quality.beside(weights).write_text("[1]")
+    quality.sidecar(weights).write_text("[1]")
     with pytest.raises(DataError, match="holds no calibration"):
-        quality.kept(weights)
+        quality.read_sidecar(weights)

@@ -1,8 +1,9 @@
 """What a run costs: multiply-accumulates by kind from shapes and kept counts, seconds, memory.
 
 One function per kind of layer. Kinds `conv`, `linear` and `matmul` are what `torch.utils.flop_counter` counts (÷ 2) on
-the plain path; the router's share of them is kept apart as `router`. Bicubic taps and other sampling are outside
-`total` (DESIGN section 7). Transposed convolution is counted at its input rate.
+the plain path; the router's MACs are counted apart, as `router`. Bicubic taps and other sampling are outside `total`:
+they are a small part of the time, and published tables leave them out. Transposed convolution is counted at its input
+rate.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Macs:
         return Macs(*(getattr(self, f.name) * times for f in fields(self)))
 
     def as_router(self) -> Macs:
-        """The same work, booked as the router's."""
+        """The same work, counted as the router's."""
         return Macs(router=self.total, sampling=self.sampling)
 
     def as_dict(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Quality against cost of one model, kept with its weights: what a budget costs in dB."""
+"""Quality against cost of one model, stored with its weights: what a budget costs in dB."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Calibration:
         return points[-1].psnr
 
     def loss_at(self, share: float) -> float:
-        """How many dB a share of the MACs gives away."""
+        """How many dB are lost at a share of the MACs."""
         return self.points[-1].psnr - self.psnr_at(share)
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,8 +65,9 @@ def measure(
     protocol: str,
     data: str,
 ) -> Calibration:
-    """Run at each budget (a share in (0, 1]); `run` gives mean share, PSNR and seconds. Budgets below the model's floor
-    are left out; raises BudgetInfeasible if all are."""
+    """Run at each budget (a share in (0, 1]); `run` gives mean share, PSNR in dB and seconds. Budgets below the model's
+    floor are left out. Raises BudgetInfeasible if all of them are.
+    """
     points, refused = [], None
     for budget in sorted(set(budgets)):
         try:
@@ -78,14 +79,14 @@ def measure(
     return Calibration(scale, protocol, data, tuple(points))
 
 
-def beside(weights: Path) -> Path:
-    """Where the curves of a weight file are kept if they are not in it."""
+def sidecar(weights: Path) -> Path:
+    """The file next to a weight file that holds its curves if they are not in it."""
     return weights.with_name(weights.name + ".calibration.json")
 
 
-def kept(weights: Path) -> list[Calibration]:
-    """The curves beside a weight file. Raises DataError if they cannot be read."""
-    path = beside(weights)
+def read_sidecar(weights: Path) -> list[Calibration]:
+    """The curves next to a weight file; none without such a file. Raises DataError if they cannot be read."""
+    path = sidecar(weights)
     if not path.exists():
         return []
     try:
@@ -97,6 +98,6 @@ def kept(weights: Path) -> list[Calibration]:
 
 
 def joined(curves: Iterable[Calibration], found: Calibration) -> list[dict[str, Any]]:
-    """Curves as JSON, one for each scale: `found` in place of an older one."""
+    """Curves as JSON, one for each scale: `found` replaces an older one."""
     others = (curve for curve in curves if curve.scale != found.scale)
     return [curve.as_dict() for curve in sorted((*others, found), key=lambda curve: curve.scale)]

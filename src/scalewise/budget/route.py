@@ -17,8 +17,8 @@ class Decision:
     """One choice per unit.
 
     `unit` names the granularity, `extent` its side in LR pixels. `choice` (b, gy, gx) int64 is the option taken,
-    `cost` (options, gy, gx) or (options,) float64 the MACs of each option at this scale, `evidence` what the router
-    said (logits, gains, scores), with gradient in training.
+    `cost` (options, gy, gx) or (options,) float64 the MACs of each option at this scale, `evidence` the router's output
+    (logits, gains, scores), with gradient in training.
     """
 
     unit: Unit

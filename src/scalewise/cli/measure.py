@@ -258,8 +258,8 @@ def calibrate(
 
         found = quality.measure(run, shares, scale=scale, protocol=protocol, data=str(data))
     if weights is not None:
-        curves = quality.joined(quality.kept(weights), found)
-        write_json(quality.beside(weights), curves, overwrite=True)
+        curves = quality.joined(quality.read_sidecar(weights), found)
+        write_json(quality.sidecar(weights), curves, overwrite=True)
     if json is not None:
         write_json(json, {"model": name, **found.as_dict()}, overwrite=overwrite)
     if not quiet:
