@@ -21,6 +21,7 @@ from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.machine.device import fast_bf16
 from scalewise.models.model import Model
 
@@ -53,7 +54,7 @@ def enlarged(picture: Tensor, model: Model, scale: int, budget: Budget, options:
     """One run from memory into memory; its report has the seconds."""
     source = images.open(picture)
     sink = images.create(None, (source.size[0] * scale, source.size[1] * scale), source)
-    return enlarge(source, sink, model, budget, options)[1]
+    return enlarge(plan_run(source, sink.size, model, budget, options), sink)[1]
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -199,7 +199,7 @@ def test_more_layers_than_tensors_are_refused_before_any_is_built(
 def test_what_a_file_says_cannot_command_a_terminal(tmp_path: Path) -> None:
     encoder, upsampler = {"channels": 8, "blocks": 1}, {"hidden": [4]}
     parts = {"encoder": {"name": "edsr", "arguments": encoder}, "upsampler": {"name": "liif", "arguments": upsampler}}
-    arguments = parts | {"mean": [0.5] * 3, "std": [0.5] * 3}
+    arguments: dict[str, Any] = {**parts, "mean": [0.5] * 3, "std": [0.5] * 3}
     weights = super_resolver(**arguments).state_dict()
     about = {"licence": "\x1b[31mred\nparameters  1", "network": "\x1b]0;title\x07"}
     native.write(tmp_path / "escape.safetensors", weights, "super_resolver", arguments, about)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,8 +148,8 @@ def test_10_pixels_per_centimetre_are_known(tmp_path: Path) -> None:
 def test_gamma_and_primaries_go_into_a_profile(tmp_path: Path, out: str) -> None:
     enlarged(DATA / "adobe_gama_chrm.png", tmp_path / f"b{out}")
     with Image.open(tmp_path / f"b{out}") as picture:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
-        made = np.array(profile.profile.red_primary[1][:2])
+        profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"])).profile
+        made = np.array(profile.red_primary[1][:2])
     assert np.abs(made - (0.648, 0.331)).max() < 0.01, "Adobe RGB's red, adapted to D50"
 
 
@@ -163,7 +164,7 @@ def test_strip_converts_colours_that_chunks_name(tmp_path: Path) -> None:
 def test_code_points_of_display_p3_become_a_profile() -> None:
     blob, hdr = colour.of_code_points(12, 13)
     assert blob is not None and not hdr
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(blob)).profile
+    profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(blob)).profile
     assert profile.xcolor_space.strip() == "RGB" and profile.red_primary[1][:2] == pytest.approx((0.68, 0.32), abs=0.01)
     assert colour.of_code_points(1, 13) == (None, False) and colour.of_code_points(9, 16) == (None, True)
 

@@ -15,6 +15,7 @@ import rasterio
 import tifffile
 from images.cases import BICUBIC, DATA, enlarged, pixels, said
 from PIL import Image, ImageCms
+from rasterio.transform import from_origin
 
 from scalewise import images
 from scalewise.errors import UnreadableImage
@@ -152,7 +153,7 @@ def test_gray_of_which_white_is_0_looks_the_same_on_earth(tmp_path: Path) -> Non
 def test_gray_of_few_bits(tmp_path: Path, bits: int, photometric: str, located: bool) -> None:
     values = np.repeat(np.repeat(np.arange(64).reshape(8, 8) % 2**bits, 4, 0), 4, 1).astype(np.uint8)
     profile = {"driver": "GTiff", "width": 32, "height": 32, "count": 1, "dtype": "uint8", "nbits": bits}
-    profile |= {"transform": rasterio.transform.from_origin(5e5, 4.5e6, 10, 10), "crs": "EPSG:32633"} if located else {}
+    profile |= {"transform": from_origin(5e5, 4.5e6, 10, 10), "crs": "EPSG:32633"} if located else {}
     with rasterio.open(tmp_path / "a.tif", "w", photometric=photometric, **profile) as out:
         out.write(values, 1)
     share = values / (2**bits - 1)

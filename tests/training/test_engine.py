@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import training.toy as toy
 from safetensors.torch import load_file
-from training import toy
 from training.toy import PLAN, STAGE, TOY, acting, waves
 
 from scalewise import zoo

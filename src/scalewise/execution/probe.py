@@ -69,6 +69,7 @@ def probe_size(model: Model, size: Size, out: Size, room: float) -> tuple[Size, 
     small enough to be rendered in about a second. The smallest one is taken even if it does not keep to that.
     """
     scale = (out[0] / size[0], out[1] / size[1])
+    small, enlarged = size, out
     for side in PROBE_SIDES:
         aligned = max(model.grid, side // model.grid * model.grid)
         small = (min(size[0], aligned), min(size[1], aligned))

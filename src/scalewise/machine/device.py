@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
+import platform
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -135,3 +138,14 @@ def fast_bf16(device: torch.device) -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool((supported and supported()) or (tiles and tiles()))
+
+
+def machine_of(device: torch.device) -> str:
+    """What computes: the GPU's name, or the processor's and how many cores it has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"

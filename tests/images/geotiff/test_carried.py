@@ -15,6 +15,7 @@ import rasterio
 import tifffile
 from images.cases import DATA, enlarged, pixels, said
 from PIL import Image
+from rasterio.transform import from_origin
 
 from scalewise import images
 from scalewise.errors import UnwritableOutput
@@ -103,7 +104,7 @@ def test_a_full_disk_leaves_no_geotiff(tmp_path: Path, kib: int) -> None:
     resource = pytest.importorskip("resource")
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3)).astype(np.uint8)
     profile = {"driver": "GTiff", "width": 60, "height": 60, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
-    transform = rasterio.transform.from_origin(5e5, 4.5e6, 10, 10)
+    transform = from_origin(5e5, 4.5e6, 10, 10)
     with rasterio.open(tmp_path / "a.tif", "w", transform=transform, **profile) as out:
         out.write(noise.transpose(2, 0, 1))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
