@@ -37,7 +37,7 @@ main()
 PHASES = {
     "before the work": ("scalewise.execution.planner", "plan_run", 1, False),
     "in the fourth row of tiles": ("scalewise.execution.tiles", "render_tile", 13, True),
-    "while the file is written": ("scalewise.images.write", "bind", 1, True),
+    "while the file is written": ("scalewise.images.write", "write_container", 1, True),
     "while the map is drawn": ("scalewise.pipeline", "effort_picture", 1, True),
 }
 
@@ -101,7 +101,14 @@ def test_a_signal_leaves_nothing_of_a_picture_that_goes_to_stdout(
     with photo.open("rb") as stdin:
         wanted = command(Path("-"))
         done = run(
-            SIGNALLED, "scalewise.images.write", "bind", 1, number.value, *wanted, temporary=temporary, stdin=stdin
+            SIGNALLED,
+            "scalewise.images.write",
+            "write_container",
+            1,
+            number.value,
+            *wanted,
+            temporary=temporary,
+            stdin=stdin,
         )
     assert done.returncode == 128 + number and done.stdout == b"" and ours(temporary) == set()
 
@@ -109,7 +116,7 @@ def test_a_signal_leaves_nothing_of_a_picture_that_goes_to_stdout(
 def test_a_signal_that_is_ignored_stays_so(photo: Path, tmp_path: Path) -> None:
     code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + SIGNALLED
     wanted = command(photo, "-o", tmp_path / "out.png")
-    done = run(code, "scalewise.images.write", "bind", 1, signal.SIGHUP.value, *wanted, temporary=tmp_path)
+    done = run(code, "scalewise.images.write", "write_container", 1, signal.SIGHUP.value, *wanted, temporary=tmp_path)
     assert done.returncode == 0 and (tmp_path / "out.png").exists()
 
 
