@@ -53,7 +53,7 @@ class Predictor(nn.Module):
 
     `kind`: `published`, or `repaired`, which scores windows by what the normalisation would remove: how far each pixel
     lies from the mean of its window, over all channels, which are centred. It hands logits, not probabilities, to the
-    draw (spec §2.4). The published score, a mean over normalised channels, is nearly the same everywhere.
+    draw. The published score, a mean over normalised channels, is nearly the same everywhere.
     `normalise`: f is normalised; `bounded`: offsets stay within 8 pixels. The omnidirectional network has neither.
     """
 
