@@ -46,6 +46,7 @@ from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.export.onnx_file import export
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.resize import imresize
@@ -220,7 +221,7 @@ def enlarged(lr: Path, sr: Path | None, out: Size, model: Model, dtype: str, bud
     source = images.open(lr)
     sink = images.create(sr, out, source, overwrite=True)
     options = RunOptions(dtype=dtype)  # type: ignore[arg-type]
-    report = enlarge(source, sink, watched, budget, options)[1]  # type: ignore[arg-type]
+    report = enlarge(plan_run(source, out, watched, budget, options), sink)[1]  # type: ignore[arg-type]
     return {"wall": time.perf_counter() - began, "network": watched.seconds, "macs": float(report.macs)}
 
 
