@@ -186,9 +186,9 @@ LEAN_SILU = replace(
 )
 BEST = replace(
     LEAN,
-    name="best-silu",
-    network=exits_of(48, (5, 14), (4, 5), 32, silu=True),
-    summary="28 convolutions of 48 channels, SiLU after each",
+    name="best-relu",
+    network=exits_of(48, (5, 14), (4, 5), 32),
+    summary="28 convolutions of 48 channels, ReLU inside each pair",
 )
 LEAN_SMALL = replace(LEAN_CROPS, lr_side=32, points=48)
 LEAN_SMALL_STAGES = (
@@ -207,4 +207,4 @@ def lean_tiny(of: Recipe, exit_after: tuple[int, int], *, silu: bool) -> Recipe:
 
 LEAN_TINY = lean_tiny(LEAN, (1, 3), silu=False)
 LEAN_SILU_TINY = lean_tiny(LEAN_SILU, (1, 3), silu=True)
-BEST_TINY = lean_tiny(BEST, (2, 5), silu=True)
+BEST_TINY = lean_tiny(BEST, (2, 5), silu=False)
