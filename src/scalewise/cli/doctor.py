@@ -14,7 +14,7 @@ import typer
 from scalewise.cli.format import format_line, memory
 from scalewise.errors import ScalewiseError
 
-REQUIRED = ("torch", "numpy", "pyvips", "safetensors", "pillow", "typer", "rich", "psutil", "jaxtyping")
+REQUIRED = ("torch", "numpy", "pyvips", "safetensors", "pillow", "typer", "rich", "psutil")
 OPTIONAL = {  # the library → the extra that brings it, or nothing, and what it is for
     "lightning": ("train", "training"),
     "fastapi": ("app", "the web page"),

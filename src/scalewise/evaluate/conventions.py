@@ -77,7 +77,7 @@ def _camixer_cost(upscaler: Upscaler) -> PaperCost:
 
 class _Convolutions(TorchDispatchMode):
     """Two operations per weight and pixel of a convolution's output, transposed ones too (which counts those of stride
-    4 16 times), and one per parameter of a PReLU: as ClassSR, ARM and ENAF count (spec adaptive §1.2)."""
+    4 16 times), and one per parameter of a PReLU: as the code of ClassSR, ARM and ENAF counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def path_flops(model: PatchwiseModel) -> list[int]:
 
 
 def camixer_flops(channels: int, groups: Sequence[int], scale: int, gamma: float, size: Size = (32, 32)) -> int:
-    """CAMixerSR's own formula (spec adaptive §2.9): two per multiply-add, but one in the products of attention; the
+    """CAMixerSR's own formula, of its published code: two per multiply-add, but one in the products of attention; the
     global predictor's 1×1 layers count as 3×3. `groups`: blocks of each group."""
     area, c, wide = size[0] * size[1], channels, channels + 4
     windows, hard = -(-size[0] // 16) * -(-size[1] // 16), int(size[0] * size[1] * gamma / 256)

@@ -42,7 +42,7 @@ def tiled(
 
 @torch.no_grad()
 def _patches(upscaler: PatchUpscaler, lr: Picture, scale: int, tiles: Tiles, *, round_tiles: bool) -> Prediction:
-    """The patch protocol of ClassSR, ARM and ENAF (spec adaptive §1.2): a path for each patch, patches in batches."""
+    """The patch protocol of ClassSR, ARM and ENAF: a path for each patch, patches in batches."""
     started, model = time.perf_counter(), upscaler.model
     device = pick_device(upscaler.options.device)
     h, w = lr.shape[-2:]

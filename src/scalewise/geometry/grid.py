@@ -1,7 +1,7 @@
 """Where output pixels lie on the LR image: Frame, Query, and the integer arithmetic between the two grids.
 
 Coordinates are LR pixels; the centre of LR pixel i is i + 0.5. With n LR and N output pixels on an axis, output pixel
-j has its centre at (j + 0.5)·n/N, so the effective factor is N/n per axis (DESIGN section 7). Everything is computed
+j has its centre at (j + 0.5)·n/N, so the effective factor is N/n per axis. Everything is computed
 in float64 from integers, shifted to the tile, then cast to float32: a tile sees the same numbers as the whole image.
 """
 
