@@ -112,10 +112,11 @@ def test_the_end_of_a_server_with_jobs(server: tuple[str, subprocess.Popen[str]]
     """SIGTERM: what waits is told so; kill -9: what was left goes at the next start."""
     address, process = server
     post(address, small(32))  # all is loaded
-    started = [httpx.post(f"{address}/v1/jobs", files={"file": small(256)}, timeout=60).json() for _ in range(2)]
+    started = [httpx.post(f"{address}/v1/jobs", files={"file": small(1024)}, timeout=60).json() for _ in range(2)]
     answers: list[int] = []
     waiting = threading.Thread(target=lambda: answers.append(post(address, small(32)).status_code))
     waiting.start()
+    assert any(metric(address, "jobs_waiting") == 2 for _ in range(1000)), "the first runs, two wait"
     states: list[str] = []
     with httpx.stream("GET", f"{address}/v1/jobs/{started[1]['id']}/events", timeout=60) as stream:
         for line in stream.iter_lines():
