@@ -179,7 +179,7 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(storage.fcntl is None, reason="needs locks")
 def test_a_lock_is_exclusive_also_while_its_folder_is_removed(tmp_path: Path) -> None:
-    """Several threads take it, and remove the file and its folder while they hold it."""
+    """Several threads take it, and let go of it by removing the file and its folder."""
     folder, holders, errors = tmp_path / "job", [], []
 
     def work(seed: int) -> None:
@@ -193,12 +193,12 @@ def test_a_lock_is_exclusive_also_while_its_folder_is_removed(tmp_path: Path) ->
                     if len(holders) > 1:
                         errors.append(tuple(holders))
                     held += 1
+                    holders.remove(seed)  # to remove the lock is the last thing that a holder does
                     if chance.random() < 0.7:
                         (folder / "lock").unlink()
                         if chance.random() < 0.7:
                             with suppress(OSError):  # another has made its lock in it
                                 folder.rmdir()
-                    holders.remove(seed)
             except (UnwritableOutput, FileNotFoundError):
                 continue
 
