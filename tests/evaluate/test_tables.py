@@ -33,7 +33,7 @@ def test_every_row_is_well_formed() -> None:
                 assert 0.4 < row.value < 1, row
             if row.metric in MEASURED and row.protocol:
                 find_protocol(row.protocol).check(row.scale)
-    with pytest.raises(InvalidRequest, match="there are adaformer"):
+    with pytest.raises(InvalidRequest, match="known are adaformer"):
         load_table("unheard-of")
 
 

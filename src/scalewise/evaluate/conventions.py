@@ -1,4 +1,4 @@
-"""What papers call FLOPs: their ways to count, to print their columns beside ours. A budget never means these."""
+"""What papers call FLOPs: their ways to count, to print their columns next to ours. A budget never means these."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PaperCost:
 def paper_cost(upscaler: Upscaler, result: EvalResult, convention: str) -> PaperCost:
     """The cost of an evaluation in a paper's terms. Raises ProtocolMismatch where they do not apply."""
     if convention not in get_args(Convention):
-        raise ProtocolMismatch(f"convention {convention!r} is not known: there are {', '.join(get_args(Convention))}")
+        raise ProtocolMismatch(f"convention {convention!r} is not known: known are {', '.join(get_args(Convention))}")
     if convention == "camixer":
         return _camixer_cost(upscaler)
     patches = sum(result.paths)
@@ -113,7 +113,7 @@ def path_flops(model: PatchwiseModel) -> list[int]:
 
 
 def camixer_flops(channels: int, groups: Sequence[int], scale: int, gamma: float, size: Size = (32, 32)) -> int:
-    """CAMixerSR's own formula, of its published code: two per multiply-add, but one in the products of attention; the
+    """The formula of CAMixerSR's published code: two per multiply-add, but one in the products of attention; the
     global predictor's 1×1 layers count as 3×3. `groups`: blocks of each group."""
     area, c, wide = size[0] * size[1], channels, channels + 4
     windows, hard = -(-size[0] // 16) * -(-size[1] // 16), int(size[0] * size[1] * gamma / 256)

@@ -84,7 +84,7 @@ def curve(
     budgets: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
     progress: Callable[[str, float], object] | None = None,
 ) -> Curve:
-    """Evaluate each model at each budget (a share of its own MACs); bicubic is always there, as the floor.
+    """Evaluate each model at each budget (a share of its own MACs); bicubic is always added, as the floor.
 
     A budget that a model cannot meet leaves a note instead of a point.
     """

@@ -31,8 +31,8 @@ class Pair:
 def find_pairs(data: Path | str, scale: float) -> list[Pair]:
     """The pictures of a data folder, sorted by name, in any of the usual layouts.
 
-    `HR` beside `LR_bicubic/X4` (or `LR/X4`, `LR_fisheye/X4`; HR may hold `X4` too), `GTmod12` beside `LRbicx4`,
-    `image_SRF_4/*_HR.png`, `DIV2K_valid_HR` beside `DIV2K_valid_LR_bicubic/X4`, or just pictures.
+    `HR` next to `LR_bicubic/X4` (or `LR/X4`, `LR_fisheye/X4`; HR may hold `X4` too), `GTmod12` next to `LRbicx4`,
+    `image_SRF_4/*_HR.png`, `DIV2K_valid_HR` next to `DIV2K_valid_LR_bicubic/X4`, or just pictures.
     """
     data, tag = Path(data), f"{scale:g}"
     if not data.is_dir():

@@ -17,7 +17,7 @@ from scalewise.machine.device import numbers, pick_device, pick_dtype
 
 
 def tiled(
-    upscaler: Upscaler, lr: Picture, scale: int, told: float, tiles: Tiles, *, round_tiles: bool = False
+    upscaler: Upscaler, lr: Picture, scale: int, seen_scale: float, tiles: Tiles, *, round_tiles: bool = False
 ) -> Prediction:
     """A picture tile by tile. Models that route patches of the tiles' size decide once for all of them."""
     if isinstance(upscaler, PatchUpscaler) and upscaler.model.patch == tiles.size and tiles.remainder == "drop":
@@ -28,7 +28,7 @@ def tiled(
     parts = []
 
     def run(y: int, x: int) -> Picture:
-        part = upscaler(lr[:, y : y + side, x : x + side], (side * scale, side * scale), told)
+        part = upscaler(lr[:, y : y + side, x : x + side], (side * scale, side * scale), seen_scale)
         parts.append(dataclasses.replace(part, sr=part.sr[:, :0]))  # the cost; the pixels go to the canvas
         return eight_bit(part.sr) if round_tiles else part.sr
 

@@ -49,13 +49,13 @@ class Tiles:
 class EvalProtocol:
     """One way to measure; docs/protocols.md has them side by side.
 
-    `lr_source`: how an LR is made where none is given. `given_up_to`: up to this scale the published LR must be there,
+    `lr_source`: how an LR is made where none is given. `given_up_to`: up to this scale the published LR must be given,
     and beyond it the LR is always made; None: given where there is one, else made. `multiple`: HR sides are first
     cropped to multiples of it; HR is then cropped, top left, to LR times scale. `scales`: the only ones that it knows;
     empty: all. `shave`: the border left out is shave[0] * ceil(scale) + shave[1]. `rounding`: the output is clamped
     and rounded to 8 bits ("8-bit"), or every tile is before they are merged ("tiles"), or it is clamped only ("clamp"),
     or left alone ("none"). `whole`: the picture is run whole, though only what its tiles cover is measured.
-    `cell_clip`: networks are told no larger scale than this. `window_pad`: the LR is mirrored to the next multiple of
+    `cell_clip`: networks are shown no larger scale than this. `window_pad`: the LR is mirrored to the next multiple of
     this, always by at least one pixel, as LTE's test does for SwinIR.
     """
 
@@ -160,7 +160,7 @@ ADAFORMER = EvalProtocol(
 )
 ODI = EvalProtocol(
     "odi",
-    "OSRT (Yu et al., CVPR 2023) and CAMixerSR on ODI-SR and SUN360: fisheye LR, whole picture, WS-PSNR beside PSNR",
+    "OSRT (Yu et al., CVPR 2023) and CAMixerSR on ODI-SR and SUN360: fisheye LR, whole picture, WS-PSNR next to PSNR",
     lr_source="fisheye",
     scales=(2, 4, 8, 16),
     channel="rgb",

@@ -28,15 +28,15 @@ def predict(upscaler: Upscaler, lr: Picture, size: Size, scale: float, protocol:
 
     Where a protocol drops the remainder of tiles, the prediction is smaller than `size`, from the same top left.
     """
-    told = scale if protocol.cell_clip is None else min(scale, protocol.cell_clip)
+    seen_scale = scale if protocol.cell_clip is None else min(scale, protocol.cell_clip)
     if protocol.window_pad is not None:
         upscaler = _mirrored(upscaler, protocol.window_pad)
     if protocol.tiles is None or protocol.whole or scale > protocol.tiles.largest_scale:
-        part = upscaler(lr, size, told)
+        part = upscaler(lr, size, seen_scale)
         area = protocol.area((lr.shape[-2], lr.shape[-1]), scale)
         height, width = (min(round(n * scale), whole) for n, whole in zip(area, size, strict=True))
         return dataclasses.replace(part, sr=part.sr[:, :height, :width])
-    return tiled(upscaler, lr, int(scale), told, protocol.tiles, round_tiles=protocol.rounding == "tiles")
+    return tiled(upscaler, lr, int(scale), seen_scale, protocol.tiles, round_tiles=protocol.rounding == "tiles")
 
 
 def _mirrored(upscaler: Upscaler, window: int) -> Upscaler:

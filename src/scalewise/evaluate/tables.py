@@ -1,4 +1,4 @@
-"""Published tables beside what we measure.
+"""Published tables next to what we measure.
 
 `tables/*.csv` hold the papers' numbers, one file per paper, one number per row, with its protocol, source and errata.
 """
@@ -27,7 +27,7 @@ FOLDERS = {"B100": ("B100", "BSD100", "BSDS100"), "DIV2K": ("DIV2K", "DIV2K_vali
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number. `dial` is the paper's own setting; `flops` stands beside it, as the paper counts."""
+    """One printed number. `dial` is the paper's own setting; `flops` its cost, as the paper counts."""
 
     table: str
     method: str
@@ -44,8 +44,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """A published number beside ours, or why there is none of ours. `cost`: ours of what the paper prints
-    beside it, as it counts; None where that is not known."""
+    """A published number next to ours, or the reason why ours is missing. `cost`: our value of the cost that the
+    paper prints with it, counted as the paper does; None where its way to count is not known."""
 
     published: Published
     ours: float = math.nan
@@ -66,7 +66,7 @@ def tables() -> list[str]:
 def load_table(name: str) -> list[Published]:
     """The rows of a published table. Raises InvalidRequest if there is none of this name."""
     if name not in tables():
-        raise InvalidRequest(f"no published table {name!r}: there are {', '.join(tables())}")
+        raise InvalidRequest(f"no published table {name!r}: known are {', '.join(tables())}")
     text = (resources.files("scalewise") / "evaluate" / "tables" / f"{name}.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(io.StringIO(text))
     return [Published(**row | {"scale": float(row["scale"]), "value": float(row["value"])}) for row in rows]  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ def reproduce(
 def _measure(
     row: Published, data: Path | str | None, models: Callable[[str, str], Upscaler | None] | None
 ) -> tuple[EvalResult, PaperCost | None] | str:
-    """The evaluation behind a row and its cost, or why there is none."""
+    """The evaluation that gives a row and its cost, or the reason why there is none."""
     folder = _dataset_folder(row.dataset, data)
     if folder is None:
         return f"no data: {row.dataset}"
@@ -131,7 +131,7 @@ def _measure(
 
 
 def _cost(upscaler: Upscaler, result: EvalResult) -> PaperCost | None:
-    """What the papers print beside their numbers, where it is known how they count."""
+    """The cost that the papers print with their numbers, where it is known how they count."""
     for convention in ("classsr", "camixer"):
         try:
             return paper_cost(upscaler, result, convention)

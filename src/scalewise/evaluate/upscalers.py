@@ -40,7 +40,7 @@ class Prediction:
     paths: tuple[int, ...] = ()
 
 
-# (lr (3, h, w) in [0, 1], output size (H, W), the scale that the network is told) → Prediction. The told scale is
+# (lr (3, h, w) in [0, 1], output size (H, W), the scale that the network is shown) → Prediction. That scale is
 # H / h, but for protocols with `cell_clip`; geometry always follows the size.
 Upscaler = Callable[[Picture, Size, float], Prediction]
 

@@ -25,7 +25,7 @@ SHOWN = 3  # crops in a sample picture
 
 @dataclass
 class Validation:
-    """Measures a model on the centres of pictures under a protocol, and saves some beside bicubic and the truth.
+    """Measures a model on the centres of pictures under a protocol, and saves some next to bicubic and the original.
 
     `__call__` gives "PROTOCOL xSCALE" → dB, and the gain over bicubic."""
 

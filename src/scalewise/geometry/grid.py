@@ -16,7 +16,7 @@ from torch import Tensor
 from scalewise.errors import UnsupportedScale
 
 MAX_SCALE = 100.0
-MAX_SIDE = 1_000_000
+MAX_SIDE = 1_000_000  # output pixels
 
 Size = tuple[int, int]  # (rows, columns)
 Box = tuple[int, int, int, int]  # (row start, column start, row stop, column stop)
@@ -26,8 +26,8 @@ Box = tuple[int, int, int, int]  # (row start, column start, row stop, column st
 class Frame:
     """Where a tile lies: whole LR `size`, the tile's `origin` (row, column) in it.
 
-    A 360° image goes on beyond its borders, in longitude (`wrap`) and over its `poles` (top, bottom): tiles of it reach
-    there, so `origin` can be negative, and what they read there are copies of pixels inside (`projection.py`).
+    A 360° image goes on beyond its borders, in longitude (`wrap`) and over its `poles` (top, bottom): tiles reach
+    beyond them, so `origin` can be negative, and what they read outside are copies of pixels inside (`projection.py`).
     """
 
     size: Size
@@ -37,7 +37,7 @@ class Frame:
 
     @property
     def goes_on(self) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
-        """Rows and columns: does the image go on before the first, and behind the last?"""
+        """Rows and columns: does the image go on before the first, and after the last?"""
         return self.poles, (self.wrap, self.wrap)
 
 

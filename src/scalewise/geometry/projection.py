@@ -29,8 +29,8 @@ FISHEYE_DENSITY = 1.5  # fisheye side per ERP height, which keeps the mean pixel
 
 Projection = Literal["auto", "flat", "erp"]
 
-FAR = 1 << 40  # LR pixels; no context reaches as far
-SLACK = 0.01  # of the sides' ratio: a pixel or two are lost where panoramas are stitched or shrunk
+BEYOND_ANY_CONTEXT = 1 << 40  # LR pixels
+RATIO_TOLERANCE = 0.01  # relative: stitching or shrinking a panorama can cost a pixel or two
 
 
 def frame_of(size: Size, projection: Projection = "auto", gpano: Mapping[str, str] | None = None) -> Frame:
@@ -48,12 +48,12 @@ def frame_of(size: Size, projection: Projection = "auto", gpano: Mapping[str, st
     if described is not None or projection == "auto":
         return described or Frame(size)
     height, width = size
-    if width < 2 * height * (1 - SLACK):
+    if width < 2 * height * (1 - RATIO_TOLERANCE):
         raise InvalidRequest(
             f"{width}x{height} is no equirectangular picture of 360°, which is at least twice as wide as high: use "
             "--projection flat"
         )
-    whole = width <= 2 * height * (1 + SLACK)
+    whole = width <= 2 * height * (1 + RATIO_TOLERANCE)
     return Frame(size, wrap=True, poles=(whole, whole))
 
 
@@ -61,7 +61,7 @@ def _described(size: Size, gpano: Mapping[str, str]) -> Frame | None:
     """What the metadata of a panorama say, in their own pixels; None if they say nothing, or not of this picture."""
     if gpano.get("ProjectionType", "").strip().lower() != "equirectangular":
         return None
-    least = 1 - SLACK
+    least = 1 - RATIO_TOLERANCE
     names = ("FullPanoWidthPixels", "FullPanoHeightPixels", "CroppedAreaImageWidthPixels")
     names += ("CroppedAreaImageHeightPixels", "CroppedAreaTopPixels")
     try:
@@ -76,7 +76,7 @@ def _described(size: Size, gpano: Mapping[str, str]) -> Frame | None:
         return None  # cut or stretched by a program that does not know of panoramas
     if width < full_width * least:
         return Frame(size)
-    slack = SLACK * full_height / 2
+    slack = RATIO_TOLERANCE * full_height / 2
     return Frame(size, wrap=True, poles=(top <= slack, top + height >= full_height - slack))
 
 
@@ -84,8 +84,8 @@ def reach(frame: Frame) -> Box:
     """The box in which tiles may read: the image, and what lies beyond the borders that are none."""
     height, width = frame.size
     top, bottom = frame.poles
-    both = FAR if top and bottom else height  # over one pole, down to the border on the other side
-    side = FAR if frame.wrap else 0
+    both = BEYOND_ANY_CONTEXT if top and bottom else height  # over one pole, down to the border on the other side
+    side = BEYOND_ANY_CONTEXT if frame.wrap else 0
     return -both if top else 0, -side, height + (both if bottom else 0), width + side
 
 
@@ -149,9 +149,9 @@ def tangent_positions(height: int, top: int, side: int) -> tuple[Tensor, Tensor]
     latitude = row_latitudes(height)[top : top + side].unsqueeze(1)
     centre = (top + side / 2 - height / 2) * (math.pi / height)
     turn = (torch.arange(side, dtype=torch.float64) + 0.5 - side / 2) * (math.pi / height)
-    ahead = math.sin(centre) * latitude.sin() + math.cos(centre) * latitude.cos() * turn.cos()
+    forward = math.sin(centre) * latitude.sin() + math.cos(centre) * latitude.cos() * turn.cos()
     down = math.cos(centre) * latitude.sin() - math.sin(centre) * latitude.cos() * turn.cos()
-    return latitude.cos() * turn.sin() / ahead, down / ahead
+    return latitude.cos() * turn.sin() / forward, down / forward
 
 
 def fisheye_shrink(image: Tensor, scale: int) -> Tensor:

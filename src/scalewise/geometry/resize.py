@@ -67,7 +67,7 @@ def axis_taps(
     """Which input pixels make an output pixel of one axis, and how much each counts: (out, taps) twice.
 
     The scale is length_out / length_in unless given. Weights are float64 and sum to 1. Where the image `goes_on`
-    (before its first pixel, behind its last) indices count on; else they are mirrored there. The tensors are shared by
+    (before its first pixel, after its last) indices count on; elsewhere they are mirrored. The tensors are shared by
     all callers: slice them, never write to them.
     """
     if length_in < 1 or length_out < 1:
@@ -85,8 +85,8 @@ def axis_taps(
     position = position[:, used].to(torch.int64)
     folded = position % (2 * length_in)
     folded = torch.where(folded < length_in, folded, 2 * length_in - 1 - folded)  # symmetric border
-    kept = (position < 0) & goes_on[0] | (position >= length_in) & goes_on[1]
-    return torch.where(kept, position, folded).contiguous(), weights[:, used].contiguous()
+    beyond = (position < 0) & goes_on[0] | (position >= length_in) & goes_on[1]
+    return torch.where(beyond, position, folded).contiguous(), weights[:, used].contiguous()
 
 
 def cubic(x: Tensor) -> Tensor:

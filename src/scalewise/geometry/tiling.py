@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from scalewise.geometry import projection
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 
-DEFAULT_MEMORY = 1 << 30
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -20,7 +18,7 @@ class Tile:
     target: Box
 
 
-def tile_side(bytes_per_pixel: float, grid: int, memory: int = DEFAULT_MEMORY, context: int = 0) -> int:
+def tile_side(bytes_per_pixel: float, grid: int, memory: int, context: int = 0) -> int:
     """The largest side (a multiple of `grid`) whose tile, with its context, fits in `memory` bytes."""
     return max(grid, (int((max(memory, 0) / bytes_per_pixel) ** 0.5) - 2 * context) // grid * grid)
 
