@@ -38,7 +38,6 @@ COMPRESSIONS = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-_COLOUR_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}  # by photometric interpretation
 UNSPECIFIED = 0  # kind of an extra sample; 1 and 2 are opacity
 _MOST_DIRECTORIES = 10_001
 _MOST_VALUE_BYTES = 2**12
