@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from scalewise import images, pipeline, zoo
-from scalewise.app.tasks import Facts, JobRequest, box_of, check, suffix_of
+from scalewise.app.tasks import Facts, JobRequest, box_of, check, pages_made, suffix_of
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.quality import Calibration
@@ -72,7 +72,7 @@ def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) 
         part = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
         whole, area = round(whole * part), round(area * part)
     suffix = suffix_of(facts, request)
-    pages = facts.pages if box is None and suffix in (".tif", ".gif", ".webp") else 1
+    pages = pages_made(facts, box, suffix)
     rate, writing = speeds.of(request.model), area * SECONDS_PER_PIXEL
     if budget.kind == "seconds":  # as much as fits, and no more than there is
         share = min(1.0, max(0.0, budget.value / pages - writing) / max(whole * rate, 1e-12))

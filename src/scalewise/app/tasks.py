@@ -39,7 +39,7 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.images import WRITABLE, Encoding
 
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
-SEVERAL = ("tiff", "gif", "webp")  # formats that hold pages or frames
+_OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
 _SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
 
 # What a visitor reads for a model; the other names of the zoo are for research.
@@ -200,6 +200,11 @@ def suffix_of(facts: Facts, request: JobRequest) -> str:
     return own if own in WRITABLE else ".png"
 
 
+def pages_made(facts: Facts, box: Box | None, suffix: str) -> int:
+    """How many pages or frames of an upload the file of a job holds: one of a crop, or where the format has no more."""
+    return facts.pages if box is None and suffix in _OF_PAGES else 1
+
+
 def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
     """The output size of a page; raises Refused for what this server will not do, before any work."""
     out, box = out_size(facts.size, request), box_of(request, facts.size)
@@ -222,7 +227,7 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         )
     if suffix in (".jpg", ".jpeg") and facts.alpha:
         raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
-    pages = facts.pages if box is None and suffix in (".tif", ".tiff", ".gif", ".webp") else 1
+    pages = pages_made(facts, box, suffix)
     area = out[0] * out[1]
     if box is not None:
         area = round(area * (box[2] - box[0]) * (box[3] - box[1]) / (facts.size[0] * facts.size[1]))
