@@ -104,14 +104,14 @@ def _measure(
     source = images.open((noise * 255).round().to(torch.uint8))
     frame, box = Frame(size), (0, 0, *size)
 
-    def evidence() -> tuple[Tensor, Tensor | None]:
-        lr = source.read(box).unsqueeze(0).to(device)
-        return lr, model.score(lr, scale)
+    def read() -> Tensor:
+        return source.read(box).unsqueeze(0).to(device)
 
     def once(plan: RoutePlan) -> Timing:
         """Read, look, render and round: all but the plan and the encoder."""
         began = time.perf_counter()
-        lr, _ = evidence()
+        lr = read()
+        model.score(lr, scale)
         with numbers(device, dtype):
             rendered = model.render(lr, frame, box, out, plan)
         with images.create(None, out, source) as sink:
@@ -121,7 +121,7 @@ def _measure(
     def timed(plan: RoutePlan) -> tuple[Timing, int]:
         """The quickest of some renders, and the bytes that tensors held at most."""
         began = time.perf_counter()
-        lr, _ = evidence()
+        lr = read()
         with LiveTensors() as live, numbers(device, dtype):
             model.render(lr, frame, box, out, plan).rgb.cpu()
         found = Timing(math.prod(size), 0, math.inf)
@@ -131,7 +131,7 @@ def _measure(
                 break
         return found, live.peak
 
-    looked = evidence()[1]
+    looked = model.score(read(), scale)
     full, held = timed(model.plan(looked, size, out, Budget.full()))
     speed = Speed.of(full)
     if less:
