@@ -70,28 +70,31 @@ class Entry:
     needs_weights: bool = True
 
 
+def with_weights(summaries: Mapping[str, str]) -> dict[str, Entry]:
+    """Models whose file lies in the package, by name."""
+    return {name: Entry(summary, partial(shipped, name), f"{name}.safetensors") for name, summary in summaries.items()}
+
+
 MODELS: Mapping[str, Entry] = {
-    **{
-        name: Entry(summary, partial(shipped, name), f"{name}.safetensors")
-        for name, summary in {
+    **with_weights(
+        {
             "fast": "multi-exit, any scale, any budget: the default",
             "quality": "the same, wider and deeper",
             "photo": "quality for compressed and noisy pictures",
             "pano": "quality for 360° panoramas",
-        }.items()
-    },
+        }
+    ),
     "bicubic": Entry("bicubic interpolation, the floor", bicubic, needs_weights=False),
     "edsr-liif": Entry("EDSR-baseline with LIIF; give your weights with -n FILE", edsr_liif),
-    **{
-        name: Entry(summary, partial(shipped, name), f"{name}.safetensors")
-        for name, summary in {
+    **with_weights(
+        {
             "edsr-ciaosr-tiny": "a small CiaoSR: attention as upsampler",
             "tadt-liif-tiny": "a small TADT: picture and scale choose branches",
             "adaformer-x2-tiny": "a small AdaFormer: tokens leave early",
             "camixer-x2-tiny": "a small CAMixerSR: attention where it is hard",
             "enaf-srresnet-tiny": "a small ENAF: patches take the exit worth its cost",
-        }.items()
-    },
+        }
+    ),
 }
 
 
