@@ -10,13 +10,12 @@ from torch import nn
 
 from scalewise.compat.geometry import PublishedGeometry
 from scalewise.errors import InvalidRequest, UnsupportedScale
-from scalewise.export.phases import KernelPhases, at_scale, shuffled
+from scalewise.export.phases import at_scale
 from scalewise.geometry.grid import Frame, rectangle
 from scalewise.upsamplers.fixed import Bicubic
 from scalewise.upsamplers.liif import LIIF
 from scalewise.upsamplers.lte import LTE
 from scalewise.upsamplers.metasr import MetaSR
-from scalewise.upsamplers.separable import SeparableKernels, blend
 
 CHANNELS = 6
 UPSAMPLERS: dict[str, Callable[[], nn.Module]] = {
@@ -41,19 +40,6 @@ def test_phases_are_the_upsampler(name: str, scale: int) -> None:
             expected = upsampler.sample(upsampler.prepare(features, lr, frame), query)  # type: ignore[operator]
             found = at_scale(upsampler, scale)(features, lr)  # type: ignore[arg-type]
         assert torch.allclose(found, expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("scale", [1, 2, 3, 4])
-def test_phases_of_kernels_are_their_blend(scale: int) -> None:
-    torch.manual_seed(0)
-    head, (height, width) = SeparableKernels(CHANNELS, 3), (2, 7)
-    coefficients = torch.randn(1, 27, height, width)
-    query = rectangle(Frame((height, width)), (scale * height, scale * width))
-    with torch.no_grad():
-        rows = head.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
-        columns = head.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
-        found = shuffled(KernelPhases(head, scale)(coefficients), scale)
-        assert torch.allclose(found, blend(coefficients, rows, columns, 3), atol=1e-5)
 
 
 def test_what_has_no_phases_is_refused() -> None:

@@ -27,14 +27,14 @@ from scalewise.encoders.nlsa import NLSA
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest, MissingDependency
 from scalewise.export.camixer import AllHard
-from scalewise.export.phases import BicubicPhases, KernelPhases, at_scale, shuffled, whole
+from scalewise.export.phases import BicubicPhases, at_scale, shuffled, whole
 from scalewise.geometry.grid import Frame, Size, output_size
 from scalewise.layers import repeat_edge
 from scalewise.machine.device import for_inference
 from scalewise.models.model import Model
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.multiexit.anyscale import BLOCK_MARGIN, STEM_MARGIN, AnyScaleExits
+from scalewise.multiexit.anyscale import BLOCK_MARGIN, HEAD_MARGIN, STEM_MARGIN, AnyScaleExits
 from scalewise.storage import atomic_write, check_writable
 
 CPU = torch.device("cpu")
@@ -88,15 +88,16 @@ class LastExit(OneScale):
         super().__init__()
         self.network, self.scale = network, scale
         self.base = BicubicPhases(scale)
-        self.kernels = KernelPhases(network.head(network.exits), scale)
+        weight, bias = network.as_convolution(network.exits, (scale, scale))
+        self.weight, self.bias = nn.Buffer(weight.detach()), nn.Buffer(bias.detach())
 
     def forward(self, lr: Tensor) -> Tensor:
         network = self.network
         features = network.enter(repeat_edge(lr, STEM_MARGIN))
         for index in range(1, network.depth + 1):
             features = network.block(index, repeat_edge(features, BLOCK_MARGIN))
-        residual = self.kernels(network.coefficients(network.exits, repeat_edge(features, 1)))
-        return shuffled(self.base.phases(lr) + residual, self.scale)
+        residual = F.conv2d(repeat_edge(features, HEAD_MARGIN), self.weight, self.bias)
+        return shuffled(self.base.phases(lr) + residual.unflatten(1, (3, -1)).squeeze(0), self.scale)
 
 
 def mirrored(lr: Tensor, grid: int) -> Tensor:

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from scalewise.contracts import Upsampler
 from scalewise.errors import InvalidRequest, UnsupportedScale
+from scalewise.geometry.grid import phase_distances
 from scalewise.geometry.resize import cubic
-from scalewise.layers import repeat_edge
 from scalewise.upsamplers.corners import EXACT, MLP, as_convolution
 from scalewise.upsamplers.fixed import Bicubic, FixedTail
 from scalewise.upsamplers.liif import LIIF
 from scalewise.upsamplers.lte import LTE
 from scalewise.upsamplers.metasr import MetaSR
-from scalewise.upsamplers.separable import SeparableKernels
 
 MAX_PHASES = 16  # per axis
 
@@ -64,12 +63,6 @@ def whole(scale: float) -> int:
     return round(scale)
 
 
-def distances(scale: int, taps: int) -> Tensor:
-    """(s, taps) float64: from the LR pixels i - taps // 2 … i + taps // 2 to output pixel s·i + r, for each r."""
-    place = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
-    return place.unsqueeze(1) - (torch.arange(taps) - taps // 2)
-
-
 class Tail(nn.Module):
     """A tail of fixed scales at one of them."""
 
@@ -89,7 +82,7 @@ class BicubicPhases(nn.Module):
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        axis = cubic(distances(scale, 5))  # (s, 5)
+        axis = cubic(phase_distances(scale, 5))  # (s, 5)
         weight = torch.einsum("rd,qe->rqde", axis, axis).flatten(0, 1).unsqueeze(1).float()  # (s², 1, 5, 5)
         self.register_buffer("weight", weight, persistent=False)
 
@@ -102,23 +95,6 @@ class BicubicPhases(nn.Module):
 
     def forward(self, features: Tensor, lr: Tensor) -> Tensor:
         return shuffled(self.phases(lr), self.scale)
-
-
-class KernelPhases(nn.Module):
-    """The kernels of a `SeparableKernels` head, by phase."""
-
-    weight: Tensor
-
-    def __init__(self, head: SeparableKernels, scale: int) -> None:
-        super().__init__()
-        self.kernels = head.kernels
-        axis = head.table.values(distances(scale, 3).float(), torch.tensor(1 / scale))  # (s, 3, M)
-        weight = torch.einsum("rdm,qen->rqmnde", axis, axis).flatten(0, 1).flatten(1, 2)  # (s², M², 3, 3)
-        self.register_buffer("weight", weight.detach(), persistent=False)
-
-    def forward(self, coefficients: Tensor) -> Tensor:
-        """(1, 3·M·M, h, w) → (3, s², h, w)."""
-        return F.conv2d(repeat_edge(coefficients.unflatten(1, (3, -1)).squeeze(0), 1), self.weight)
 
 
 class Blend(nn.Module):
@@ -136,7 +112,7 @@ class Blend(nn.Module):
         self.scale = scale
         offsets = (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) / scale
         share = torch.ones_like(offsets) if single else 1 - offsets.abs()
-        same = (distances(scale, 3).unsqueeze(1) - offsets.view(1, -1, 1)).abs() < 1e-9  # (s, n, 3)
+        same = (phase_distances(scale, 3).unsqueeze(1) - offsets.view(1, -1, 1)).abs() < 1e-9  # (s, n, 3)
         self.register_buffer("across", (same * share.view(1, -1, 1)).float(), persistent=False)
         self.register_buffer("offsets", offsets.float(), persistent=False)
 

@@ -122,3 +122,10 @@ def rectangle(frame: Frame, out: Size, box: Box | None = None, *, device: torch.
     x = axis_positions(x0, x1, w, out[1], ox).to(device, torch.float32)
     cell = torch.tensor([[h / out[0], w / out[1]]], dtype=torch.float32, device=device)
     return Query(y.view(1, -1, 1), x.view(1, 1, -1), cell)
+
+
+def phase_distances(scale: int, taps: int) -> Tensor:
+    """(scale, taps) float64: at a whole factor s, from the LR pixels i - taps // 2 … i + taps // 2 to output pixel
+    s·i + r, for each r."""
+    place = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
+    return place.unsqueeze(1) - (torch.arange(taps) - taps // 2)

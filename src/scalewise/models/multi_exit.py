@@ -17,7 +17,7 @@ from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
 from scalewise.layers import repeat_edge
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, OnRows, Rendered, RoutePlan, below_floor
-from scalewise.models.patch_buffers import Padded, Slope, grouped, shape_of
+from scalewise.models.patch_buffers import Padded, Slope, grouped, runs, shape_of
 from scalewise.models.patch_cells import Cells, cut
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class MultiExitModel(nn.Module, Model):
         fixed = self.router.macs(size)  # type: ignore[operator]
         whole = (0, 0, *size)
         full = self._work(cells, top.flatten(), whole, Frame(size), out)[0].total + fixed.total
-        costs = self._option_costs(cells)
+        costs = self._option_costs(cells, self.network.factors(size, out))
         area = cells.lengths.prod(1, keepdim=True)
         gain = F.pad(evidence.detach().double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area
         budget.dial_of()
@@ -89,7 +89,8 @@ class MultiExitModel(nn.Module, Model):
             # granted again. For the same reason raising the last few patches can cost less than leaving them.
             choice = torch.zeros_like(top)
             spent, best = needs(choice), 0.0
-            reserve = sum(self.network.table_macs(level, sum(out)).total for level in range(1, exits + 1))
+            factors = self.network.factors(size, out)
+            reserve = sum(self.network.table_macs(level, sum(out), factors).total for level in range(1, exits + 1))
             low = grant = max(0.0, allowed - always - reserve)
             envelope = Envelope(gain, costs.T)
             for _ in range(REFINEMENTS):
@@ -173,14 +174,22 @@ class MultiExitModel(nn.Module, Model):
 
     def _render_exit(self, level: int, leaving: list[int], field: Padded, picture: _Picture) -> None:
         """Add the residual of exit `level` to the output pixels of the cells that leave there."""
+        factors = self.network.factors(picture.frame.size, picture.out)
+        if factors is None:
+            self._blend_exit(level, leaving, field, picture)
+        else:
+            self._shuffle_exit(level, leaving, field, picture, factors)
+
+    def _blend_exit(self, level: int, leaving: list[int], field: Padded, picture: _Picture) -> None:
+        """At any scale: coefficients, and the products that blend them."""
         network, cells, frame = self.network, picture.cells, picture.frame
         out, target, canvas, tables = picture.out, picture.target, picture.canvas, picture.tables
 
         def table(axis: int, start: int, stop: int, first: int, last: int) -> Tensor:
             span = (level, axis, first, last)
             if span not in tables:
-                n, size, goes_on = frame.size[axis], out[axis], frame.goes_on[axis]
-                tables[span] = network.table(level, first, last, n, size, start - 1, stop - start + 2, goes_on)
+                n, size = frame.size[axis], out[axis]
+                tables[span] = network.table(level, first, last, n, size, start - 1, stop - start + 2)
             return tables[span]
 
         spans = torch.stack((cells.start, cells.stop, cells.first, cells.last), -1)[leaving].tolist()
@@ -194,6 +203,22 @@ class MultiExitModel(nn.Module, Model):
             residual = network.render(level, coefficients, torch.stack(rows), torch.stack(columns))
             for y, x, block in zip(ys, xs, residual, strict=True):
                 canvas[:, y : y + block.shape[-2], x : x + block.shape[-1]] += block
+
+    def _shuffle_exit(
+        self, level: int, leaving: list[int], field: Padded, picture: _Picture, factors: tuple[int, int]
+    ) -> None:
+        """At whole factors: one convolution, and its channels laid out as pixels; neighbours in a row together."""
+        if not leaving:
+            return
+        kernels, (fy, fx) = picture.convolutions, factors
+        if level not in kernels:
+            kernels[level] = self.network.as_convolution(level, factors)
+        first = (picture.cells.first - torch.tensor(picture.target[:2]))[leaving].tolist()
+        for (y0, x0, y1, x1), (y, x) in runs([picture.cells.boxes[k] for k in leaving], first):
+            h, w = y1 - y0, x1 - x0
+            residual = F.conv2d(field.gather([(y0, x0, y1, x1)]), *kernels[level])
+            pixels = picture.canvas[:, y : y + h * fy, x : x + w * fx].unflatten(1, (h, fy)).unflatten(3, (w, fx))
+            pixels.add_(residual[0].unflatten(0, (3, fy, fx)).permute(0, 3, 1, 4, 2))
 
     # --- what it costs ------------------------------------------------------------------------------------------------
 
@@ -211,15 +236,14 @@ class MultiExitModel(nn.Module, Model):
     def _always(self, size: Size, out: Size) -> Macs:
         return self.network.stem_macs(*size) + _base(Frame(size), out, (0, 0, *out))
 
-    def _option_costs(self, cells: Cells) -> Tensor:
+    def _option_costs(self, cells: Cells, factors: tuple[int, int] | None) -> Tensor:
         """(exits + 1, n) float64: MACs of each exit of each patch with its rims; exit 0 is free."""
         network, (sides, kind) = self.network, cells.kinds
         h, w, hq, wq = sides.unbind(1)
         block = torch.as_tensor(network.block_macs(h, w).total)
         options = [torch.zeros_like(h * w)]
         for level, after in enumerate(network.exit_after, 1):
-            head = network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq))
-            options.append(block * after + head.total)
+            options.append(block * after + network.exit_macs(level, (h, w), (hq, wq), factors).total)
         return torch.stack(options)[:, kind]
 
     def _work(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
@@ -230,6 +254,7 @@ class MultiExitModel(nn.Module, Model):
         exits = network.exits + 1
         cell = (kind * exits + choice) * 2 + inside
         counts = cell.bincount(minlength=len(sides) * exits * 2).view(len(sides), exits, 2)
+        factors = network.factors(frame.size, out)
         core_size = (core[2] - core[0], core[3] - core[1])
         base = _base(frame, out, output_box(core, frame.size, out))
         work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
@@ -245,11 +270,9 @@ class MultiExitModel(nn.Module, Model):
             leaving = counts[:, level, 1]
             if not bool(leaving.any()):
                 continue
-            work += _sum(network.head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving)
-            lean += _sum(
-                network.lean_head_macs(level, h, w) + network.render_macs(level, (h, w), (hq, wq)), leaving
-            ).total
-            tables = network.table_macs(level, cells.positions((choice == level) & inside))
+            work += _sum(network.exit_macs(level, (h, w), (hq, wq), factors), leaving)
+            lean += _sum(network.lean_exit_macs(level, (h, w), (hq, wq), factors), leaving).total
+            tables = network.table_macs(level, cells.positions((choice == level) & inside), factors)
             work += tables
             lean += tables.total
         return work, lean
@@ -259,7 +282,8 @@ class MultiExitModel(nn.Module, Model):
 class _Picture:
     """What a tile becomes: its cells, and the `canvas` (3, H, W) of the output pixels `target`.
 
-    `tables`: kernels for a span of an axis, by exit, axis, and first and last output pixel; each is computed once."""
+    `tables`: kernels for a span of an axis, by exit, axis, and first and last output pixel; `convolutions`: those of a
+    whole factor, by exit. Each is computed once."""
 
     cells: Cells
     frame: Frame
@@ -267,11 +291,18 @@ class _Picture:
     target: Box
     canvas: Tensor
     tables: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
+    convolutions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def _sum(macs: Macs, counts: Tensor) -> Macs:
     """Macs whose fields are (n,) tensors, each taken as often as `counts` says, summed."""
-    return Macs(**{name: int((torch.as_tensor(value) * counts).sum()) for name, value in macs.as_dict().items()})
+    total = int(counts.sum())
+    return Macs(
+        **{
+            name: int((value * counts).sum()) if isinstance(value, Tensor) else value * total
+            for name, value in macs.as_dict().items()
+        }
+    )
 
 
 def _base(frame: Frame, out: Size, target: Box) -> Macs:

@@ -117,5 +117,20 @@ def grouped(patches: list[Any], kind: Any) -> list[list[Any]]:
     return [group[k : k + CHUNK] for group in by_kind.values() for k in range(0, len(group), CHUNK)]
 
 
+def runs(boxes: Sequence[Box], places: Sequence[Sequence[int]]) -> list[tuple[Box, Sequence[int]]]:
+    """Boxes in reading order, those that touch left and right joined, and the place (row, column) of each one's start.
+
+    Boxes that touch in the tile must touch in what their places point to."""
+    joined: list[tuple[Box, Sequence[int]]] = []
+    for box, place in zip(boxes, places, strict=True):
+        if joined:
+            (y0, x0, y1, x1), start = joined[-1]
+            if (y0, x1, y1) == box[:3] and place[0] == start[0]:
+                joined[-1] = ((y0, x0, y1, box[3]), start)
+                continue
+        joined.append((box, place))
+    return joined
+
+
 def shape_of(box: Box) -> Size:
     return box[2] - box[0], box[3] - box[1]

@@ -2,8 +2,9 @@
 
 A trunk of residual blocks with valid convolutions; exit k leaves after `exit_after[k - 1]` blocks with its own light
 head (`upsamplers/separable.py`), and every exit predicts a residual on the same bicubic base, so exits meet without a
-step; exit 0 is that base alone. The idea of patches that take the exit worth its cost is ENAF's (Nguyen et al., WACV
-2025); any scale, and blocks that see what their neighbours last computed, are ours.
+step; exit 0 is that base alone. At whole factors a head is one convolution and a pixel shuffle. The idea of patches
+that take the exit worth its cost is ENAF's (Nguyen et al., WACV 2025); any scale, and blocks that see what their
+neighbours last computed, are ours.
 
 Definition (training and inference): after every block each patch keeps the new features if its choice reaches that
 block's level, else the ones it had. `dense` computes exactly that; `models/multi_exit.py` computes only what changes.
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
-from scalewise.geometry.grid import Query, axis_positions
+from scalewise.geometry.grid import Query, Size, axis_positions
 from scalewise.layers import repeat_edge
-from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs
+from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs, convolution_macs
 
 STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3, and the ring that the kernels reach
+MAX_SHUFFLE = 16  # output pixels per LR pixel up to which one convolution is cheaper than coefficients and their blend
 
 
 class ValidResidualBlock(nn.Module):
@@ -107,23 +109,24 @@ class AnyScaleExits(nn.Module):
         """Exit `level` (1-based): features (b, c, h + 4, w + 4) → coefficients (b, 3·M·M, h + 2, w + 2)."""
         return self.head(level)(features)
 
-    def table(
-        self,
-        level: int,
-        first: int,
-        last: int,
-        n: int,
-        out: int,
-        start: int,
-        count: int,
-        goes_on: tuple[bool, bool] = (False, False),
-    ) -> Tensor:
+    def table(self, level: int, first: int, last: int, n: int, out: int, start: int, count: int) -> Tensor:
         """(last - first, count · M): kernels for output pixels first..last-1 over LR pixels start..start+count-1."""
         head = self.head(level)
         device = head.coefficients.weight.device
         position = axis_positions(first, last, n, out).unsqueeze(0).to(device)
-        cell = torch.tensor([n / out], device=device)
-        return head.table(position, cell, start, count, (-goes_on[0], n - 1 + goes_on[1]))[0]
+        return head.table(position, torch.tensor([n / out], device=device), start, count)[0]
+
+    @staticmethod
+    def factors(size: Size, out: Size) -> tuple[int, int] | None:
+        """The factors of rows and columns where a head is rendered as one convolution: whole ones, not too large."""
+        fy, fx = (target // n for n, target in zip(size, out, strict=True))
+        whole = out == (size[0] * fy, size[1] * fx)
+        return (fy, fx) if whole and fy * fx <= MAX_SHUFFLE else None
+
+    def as_convolution(self, level: int, factors: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Weight and bias that take features (b, c, h + 4, w + 4) to the residual (b, 3·fy·fx, h, w) of exit `level`,
+        colour by colour, rows of output pixels first."""
+        return self.head(level).as_convolution(factors)
 
     def render(self, level: int, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Residual RGB (b, 3, hq, wq)."""
@@ -157,9 +160,9 @@ class AnyScaleExits(nn.Module):
         """Residual RGB (b, 3, hq, wq) of exit `level` from features (b, c, h, w) of a whole image."""
         height, width = features.shape[-2:]
         head = self.head(level)
-        coefficients = head(repeat_edge(features, 1))
-        rows = head.table(query.y.flatten(1), query.cell[:, 0], 0, height, (0, height - 1))
-        columns = head.table(query.x.flatten(1), query.cell[:, 1], 0, width, (0, width - 1))
+        coefficients = head(repeat_edge(features, HEAD_MARGIN))
+        rows = head.table(query.y.flatten(1), query.cell[:, 0], -1, height + 2)
+        columns = head.table(query.x.flatten(1), query.cell[:, 1], -1, width + 2)
         return blend(coefficients, rows, columns, head.kernels)
 
     def stem_macs(self, height: int, width: int) -> Macs:
@@ -175,16 +178,28 @@ class AnyScaleExits(nn.Module):
         """One block without that ring."""
         return cost.conv2d(self.channels, self.channels, 3, height, width) * 2
 
-    def head_macs(self, level: int, height: Any, width: Any) -> Macs:
-        """Coefficients for a patch of height × width and its ring of one pixel."""
-        return self.lean_head_macs(level, height + 2, width + 2)
+    def exit_macs(self, level: int, size: Any, out: Any, factors: tuple[int, int] | None) -> Macs:
+        """Head and blend of exit `level` for a patch of `size`, which renders `out` pixels."""
+        if factors is not None:
+            return convolution_macs(self.channels, factors, *size)
+        return self._coefficient_macs(level, size[0] + 2, size[1] + 2) + self._blend_macs(level, size, out)
 
-    def lean_head_macs(self, level: int, height: Any, width: Any) -> Macs:
+    def lean_exit_macs(self, level: int, size: Any, out: Any, factors: tuple[int, int] | None) -> Macs:
+        """The same without the ring of coefficients around the patch."""
+        if factors is not None:
+            return self.exit_macs(level, size, out, factors)
+        return self._coefficient_macs(level, *size) + self._blend_macs(level, size, out)
+
+    def table_macs(self, level: int, positions: int, factors: tuple[int, int] | None) -> Macs:
+        """What exit `level` computes once for a tile: kernels at so many positions, or their convolution."""
+        head = self.head(level)
+        if factors is not None:
+            return head.composing_macs(factors)
+        return head.table.macs(2 * positions)
+
+    def _coefficient_macs(self, level: int, height: Any, width: Any) -> Macs:
         return cost.conv2d(self.channels, 3 * self.kernels[level - 1] ** 2, 3, height, width)
 
-    def render_macs(self, level: int, size: Any, out: Any) -> Macs:
+    def _blend_macs(self, level: int, size: Any, out: Any) -> Macs:
         """Blend of a patch of `size` (and its ring) to `out` pixels."""
         return blend_macs(self.kernels[level - 1], (size[0] + 2, size[1] + 2), out)
-
-    def table_macs(self, level: int, positions: int) -> Macs:
-        return self.head(level).table.macs(positions)

@@ -9,18 +9,24 @@ shared by rows and columns, are functions of the offset t from the LR pixel (-1 
 The window 1 - |t| makes the result continuous at any scale. Pixel shuffle (ESPCN, Shi et al., CVPR 2016) by s is the
 special case of M = s box kernels; MetaSR (Hu et al., CVPR 2019, Eq. 3) predicts the weights per point, here they are
 per axis, so their network runs on H + W positions and not on H · W.
+
+Beyond the border of the image the features repeat, and coefficients are computed from them as anywhere else. So at
+whole factors the kernels take the same few offsets from every LR pixel, and the head with its blend is one 5×5
+convolution to the pixels of a shuffle (`SeparableKernels.as_convolution`).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
-from scalewise.geometry.grid import Size
+from scalewise.geometry.grid import Size, phase_distances
 
 OFFSET_FEATURES = 6
 
@@ -40,18 +46,18 @@ class KernelTable(nn.Module):
             nn.Linear(hidden, kernels),
         )
 
-    def forward(self, position: Tensor, cell: Tensor, first: int, count: int, clamp: tuple[int, int]) -> Tensor:
+    def forward(self, position: Tensor, cell: Tensor, first: int, count: int) -> Tensor:
         """position (b, q) in LR pixels (float64 keeps tiles exact), cell (b,) → (b, q, count · M).
 
-        Column i·M + m belongs to kernel m of LR pixel first + i. Neighbours are clamped to `clamp` (first, last
-        pixel of the image), as the coefficients end there.
+        Column i·M + m belongs to kernel m of LR pixel first + i; every position lies between the centres of two of
+        these LR pixels.
         """
         batch, points = position.shape
         behind = torch.floor(position - 0.5)
         offset = (position - 0.5 - behind).float()
         offset = torch.stack((offset, offset - 1), -1)  # (b, q, 2)
         weight = self.values(offset, cell.float().view(-1, 1, 1))
-        index = torch.stack((behind, behind + 1), -1).clamp(*clamp).long() - first
+        index = torch.stack((behind, behind + 1), -1).long() - first
         table = weight.new_zeros(batch, points, count, self.kernels)
         table = table.scatter_add(2, index.unsqueeze(-1).expand(-1, -1, -1, self.kernels), weight)
         return table.flatten(2)
@@ -61,8 +67,8 @@ class KernelTable(nn.Module):
         window = (1 - offset.abs()).clamp_min(0).unsqueeze(-1)
         return self.mlp(_offset_features(offset, cell)).float() * window
 
-    def macs(self, positions: int) -> Macs:
-        rows = 2 * positions
+    def macs(self, rows: int) -> Macs:
+        """The kernels at so many offsets; each position has two."""
         return (
             cost.linear(OFFSET_FEATURES, self.hidden, rows)
             + cost.linear(self.hidden, self.hidden, rows)
@@ -110,3 +116,33 @@ class SeparableKernels(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(b, c, h + 2, w + 2) → (b, 3·M·M, h, w)."""
         return self.coefficients(features)
+
+    def as_convolution(self, factors: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The head and its blend at whole factors (rows fy, columns fx): weight (3·fy·fx, c, 5, 5) and bias
+        (3·fy·fx,), in fp32. Output channel (colour·fy + p)·fx + q is output pixel (fy·i + p, fx·j + q)."""
+        layer = self.coefficients
+        assert layer.bias is not None
+        with torch.autocast(layer.weight.device.type, enabled=False):
+            rows, columns = (self._phases(factor) for factor in factors)
+            blended = torch.einsum("pdm,qen->pqmnde", rows, columns).flatten(2, 3).flatten(0, 1)  # (fy·fx, M², 3, 3)
+            weight = layer.weight.unflatten(0, (3, -1)).transpose(1, 2).flatten(0, 1)  # (3·c, M², 3, 3)
+            weight = F.conv2d(F.pad(weight, (2, 2, 2, 2)), blended.flip(2, 3))  # (3·c, fy·fx, 5, 5)
+            weight = weight.unflatten(0, (3, -1)).transpose(1, 2).flatten(0, 1)
+            bias = layer.bias.view(3, -1) @ blended.sum((2, 3)).T
+        return weight, bias.flatten()
+
+    def composing_macs(self, factors: tuple[int, int]) -> Macs:
+        """What `as_convolution` computes, for an image of any size."""
+        products, table, pixels = self.kernels**2, self.table.macs(3 * sum(factors)), factors[0] * factors[1]
+        weight = cost.conv2d(products, pixels, 3, 5, 5) * (3 * self.channels)
+        return weight + cost.matmul(3, products, pixels) + table
+
+    def _phases(self, factor: int) -> Tensor:
+        """(factor, 3, M): the kernels that take the LR pixels before, at and behind each one to its output pixels."""
+        distance = phase_distances(factor, 3).float().to(self.coefficients.weight.device)
+        return self.table.values(distance, distance.new_tensor(1 / factor))
+
+
+def convolution_macs(channels: int, factors: tuple[int, int], height: Any, width: Any) -> Macs:
+    """A head of so many channels as one convolution, for height × width LR pixels."""
+    return cost.conv2d(channels, 3 * factors[0] * factors[1], 5, height, width)
