@@ -8,7 +8,7 @@ rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,17 +32,23 @@ class Macs:
         return self.conv + self.linear + self.matmul + self.router
 
     def __add__(self, other: Macs) -> Macs:
-        return Macs(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Macs(
+            self.conv + other.conv,
+            self.linear + other.linear,
+            self.matmul + other.matmul,
+            self.router + other.router,
+            self.sampling + other.sampling,
+        )
 
     def __mul__(self, times: int) -> Macs:
-        return Macs(*(getattr(self, f.name) * times for f in fields(self)))
+        return Macs(*(value * times for value in self.as_dict().values()))
 
     def as_router(self) -> Macs:
         """The same work, counted as the router's."""
         return Macs(router=self.total, sampling=self.sampling)
 
     def as_dict(self) -> dict[str, int]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return dict(vars(self))
 
 
 def conv2d(inputs: int, outputs: int, kernel: int, height: int, width: int, groups: int = 1) -> Macs:

@@ -182,14 +182,15 @@ class MultiExitModel(nn.Module, Model):
 
     def _blend_exit(self, level: int, leaving: list[int], field: Padded, picture: _Picture) -> None:
         """At any scale: coefficients, and the products that blend them."""
-        network, cells, frame = self.network, picture.cells, picture.frame
-        out, target, canvas, tables = picture.out, picture.target, picture.canvas, picture.tables
+        network, cells, canvas, tables = self.network, picture.cells, picture.canvas, picture.tables
+        target = picture.target
 
         def table(axis: int, start: int, stop: int, first: int, last: int) -> Tensor:
             span = (level, axis, first, last)
             if span not in tables:
-                n, size = frame.size[axis], out[axis]
-                tables[span] = network.table(level, first, last, n, size, start - 1, stop - start + 2)
+                behind, weight = picture.kernels_at(network, level, axis)
+                here = slice(first - target[axis], last - target[axis])
+                tables[span] = network.table(level, behind[:, here], weight[:, here], start - 1, stop - start + 2)
             return tables[span]
 
         spans = torch.stack((cells.start, cells.stop, cells.first, cells.last), -1)[leaving].tolist()
@@ -256,7 +257,8 @@ class MultiExitModel(nn.Module, Model):
         counts = cell.bincount(minlength=len(sides) * exits * 2).view(len(sides), exits, 2)
         factors = network.factors(frame.size, out)
         core_size = (core[2] - core[0], core[3] - core[1])
-        base = _base(frame, out, output_box(core, frame.size, out))
+        target = output_box(core, frame.size, out)
+        base, positions = _base(frame, out, target), target[2] - target[0] + target[3] - target[1]
         work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
         for index in range(1, network.depth + 1):
             active = counts[:, network.level(index) :].sum(1)
@@ -272,7 +274,7 @@ class MultiExitModel(nn.Module, Model):
                 continue
             work += _sum(network.exit_macs(level, (h, w), (hq, wq), factors), leaving)
             lean += _sum(network.lean_exit_macs(level, (h, w), (hq, wq), factors), leaving).total
-            tables = network.table_macs(level, cells.positions((choice == level) & inside), factors)
+            tables = network.table_macs(level, positions, factors)
             work += tables
             lean += tables.total
         return work, lean
@@ -282,8 +284,8 @@ class MultiExitModel(nn.Module, Model):
 class _Picture:
     """What a tile becomes: its cells, and the `canvas` (3, H, W) of the output pixels `target`.
 
-    `tables`: kernels for a span of an axis, by exit, axis, and first and last output pixel; `convolutions`: those of a
-    whole factor, by exit. Each is computed once."""
+    Computed once each: `kernels`, those of an axis, by exit and axis; `tables`, those of a span of it, by first and
+    last output pixel too; `convolutions`, those of a whole factor, by exit."""
 
     cells: Cells
     frame: Frame
@@ -292,6 +294,14 @@ class _Picture:
     canvas: Tensor
     tables: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
     convolutions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    kernels: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def kernels_at(self, network: AnyScaleExits, level: int, axis: int) -> tuple[Tensor, Tensor]:
+        """The kernels of all rows (axis 0) or columns (axis 1) of the canvas."""
+        if (level, axis) not in self.kernels:
+            span = self.target[axis], self.target[axis + 2]
+            self.kernels[level, axis] = network.kernels_at(level, *span, self.frame.size[axis], self.out[axis])
+        return self.kernels[level, axis]
 
 
 def _sum(macs: Macs, counts: Tensor) -> Macs:

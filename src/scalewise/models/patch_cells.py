@@ -57,25 +57,6 @@ class Cells:
         y, x = self.start.unbind(1)
         return (core[0] <= y) & (y < core[2]) & (core[1] <= x) & (x < core[3])
 
-    def positions(self, mask: Tensor) -> int:
-        """Rows and columns of output pixels that the cells of `mask` have, each counted once."""
-        total = 0
-        for lengths, line in self._lines:
-            seen = torch.zeros(len(lengths), dtype=torch.bool)
-            seen[line[mask]] = True
-            total += int(lengths[seen].sum())
-        return total
-
-    @cached_property
-    def _lines(self) -> list[tuple[Tensor, Tensor]]:
-        """For each axis: the lengths of the rows (columns) of cells in output pixels, and in which one each cell is."""
-        found = []
-        for axis in (0, 1):
-            starts, line = self.first[:, axis].unique(return_inverse=True)
-            lengths = torch.zeros_like(starts).index_copy_(0, line, self.last[:, axis] - self.first[:, axis])
-            found.append((lengths, line))
-        return found
-
 
 def cut(frame: Frame, tile: Size, patch: int, out: Size) -> Cells:
     """Cut a tile that lies at `frame` where the whole image is cut: at multiples of `patch`. Copies of pixels, beyond

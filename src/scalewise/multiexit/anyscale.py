@@ -109,12 +109,15 @@ class AnyScaleExits(nn.Module):
         """Exit `level` (1-based): features (b, c, h + 4, w + 4) → coefficients (b, 3·M·M, h + 2, w + 2)."""
         return self.head(level)(features)
 
-    def table(self, level: int, first: int, last: int, n: int, out: int, start: int, count: int) -> Tensor:
-        """(last - first, count · M): kernels for output pixels first..last-1 over LR pixels start..start+count-1."""
-        head = self.head(level)
-        device = head.coefficients.weight.device
+    def kernels_at(self, level: int, first: int, last: int, n: int, out: int) -> tuple[Tensor, Tensor]:
+        """`KernelTable.at` for the output pixels first..last-1 of an axis of n LR and `out` output pixels."""
+        device = self.head(level).coefficients.weight.device
         position = axis_positions(first, last, n, out).unsqueeze(0).to(device)
-        return head.table(position, torch.tensor([n / out], device=device), start, count)[0]
+        return self.head(level).table.at(position, torch.tensor([n / out], device=device))
+
+    def table(self, level: int, behind: Tensor, weight: Tensor, start: int, count: int) -> Tensor:
+        """(q, count · M): the kernels of q output pixels over LR pixels start..start+count-1."""
+        return self.head(level).table.scattered(behind, weight, start, count)[0]
 
     @staticmethod
     def factors(size: Size, out: Size) -> tuple[int, int] | None:

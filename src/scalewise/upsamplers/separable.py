@@ -52,14 +52,20 @@ class KernelTable(nn.Module):
         Column i·M + m belongs to kernel m of LR pixel first + i; every position lies between the centres of two of
         these LR pixels.
         """
-        batch, points = position.shape
+        return self.scattered(*self.at(position, cell), first, count)
+
+    def at(self, position: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The LR pixel before each position (b, q), int64, and the kernels of it and the next one (b, q, 2, M)."""
         behind = torch.floor(position - 0.5)
         offset = (position - 0.5 - behind).float()
         offset = torch.stack((offset, offset - 1), -1)  # (b, q, 2)
-        weight = self.values(offset, cell.float().view(-1, 1, 1))
-        index = torch.stack((behind, behind + 1), -1).long() - first
-        table = weight.new_zeros(batch, points, count, self.kernels)
-        table = table.scatter_add(2, index.unsqueeze(-1).expand(-1, -1, -1, self.kernels), weight)
+        return behind.long(), self.values(offset, cell.float().view(-1, 1, 1))
+
+    def scattered(self, behind: Tensor, weight: Tensor, first: int, count: int) -> Tensor:
+        """What `at` gave, as rows over the LR pixels first..first + count - 1: (b, q, count · M)."""
+        index = torch.stack((behind - first, behind - first + 1), -1)
+        table = weight.new_zeros(*behind.shape, count, self.kernels)
+        table = table.scatter(2, index.unsqueeze(-1).expand(-1, -1, -1, self.kernels), weight)
         return table.flatten(2)
 
     def values(self, offset: Tensor, cell: Tensor) -> Tensor:
