@@ -43,4 +43,4 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_the_queue_of_make_models_can_be_read() -> None:
-    assert [one.recipe for one in read_queue(ROOT / "models.toml")] == ["lean-relu", "best-relu", "lean-silu"]
+    assert [one.recipe for one in read_queue(ROOT / "models.toml")] == ["lean", "best"]

@@ -20,7 +20,7 @@ from scalewise.training.reparam import load_plain, plain, widen
 
 CROPS = replace(LEAN_SMALL, lr_side=16, points=16, scales=(1.0, 2.0))
 STAGE = replace(TRUNK, steps=4, samples=CROPS, batch=2, warmup=0, ema=0.5)
-NETWORK = exits_of(4, (1, 2), (2, 3), 8, silu=True)
+NETWORK = exits_of(4, (1, 2), (2, 3), 8, slope=0.1)
 RECIPE = replace(LEAN, name="lean-toy", network=NETWORK, stages=(STAGE, replace(STAGE, name="trunk-end", steps=2)))
 
 

@@ -144,10 +144,10 @@ def patch_routed(
     kernels: Sequence[int],
     patch: int = 32,
     router_channels: int = 48,
-    silu: bool = False,
+    slope: float = 0.0,
 ) -> MultiExitModel:
     """Our multi-exit any-scale network with its router."""
-    network = AnyScaleExits(channels, exit_after=tuple(exit_after), kernels=tuple(kernels), silu=silu)
+    network = AnyScaleExits(channels, exit_after=tuple(exit_after), kernels=tuple(kernels), slope=slope)
     return MultiExitModel(PatchRouter(network.exits, patch=patch, channels=router_channels), network, patch=patch)
 
 

@@ -31,11 +31,11 @@ MAX_SHUFFLE = 16  # output pixels per LR pixel up to which one convolution is ch
 class ValidResidualBlock(nn.Module):
     """x + conv(ReLU(conv(x))) without padding: (h + 4, w + 4) → (h, w).
 
-    With `silu`: x + SiLU(conv(SiLU(conv(x)))), an activation after every convolution."""
+    With a `slope` the ReLU is a leaky one: in narrow networks plain ones die while they learn."""
 
-    def __init__(self, channels: int, silu: bool = False) -> None:
+    def __init__(self, channels: int, slope: float = 0.0) -> None:
         super().__init__()
-        self.silu = silu
+        self.slope = slope
         self.conv1 = nn.Conv2d(channels, channels, 3)
         self.conv2 = nn.Conv2d(channels, channels, 3)
         with torch.no_grad():
@@ -47,20 +47,17 @@ class ValidResidualBlock(nn.Module):
         return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.silu:
-            return F.silu(self.conv2(F.silu(self.conv1(x), inplace=True)), inplace=True).add_(x[..., 2:-2, 2:-2])
-        return self.conv2(self.conv1(x).relu_()).add_(x[..., 2:-2, 2:-2])
+        return self.conv2(F.leaky_relu_(self.conv1(x), self.slope)).add_(x[..., 2:-2, 2:-2])
 
 
 def masked_block(
-    x: Tensor, keep: Tensor | None, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, silu: bool = False
+    x: Tensor, keep: Tensor | None, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, slope: float = 0.0
 ) -> Tensor:
     """A ValidResidualBlock of a whole image (b, c, h, w), new features where `keep` (b, 1, h, w) says so, or all.
 
     On plain tensors, so that compiled once it serves all blocks."""
     inner = F.conv2d(repeat_edge(x, BLOCK_MARGIN), weight1, bias1)
-    change = F.conv2d(F.silu(inner) if silu else inner.relu(), weight2, bias2)
-    new = x + (F.silu(change) if silu else change)
+    new = x + F.conv2d(F.leaky_relu(inner, slope), weight2, bias2)
     return new if keep is None else torch.where(keep, new, x)
 
 
@@ -73,16 +70,16 @@ class AnyScaleExits(nn.Module):
         *,
         exit_after: tuple[int, ...] = (1, 3, 6),
         kernels: tuple[int, ...] = (4, 4, 5),
-        silu: bool = False,
+        slope: float = 0.0,
     ) -> None:
         super().__init__()
-        self.channels, self.silu = channels, silu
+        self.channels, self.slope = channels, slope
         self.exit_after = exit_after
         self.kernels = kernels
         self.exits = len(exit_after)
         self.depth = exit_after[-1]
         self.stem = nn.Conv2d(3, channels, 3)
-        self.blocks = nn.ModuleList(ValidResidualBlock(channels, silu) for _ in range(self.depth))
+        self.blocks = nn.ModuleList(ValidResidualBlock(channels, slope) for _ in range(self.depth))
         self.heads = nn.ModuleList(SeparableKernels(channels, m) for m in kernels)
         self.stem_margin, self.block_margin = STEM_MARGIN, BLOCK_MARGIN
         self.masked_block = masked_block
@@ -146,7 +143,7 @@ class AnyScaleExits(nn.Module):
             level = self.level(index)
             block = self.blocks[index - 1]
             assert isinstance(block, ValidResidualBlock)
-            features = self.masked_block(features, choice >= level, *block.tensors(), silu=self.silu)
+            features = self.masked_block(features, choice >= level, *block.tensors(), slope=self.slope)
             if index == self.exit_after[level - 1]:
                 residuals.append(self.at(level, features, query))
         return residuals
@@ -156,7 +153,7 @@ class AnyScaleExits(nn.Module):
         features = self.enter(repeat_edge(lr, STEM_MARGIN))
         for block in self.blocks:
             assert isinstance(block, ValidResidualBlock)
-            features = self.masked_block(features, None, *block.tensors(), silu=self.silu)
+            features = self.masked_block(features, None, *block.tensors(), slope=self.slope)
         return self.at(self.exits, features, query)
 
     def at(self, level: int, features: Tensor, query: Query) -> Tensor:

@@ -1,7 +1,7 @@
 """A queue of trainings: a TOML file that lists them in order, each with its recipe, data and options.
 
 [[training]]
-recipe = "lean-silu"
+recipe = "best"
 data = ["photos", "pages"]
 val = "held-out"
 val_every = 500
