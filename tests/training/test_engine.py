@@ -115,7 +115,9 @@ def test_the_average_follows_the_weights_and_is_what_a_stage_leaves(tmp_path: Pa
     plain = train(replace(one, stages=(replace(STAGE, steps=3, ema=None),)), waves(), tmp_path / "plain", PLAN)
     last = dict(plain.model.state_dict())
     name = "encoder.head.weight"
-    assert torch.allclose(seen[2][name], 0.9 * seen[1][name] + 0.1 * last[name], atol=1e-7)
+    new = STAGE.forgetting(2)
+    assert new == 0.75 and STAGE.forgetting(1000) == pytest.approx(0.1)
+    assert torch.allclose(seen[2][name], (1 - new) * seen[1][name] + new * last[name], atol=1e-7)
     assert zoo.load(done.weights).card["validation"] == {"default x2": 3.0}
 
 

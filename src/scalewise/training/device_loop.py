@@ -35,7 +35,6 @@ from scalewise.training.task import Prepared, StageTask
 WARM_STEPS = 3  # before a capture: libraries choose their algorithms, the optimizer makes its state
 QUEUED_STEPS = 4  # most steps that the host has given to the device and that have not run
 REPORT_SECONDS = 10.0
-FIRST_AVERAGES = 10  # the average forgets faster while it has seen little: decay ≤ (1 + n) / (10 + n)
 torch_lists: Any = torch  # its operations on lists of tensors have no public name
 COMPILED = torch.compile(masked_block, dynamic=False)  # one kernel for the operations between two convolutions
 
@@ -135,8 +134,7 @@ class DeviceTraining:
             n = self.steps[stage.name]
             warm = min(1.0, (n + 1) / max(1, stage.warmup))  # counted in steps, the schedule in time
             self.task.rate_now.fill_(stage.learning_rate * stage.schedule(share) * warm)
-            decay = min(stage.ema, (1 + n) / (FIRST_AVERAGES + n)) if stage.ema is not None else 0.0
-            self.task.forgetting.fill_(1 - decay)
+            self.task.forgetting.fill_(1.0 if stage.ema is None else stage.forgetting(n))
             if self.graph is None:
                 self.step(self.task)
             else:

@@ -96,6 +96,12 @@ class Stage:
     prepare: Callable[[nn.Module], object] | None = None
     task: Callable[..., Any] | None = None
 
+    def forgetting(self, step: int) -> float:
+        """What the weights of a step (0-based) count in the moving average. Early weights are soon far away, so the
+        average begins short and lengthens to `ema`."""
+        assert self.ema is not None
+        return 1 - min(self.ema, (1 + step) / (10 + step))
+
     def rate(self, step: int) -> float:
         """The learning rate of a step (0-based)."""
         if step < self.warmup:

@@ -162,7 +162,7 @@ class StageTask(nn.Module):
                 self.average = {name: p.detach().clone() for name, p in self.learnt.items()}
             else:
                 old, new = list(self.average.values()), [p.detach() for p in self.learnt.values()]
-                get_ema_multi_avg_fn(self.stage.ema)(old, new, self.step)
+                get_ema_multi_avg_fn(1 - self.stage.forgetting(self.step))(old, new, self.step)
         self.step += 1
 
     def settle(self) -> nn.Module:
