@@ -5,45 +5,83 @@ open → output size → score by the router → plan with the budget → render
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scalewise import images
 from scalewise.budget.budget import Budget
-from scalewise.budget.cost import CostReport
+from scalewise.budget.cost import CostReport, total
 from scalewise.budget.route import paint
-from scalewise.errors import InvalidRequest
+from scalewise.errors import InvalidRequest, ScalewiseError
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
 from scalewise.execution.progress import Progress
-from scalewise.geometry.grid import Box, Size, check_output, output_size
+from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import Projection
+from scalewise.geometry.sizes import checked_crop, wanted_size
+from scalewise.images.arrays import as_batch, batch_of
 from scalewise.machine.device import Dtype, for_inference, pick_device, torch_defaults
 from scalewise.machine.memory import parse_bytes
 from scalewise.models.model import Model
 from scalewise.version import __version__
 from scalewise.zoo import LoadedModel, load
 
-Scale = float | tuple[float, float]
+if TYPE_CHECKING:
+    from PIL import Image
+
+ScaleLike = float | str | Sequence[float]
+SizeLike = str | Sequence[int]
+Shape = TypeVar("Shape", bound="tuple[int, ...]")
+Number = TypeVar("Number", bound="np.generic")
+Picture = TypeVar("Picture", covariant=True)
 
 
-@dataclass(frozen=True)
-class Upscaled:
-    """A result: `image` in the kind and dtype of the input (a path gives a numpy array), and what it cost.
+class BinaryFile(Protocol):
+    """What is open for reading bytes."""
 
-    `note` is written into the file: what made the picture. `crop` is the part of the source that it shows.
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+class UpscaleOptions(TypedDict, total=False):
+    """The options of `upscale`, for type checkers."""
+
+    size: SizeLike | None
+    long_edge: int | None
+    budget: str | float | Budget | None
+    model: str | Path | LoadedModel | Model
+    tile: int | None
+    device: str | None
+    dtype: Dtype
+    exact_scale: bool
+    projection: Projection
+    max_memory: str | int | None
+    crop: Sequence[int] | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True, eq=False)
+class Upscaled(Generic[Picture]):
+    """A result: `image` in the kind and dtype of the input (a file gives a numpy array), and what it cost.
+
+    `note` is written into the file: what made the picture. `crop` is the part of the source that it shows. Of a batch,
+    `each` has the results of its pictures, and `report` their sum. Results pickle and copy; notebooks show them.
     """
 
-    image: Any
+    image: Picture
     report: CostReport
     source: images.Source
     note: str = ""
     crop: Box | None = None
+    each: tuple[Upscaled[Any], ...] = ()
 
     def save(
         self,
@@ -55,23 +93,79 @@ class Upscaled:
     ) -> Path:
         """Write the picture with the input's metadata; atomic. What the format cannot hold is added to `report.notes`.
         Raises UnwritableOutput."""
-        how, notes = replace(encoding or images.Encoding(quality), note=self.note), []
-        like = cropped(self.source, self.crop)
-        path = images.save(path, self.image, like=like, encoding=how, overwrite=overwrite, notes=notes)
-        said = dict.fromkeys((*self.report.notes, *notes))
-        object.__setattr__(self, "report", replace(self.report, notes=tuple(said)))
+        notes: list[str] = []
+        path = images.save(
+            path, self.image, like=self._like, encoding=self._encoding(quality, encoding), overwrite=overwrite, notes=notes
+        )
+        self._add_notes(notes)
         return path
+
+    def to_bytes(
+        self, format: str = "png", *, quality: int | None = None, encoding: images.Encoding | None = None
+    ) -> bytes:
+        """The file that `save` would write, as bytes: `png`, `jpg`, `webp`, `tif`, `avif`, `gif`. Raises
+        UnwritableOutput."""
+        notes: list[str] = []
+        how = self._encoding(quality, encoding)
+        data = images.to_bytes(format, self.image, like=self._like, encoding=how, notes=notes)
+        self._add_notes(notes)
+        return data
+
+    @property
+    def pil(self) -> Image.Image:
+        """The picture as a PIL image, with profile and EXIF: 16 bit of gray alone, otherwise 8."""
+        return images.to_pil(self.image, self._like)
 
     def effort_picture(self) -> Tensor:
         """Where the work went, over the gray input: uint8 (h, w, 3)."""
+        self._check_single()
         return effort_picture(self.source, self.report)
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows, at most 1024 pixels a side; nothing of what is no picture to look at."""
+        try:
+            return images.thumbnail(self.image, self._like)
+        except ScalewiseError:
+            return None
 
+    @property
+    def _like(self) -> images.Source:
+        self._check_single()
+        return cropped(self.source, self.crop)
+
+    def _encoding(self, quality: int | None, encoding: images.Encoding | None) -> images.Encoding:
+        return replace(encoding or images.Encoding(quality), note=self.note)
+
+    def _check_single(self) -> None:
+        if self.each:
+            raise InvalidRequest(f"this is a batch of {len(self.each)} pictures: take one of them, as result.each[0]")
+
+    def _add_notes(self, notes: list[str]) -> None:
+        said = dict.fromkeys((*self.report.notes, *notes))
+        object.__setattr__(self, "report", replace(self.report, notes=tuple(said)))
+
+
+@overload
+def upscale(
+    image: np.ndarray[Shape, np.dtype[Number]], scale: ScaleLike | None = None, **options: Unpack[UpscaleOptions]
+) -> Upscaled[np.ndarray[Shape, np.dtype[Number]]]: ...
+@overload
+def upscale(image: Tensor, scale: ScaleLike | None = None, **options: Unpack[UpscaleOptions]) -> Upscaled[Tensor]: ...
+@overload
+def upscale(
+    image: Image.Image, scale: ScaleLike | None = None, **options: Unpack[UpscaleOptions]
+) -> Upscaled[Image.Image]: ...
+@overload
+def upscale(
+    image: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile,
+    scale: ScaleLike | None = None,
+    **options: Unpack[UpscaleOptions],
+) -> Upscaled[np.ndarray]: ...
 def upscale(
     image: Any,
-    scale: Scale | None = None,
+    scale: ScaleLike | None = None,
     *,
-    size: Size | None = None,
+    size: SizeLike | None = None,
     long_edge: int | None = None,
     budget: str | float | Budget | None = None,
     model: str | Path | LoadedModel | Model = "fast",
@@ -81,43 +175,84 @@ def upscale(
     exact_scale: bool = False,
     projection: Projection = "auto",
     max_memory: str | int | None = None,
-    crop: Box | None = None,
+    crop: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> Upscaled:
-    """Enlarge a picture: a path, numpy HWC (uint8, uint16, float in [0, 1]), PIL image, torch CHW tensor.
+) -> Upscaled[Any]:
+    """Enlarge a picture. Safe to call from several threads.
 
-    One of `scale` (a factor, or rows × columns), `size` (rows, columns) and `long_edge` says how far; `budget` is a
-    share of the full model's MACs (`0.5`, `"50%"`), MACs (`"2e12macs"`) or seconds (`"2s"`: of this call, without
-    loading the model and measuring its speed at first use); `model` is a name of the zoo, a weight file or a model.
-    `tile` is the side of a tile in LR pixels, chosen by memory if absent. `projection` "erp" is for 360° pictures;
-    "auto" finds them by their metadata. `max_memory` bounds what the process holds ("2GiB"; by default half of what is
-    free). `crop` (y0, x0, y1, x1) in LR pixels, its end excluded, renders that part as it will be in the whole
-    picture. `progress` gets the share done in [0, 1], between layers too; returning False cancels.
-    Safe to call from several threads. Raises the children of ScalewiseError.
+        result = scalewise.upscale("photo.jpg", 3.7, budget="50%")
+        result.save("photo_x3.7.png")
+
+    Numbers of sizes are rows first, as the shape of an array is; texts are width first, as people write them.
+
+    Args:
+        image: A path, the bytes of a file, a file object open for reading bytes; a numpy array (H, W[, C]) of uint8,
+            uint16 or float in [0, 1]; a torch tensor (C, H, W); a PIL image. Or a batch (N, C, H, W) of numpy or torch:
+            each picture is enlarged by itself, with the whole budget.
+        scale: A factor, (rows, columns) of factors, or text: `"3.7"`, width × height as `"2x1.5"`.
+        size: Instead of a scale, the output in pixels: (rows, columns), or text: `"3840x2160"`, `"3840x"`, `"x2160"`.
+        long_edge: Instead of a scale, the pixels of the longer side.
+        budget: A share of the full model's MACs (`0.5`, `"50%"`), MACs (`"2e12macs"`) or seconds (`"2s"`: of this call,
+            without loading the model and measuring its speed at first use). None: the full model.
+        model: A name of the zoo, a weight file, what `load` gives, or a model.
+        tile: The side of a tile in LR pixels; chosen by memory if absent.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None: CUDA if there is one.
+        dtype: `fp32`, `bf16`, or `auto`: bf16 where the machine is good at it.
+        exact_scale: Refuse scales that the model was not made for, instead of resizing its output.
+        projection: `erp` is for 360° pictures; `auto` finds them by their metadata; `flat`: none.
+        max_memory: The most bytes that the process holds, as a number or `"2GiB"`; by default half of what is free.
+        crop: (first row, first column, end row, end column) in LR pixels: only this part is rendered, as it will be in
+            the whole picture.
+        progress: Called with the share done in [0, 1], within tiles too. Returning False cancels; what it raises comes
+            through.
+
+    Returns:
+        An `Upscaled`: its `image` is of the kind and dtype that came in, a numpy array for files and bytes.
+
+    Raises:
+        ScalewiseError: One of its children for everything that is wrong on purpose; `Cancelled` if `progress` said so.
     """
+    loaded = _resolved(model, device)
     most = None if max_memory is None else parse_bytes(max_memory)
-    options = RunOptions(tile, device, dtype, exact_scale, projection, most, crop)
-    with torch_defaults(pick_device(device)):
+    box = None if crop is None else checked_crop(crop)
+    options = RunOptions(tile, device, dtype, exact_scale, projection, most, box)
+    one = partial(_upscaled, scale=scale, size=size, long_edge=long_edge, loaded=loaded, budget=Budget.parse(budget))
+    batch = batch_of(image)
+    if batch is None:
+        return one(image, options=options, progress=progress)
+    results = []
+    for done, picture in enumerate(batch):
+        part = None if progress is None else partial(_part_of, progress, done, len(batch))
+        results.append(one(picture, options=options, progress=part))
+    reports, source = [result.report for result in results], results[0].source
+    image = as_batch([result.image for result in results])
+    return Upscaled(image, total(reports), source, results[0].note, box, tuple(results))
+
+
+def _part_of(progress: Progress, done: int, count: int, share: float) -> bool | None:
+    """The share done of a batch, from that of a picture in it."""
+    return progress((done + share) / count)
+
+
+def _upscaled(
+    image: object,
+    *,
+    scale: object,
+    size: object,
+    long_edge: int | None,
+    loaded: LoadedModel,
+    budget: Budget,
+    options: RunOptions,
+    progress: Progress | None,
+) -> Upscaled[Any]:
+    """One picture, from what was asked for to the result."""
+    with torch_defaults(pick_device(options.device)):
         source = images.open(image)
         out = wanted_size(source.size, scale, size, long_edge)
-        run_plan = plan_run(source, out, resolve_model(model, device), Budget.parse(budget), options)
-        sink = images.create(None, run_plan.canvas, cropped(source, crop))
+        run_plan = plan_run(source, out, loaded.model, budget, options)
+        sink = images.create(None, run_plan.canvas, cropped(source, options.crop))
         picture, report = enlarge(run_plan, sink, progress)
-    name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
-    return Upscaled(picture, report, source, provenance(str(name), source.size, out, run_plan.budget), crop)
-
-
-def wanted_size(size: Size, scale: Scale | None = None, out: Size | None = None, long_edge: int | None = None) -> Size:
-    """The output size (rows, columns) for exactly one of scale, size and long edge. Raises InvalidRequest."""
-    if sum(x is not None for x in (scale, out, long_edge)) != 1:
-        raise InvalidRequest("say how far to enlarge by exactly one of scale, size and long edge")
-    if scale is not None:
-        return output_size(size, scale if isinstance(scale, tuple) else float(scale))
-    if out is None:
-        assert long_edge is not None
-        longest = max(size)
-        out = (max(1, round(size[0] * long_edge / longest)), max(1, round(size[1] * long_edge / longest)))
-    return check_output(size, out)
+    return Upscaled(picture, report, source, provenance(loaded.name, source.size, out, budget), options.crop)
 
 
 def cropped(source: images.Source, crop: Box | None) -> images.Source:
@@ -133,16 +268,18 @@ def cropped(source: images.Source, crop: Box | None) -> images.Source:
     return replace(source, size=(bottom - top, right - left), fetch=fetch, turn=None, bands=bands)
 
 
-def resolve_model(model: str | Path | LoadedModel | Model, device: str | None = None) -> Model:
+def _resolved(model: str | Path | LoadedModel | Model, device: str | None = None) -> LoadedModel:
     """A model to run on its device, from what `upscale` takes; by name it is loaded once per process. Raises
     InvalidRequest, UnknownModel, CheckpointError."""
     if isinstance(model, str | Path):
-        return load(model, device=device).model
+        return load(model, device=device)
     if isinstance(model, LoadedModel):
-        return model.model
+        return model
     if not hasattr(model, "render"):
         raise InvalidRequest(f"model is {type(model).__name__}: give a name, a weight file, or what load() gives")
-    return for_inference(model, pick_device(device))
+    device_found = pick_device(device)
+    with torch_defaults(device_found):
+        return LoadedModel(getattr(model, "name", type(model).__name__), for_inference(model, device_found))
 
 
 def provenance(model: str, size: Size, out: Size, budget: Budget) -> str:

@@ -36,6 +36,7 @@ from scalewise.execution.pages import enlarge_pages
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Box, Size
+from scalewise.geometry.sizes import wanted_size
 from scalewise.images import WRITABLE, Encoding
 
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
@@ -159,22 +160,10 @@ def out_size(size: Size, request: JobRequest) -> Size:
         raise Refused(422, f"say how large by one of scale, size and long_edge, not by {' and '.join(named)}", named[1])
     with said_of(named[0] if named else "scale"):
         if request.size:
-            return pipeline.wanted_size(size, out=parsed_size(request.size, size))
+            return wanted_size(size, out=request.size)
         if request.long_edge is not None:
-            return pipeline.wanted_size(size, long_edge=request.long_edge)
-        return pipeline.wanted_size(size, 2.0 if request.scale is None else request.scale)
-
-
-def parsed_size(text: str, size: Size) -> Size:
-    """`3840x2160`, `3840x` (width) or `x2160` (height) → (H, W) of a picture of `size`. Raises Refused."""
-    match = re.fullmatch(r"(\d{1,6})?\s*[x×]\s*(\d{1,6})?", text.strip().lower())
-    if not match or not (match[1] or match[2]):
-        raise Refused(
-            422, f"size {text[:40]!r} is not a size: write 3840x2160, 3840x (width) or x2160 (height)", "size"
-        )
-    width = int(match[1]) if match[1] else max(1, round(size[1] * int(match[2]) / size[0]))
-    height = int(match[2]) if match[2] else max(1, round(size[0] * int(match[1]) / size[1]))
-    return height, width
+            return wanted_size(size, long_edge=request.long_edge)
+        return wanted_size(size, 2.0 if request.scale is None else request.scale)
 
 
 def box_of(request: JobRequest, size: Size) -> Box | None:

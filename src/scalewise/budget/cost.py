@@ -8,13 +8,14 @@ rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from scalewise.budget.budget import Effort
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from scalewise.budget.budget import Effort
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def attention(queries: int, keys: int, channels: int, batch: int = 1) -> Macs:
 class CostReport:
     """What one image cost.
 
-    `macs` ran; `macs_full` is the same model on the same image with every unit at its highest level. `effort_map` is
-    (gy, gx) float32, MACs each unit spent over the most it could; a unit is `effort_unit` LR pixels wide. `rim` is the
+    `macs` ran; `macs_full` is the same model on the same image with every unit at its highest level. `size` is that of
+    the output, (rows, columns). `effort_map` is (gy, gx) float32, MACs each unit spent over the most it could; a unit
+    is `effort_unit` LR pixels wide; of a batch it is (n, gy, gx). `rim` is the
     share of the MACs spent on pixels computed more than once: context of tiles and rims of patches. `notes` are plain
     sentences.
     """
@@ -104,16 +106,43 @@ class CostReport:
         return self.macs / self.macs_full if self.macs_full else 1.0
 
     def as_dict(self) -> dict[str, object]:
-        """The JSON of `--report`: plain numbers, no tensors."""
+        """For JSON: plain numbers, no tensors. `size` is (rows, columns) as in the report itself; `width` and `height`
+        say the same by name."""
         return {
             "macs": self.macs,
             "macs_full": self.macs_full,
             "by_kind": self.by_kind,
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
-            "size": [self.size[1], self.size[0]],
+            "size": list(self.size),
+            "width": self.size[1],
+            "height": self.size[0],
             "effort": self.effort.as_dict(),
             "share": self.share,
             "rim": self.rim,
             "notes": list(self.notes),
         }
+
+
+def total(reports: Sequence[CostReport]) -> CostReport:
+    """What a batch cost: the sums, the most memory, and the maps of all pictures (n, gy, gx)."""
+    import torch  # tables of costs are read without it
+
+    macs, full = sum(one.macs for one in reports), sum(one.macs_full for one in reports)
+    by_kind: dict[str, int] = {}
+    for one in reports:
+        for kind, count in one.by_kind.items():
+            by_kind[kind] = by_kind.get(kind, 0) + count
+    efforts = [one.effort for one in reports]
+    return replace(
+        reports[0],
+        macs=macs,
+        macs_full=full,
+        by_kind=by_kind,
+        seconds=sum(one.seconds for one in reports),
+        peak_bytes=max(one.peak_bytes for one in reports),
+        effort=efforts[0] if all(one == efforts[0] for one in efforts) else Effort(macs / full if full else 1.0),
+        effort_map=torch.stack([one.effort_map for one in reports]),
+        rim=sum(one.rim * one.macs for one in reports) / macs if macs else 0.0,
+        notes=tuple(dict.fromkeys(note for one in reports for note in one.notes)),
+    )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scalewise.execution.checkpoint import RunCheckpoint
     from scalewise.execution.plan import RunOptions, RunPlan
     from scalewise.geometry.grid import Size
+    from scalewise.geometry.sizes import Sides
     from scalewise.images import Encoding, Source
 
 SHORT_SECONDS = 10  # several pictures that take less are not announced one by one
@@ -42,14 +43,14 @@ class UpscaleRequest:
     how: RunOptions
     encoding: Encoding
     scale: float | tuple[float, float] | None = None
-    size: Size | None = None
+    size: Sides | None = None
     long_edge: int | None = None
     resume: bool | None = None  # None: for long runs
     restart: bool = False
 
     def size_of(self, size: Size) -> Size:
         """The output size of a picture of `size`."""
-        from scalewise.pipeline import wanted_size
+        from scalewise.geometry.sizes import wanted_size
 
         return wanted_size(size, self.scale, self.size, self.long_edge)
 
@@ -57,7 +58,8 @@ class UpscaleRequest:
         """True if a picture of `size` has more pixels on a side than were asked for."""
         if self.long_edge is not None:
             return max(size) > self.long_edge
-        return self.size is not None and any(n > target for n, target in zip(size, self.size, strict=True))
+        sides = zip(size, self.size or (), strict=False)
+        return any(target is not None and n > target for n, target in sides)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, and the state of a weight file: two equal ones ask for the same pictures."""

@@ -17,7 +17,7 @@ from scalewise.errors import InvalidRequest
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.execution.plan import RunOptions
-    from scalewise.geometry.grid import Box, Size
+    from scalewise.geometry.grid import Box
 
 Format = Literal["text", "csv", "markdown"]
 
@@ -163,30 +163,6 @@ def checked_length(option: str, text: str) -> str:
     if len(text) > MAX_DIGITS:
         raise InvalidRequest(f"{option} {text[:20]!r}… has {len(text)} characters: at most {MAX_DIGITS} make sense")
     return text
-
-
-def parse_scale(text: str) -> float | tuple[float, float]:
-    """`3.7`, or width × height as `2x1.5`; gives one factor, or (rows, columns). Raises InvalidRequest."""
-    from scalewise.geometry.grid import output_size
-
-    parts = checked_length("scale", text).lower().replace("×", "x").split("x")
-    try:
-        factors = [float(part) for part in parts]
-    except ValueError:
-        factors = []
-    if len(factors) not in (1, 2):
-        raise InvalidRequest(f"scale {text!r} is not a scale: write 3.7, or width x height as 2x1.5")
-    scale = factors[0] if len(factors) == 1 else (factors[1], factors[0])
-    output_size((1, 1), scale)  # refuses now, and once, what no picture can have
-    return scale
-
-
-def parse_size(text: str) -> Size:
-    """Width × height, `3840x2160` → (rows, columns). Raises InvalidRequest."""
-    parts = checked_length("size", text).lower().replace("×", "x").split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InvalidRequest(f"size {text!r} is not a size: write width x height in pixels, as 3840x2160")
-    return int(parts[1]), int(parts[0])
 
 
 def parse_crop(text: str) -> Box:

@@ -23,8 +23,6 @@ from scalewise.cli.options import (
     Threads,
     TileSide,
     check_files,
-    parse_scale,
-    parse_size,
     run_options,
     use_threads,
     wanted_budget,
@@ -119,6 +117,7 @@ def upscale(
     check_engine(engine, address, workers)
     use_threads(threads)
 
+    from scalewise.geometry.sizes import parse_scale, parse_size
     from scalewise.images import Encoding
 
     request = UpscaleRequest(

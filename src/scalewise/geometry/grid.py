@@ -68,7 +68,7 @@ def output_size(size: Size, scale: float | tuple[float, float]) -> Size:
     for factor in factors:
         if not math.isfinite(factor) or factor < 1 or factor > MAX_SCALE:
             raise UnsupportedScale(
-                f"scale {factor:g} is out of range: allowed is 1 to {MAX_SCALE:g} (scalewise enlarges only)"
+                f"scale {factor:.9g} is out of range: allowed is 1 to {MAX_SCALE:g} (scalewise enlarges only)"
             )
     height, width = (max(1, round(n * factor)) for n, factor in zip(size, factors, strict=True))
     return check_output(size, (height, width))

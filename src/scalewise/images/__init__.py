@@ -2,7 +2,7 @@
 
 - read.py: `open`; source.py: boxes of float in [0, 1]; arrays.py: of numpy, PIL and torch
 - files.py: which loader, limits, pages; decode.py: upright, gray or RGB, range; extras.py: what libvips omits
-- write.py: `create`, `save`, `create_pages`; sink.py: boxes → a file or array: range, rounding; pages.py: several pages
+- held.py: bytes and open files; write.py: `create`, `save`, `create_pages`, `to_bytes`; sink.py: boxes → a file or array: range, rounding; pages.py: several pages
 - encode.py: which container holds what; stream.py: encoded while rows are still being computed
 - alpha.py: opacity weighs colour
 - metadata/: what stays true of a larger picture, and how files hold it
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scalewise.images.read import open
     from scalewise.images.sink import Sink
     from scalewise.images.source import MAX_PIXELS, READABLE, Box, Source
-    from scalewise.images.write import create, create_pages, save
+    from scalewise.images.write import create, create_pages, save, thumbnail, to_bytes, to_pil
 
 __all__ = [
     "MAX_PIXELS",
@@ -41,11 +41,14 @@ __all__ = [
     "create_pages",
     "open",
     "save",
+    "thumbnail",
+    "to_bytes",
+    "to_pil",
 ]
 
 _HOMES = {"Metadata": "metadata.metadata", "PageWriter": "pages", "Sink": "sink", "open": "read"}
 _HOMES |= dict.fromkeys(["QUALITY", "WRITABLE", "Encoding", "check_format"], "encode")
-_HOMES |= dict.fromkeys(["create", "create_pages", "save"], "write")
+_HOMES |= dict.fromkeys(["create", "create_pages", "save", "thumbnail", "to_bytes", "to_pil"], "write")
 
 
 def __getattr__(name: str) -> Any:

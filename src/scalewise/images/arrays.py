@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +38,8 @@ def from_memory(image: object) -> InMemory:
     if pil is not None and isinstance(image, pil.Image):
         return from_pil(image)
     raise UnreadableImage(
-        f"cannot read a {type(image).__name__}; allowed are a path, a numpy array, a PIL image, a torch tensor"
+        f"cannot read a {type(image).__name__}; allowed are a path, bytes, an open file, a numpy array, a PIL image, a "
+        "torch tensor"
     )
 
 
@@ -46,14 +49,14 @@ def from_numpy(array: np.ndarray) -> InMemory:
         raise UnreadableImage(f"numpy array has shape {array.shape}; allowed is (H, W) or (H, W, C) with C 1 to 4")
     if array.dtype.kind not in "uf" or array.dtype.newbyteorder("=") not in _DTYPES:
         raise UnreadableImage(f"numpy array has dtype {array.dtype}; allowed are uint8, uint16 and float in [0, 1]")
-    flat, dtype = array.ndim == 2, array.dtype
-
-    def restore(pixels: np.ndarray) -> np.ndarray:
-        return (pixels[..., 0] if flat else pixels).astype(dtype, copy=False)
-
+    flat = array.ndim == 2
     pixels = array[..., None] if flat else array
     check_range(pixels, "numpy array")
-    return InMemory("numpy", pixels, restore)
+    return InMemory("numpy", pixels, partial(_as_numpy, flat, array.dtype))
+
+
+def _as_numpy(flat: bool, dtype: np.dtype, pixels: np.ndarray) -> np.ndarray:
+    return (pixels[..., 0] if flat else pixels).astype(dtype, copy=False)
 
 
 def from_torch(tensor: torch.Tensor) -> InMemory:
@@ -62,15 +65,17 @@ def from_torch(tensor: torch.Tensor) -> InMemory:
         raise UnreadableImage(f"torch tensor has shape {tuple(tensor.shape)}; allowed is (C, H, W) with C 1 to 4")
     if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
         raise UnreadableImage(f"torch tensor has dtype {tensor.dtype}; allowed are uint8 and float in [0, 1]")
-    dtype, device = tensor.dtype, tensor.device
-
-    def restore(pixels: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(pixels).to(device, dtype).permute(2, 0, 1).contiguous()
-
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+        raise UnreadableImage(f"torch tensor is {kind}: give a dense one that holds values")
     plain = tensor.detach().cpu()
-    pixels = (plain if dtype == torch.uint8 else plain.float()).permute(1, 2, 0).numpy()
+    pixels = (plain if tensor.dtype == torch.uint8 else plain.float()).permute(1, 2, 0).numpy()
     check_range(pixels, "torch tensor")
-    return InMemory("torch", pixels, restore)
+    return InMemory("torch", pixels, partial(_as_torch, tensor.device, tensor.dtype))
+
+
+def _as_torch(device: torch.device, dtype: torch.dtype, pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).to(device, dtype).permute(2, 0, 1).contiguous()
 
 
 def from_pil(image: Any) -> InMemory:
@@ -103,13 +108,36 @@ def from_pil(image: Any) -> InMemory:
     elif image.mode in ("L", "RGB") and "transparency" in info:  # one colour stands for transparent
         image = image.convert("LA" if image.mode == "L" else "RGBA")
     pixels = np.asarray(image)
+    info = {key: value for key, value in keep.items() if value is not None}
+    return InMemory("pil", pixels[..., None] if pixels.ndim == 2 else pixels, partial(as_pil, info), metadata)
 
-    def restore(pixels: np.ndarray) -> Any:
-        result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        result.info = {key: value for key, value in keep.items() if value is not None}
-        return result
 
-    return InMemory("pil", pixels[..., None] if pixels.ndim == 2 else pixels, restore, metadata)
+def as_pil(info: Mapping[str, Any], pixels: np.ndarray) -> Any:
+    """A PIL image of pixels (h, w, c): uint8, or uint16 of one channel."""
+    from PIL import Image
+
+    result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    result.info = dict(info)
+    return result
+
+
+def batch_of(image: object) -> list[Any] | None:
+    """The pictures of a batch (N, C, H, W), each of the kind that `upscale` takes; None for what is no batch. Raises
+    UnreadableImage."""
+    if not isinstance(image, np.ndarray | torch.Tensor) or image.ndim != 4:
+        return None
+    shape = tuple(image.shape)
+    if not 1 <= shape[1] <= 4 or 0 in shape:
+        hint = ": transpose it by (0, 3, 1, 2)" if 1 <= shape[3] <= 4 and 0 not in shape else ""
+        raise UnreadableImage(f"batch has shape {shape}; allowed is (N, C, H, W) with C 1 to 4{hint}")
+    return [np.moveaxis(one, 0, -1) if isinstance(one, np.ndarray) else one for one in image]
+
+
+def as_batch(pictures: list[Any]) -> Any:
+    """Pictures as `batch_of` gives them, as one batch again."""
+    if isinstance(pictures[0], torch.Tensor):
+        return torch.stack(pictures)
+    return np.stack([np.moveaxis(one, -1, 0) for one in pictures])
 
 
 def check_range(pixels: np.ndarray, name: str) -> None:
@@ -117,8 +145,10 @@ def check_range(pixels: np.ndarray, name: str) -> None:
     if pixels.dtype.kind != "f":
         return
     low, high = float(pixels.min()), float(pixels.max())
+    if math.isnan(low):
+        raise UnreadableImage(f"{name} holds values that are not numbers (NaN); allowed is [0, 1]")
     if not (low >= 0 and high <= 1):
-        raise UnreadableImage(f"{name} holds float values from {low:g} to {high:g}; allowed is [0, 1]: scale or clip")
+        raise UnreadableImage(f"{name} holds float values from {low:.9g} to {high:.9g}; allowed is [0, 1]: scale or clip")
 
 
 _DTYPES = (np.uint8, np.uint16, np.float16, np.float32, np.float64)

@@ -126,8 +126,13 @@ def source_of(
         big=extras.tiff.big,
         notes=tuple(notes),
         fetch=fetch,
-        restore=lambda canvas: canvas[..., 0] if canvas.shape[2] == 1 else canvas,  # as numpy, if no file is asked
+        restore=as_array,  # if no file is asked for
     )
+
+
+def as_array(canvas: np.ndarray) -> np.ndarray:
+    """A canvas (h, w, c) as numpy arrays of pictures usually are: gray has no axis of channels."""
+    return canvas[..., 0] if canvas.shape[2] == 1 else canvas
 
 
 def upright(metadata: Metadata, size: tuple[int, int]) -> Metadata:

@@ -1,9 +1,11 @@
-"""Source: a picture to read from, box by box, whatever it was: a file, an array, a tensor, a PIL image."""
+"""Source: a picture to read from, box by box, whatever it was: a file, bytes, an array, a tensor, a PIL image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from scalewise.errors import InvalidRequest
 from scalewise.images.alpha import MARGIN, bleed
 from scalewise.images.arrays import Origin
+from scalewise.images.held import HeldFile
 from scalewise.images.metadata.metadata import Metadata
 
 Kind = Literal["gray", "rgb"]
@@ -51,6 +54,8 @@ class Source:
     fetch: Callable[[Box], np.ndarray] = field(repr=False, kw_only=True)  # raw pixels (h, w, c)
     restore: Callable[[np.ndarray], Any] = field(repr=False, kw_only=True)  # canvas (h, w, c) → the kind that came in
     turn: Callable[[int], Source] | None = field(default=None, repr=False, kw_only=True)  # page → its Source
+    held: HeldFile | None = field(default=None, repr=False, kw_only=True)  # what `path` is of a picture that came as bytes
+    reopen: Callable[..., Source] | None = field(default=None, repr=False, kw_only=True)  # (path, page=) → its Source
 
     def read(self, box: Box | None = None, *, bled: bool = False) -> Tensor:
         """Colour as float32 (3, h, w) in [0, 1], gray repeated; without a box, the whole picture.
@@ -73,12 +78,32 @@ class Source:
         """Another page or frame of the same file. Raises InvalidRequest beyond the last, UnreadableImage."""
         if not 0 <= page < self.pages:
             raise InvalidRequest(f"page {page} is not there: the file has {self.pages}, counted from 0")
-        return self if self.turn is None else self.turn(page)
+        if self.turn is None:
+            return self
+        with self._named():
+            return replace(self.turn(page), held=self.held, reopen=self.reopen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and copies: a decoder does not, so a file is opened again where its pixels are asked for."""
+        state = dict(self.__dict__)
+        if self.reopen is not None:
+            del state["fetch"], state["turn"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.reopen is not None:
+            path = self.path if self.held is None else self.held.path
+            again = _Reopened(self.reopen, path, self.page)
+            self.__dict__.update(path=path, fetch=again.fetch, turn=again.turn if self.pages > 1 else None)
 
     @property
     def gpano(self) -> dict[str, str] | None:
         """The fields of a panorama in the XMP, as written; None if it is none."""
         return self.metadata.gpano
+
+    def _named(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.held is None else self.held.named()
 
     def _read_bled(self, box: Box, by_alpha: bool) -> Tensor:
         """Colour of a box, bled; read with the margin that makes it the same in any box."""
@@ -98,7 +123,8 @@ class Source:
         y0, x0, y1, x1 = box or (0, 0, height, width)
         if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
             raise InvalidRequest(f"box {box} does not lie in an image of {width}x{height} (y0, x0, y1, x1)")
-        raw = self.fetch((y0, x0, y1, x1))
+        with self._named():
+            raw = self.fetch((y0, x0, y1, x1))
         pixels = raw.astype(np.float32)
         low, high = self.levels
         if self.dtype != "float32":
@@ -108,6 +134,23 @@ class Source:
             colour -= np.float32(low)
             colour /= np.float32(high - low)
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+class _Reopened:
+    """The file of a `Source` that was copied, opened when it is needed."""
+
+    def __init__(self, reopen: Callable[..., Source], path: Path | None, page: int) -> None:
+        self._reopen, self._path, self._page = reopen, path, page
+
+    @cached_property
+    def _source(self) -> Source:
+        return self._reopen(self._path, page=self._page)
+
+    def fetch(self, box: Box) -> np.ndarray:
+        return self._source.fetch(box)
+
+    def turn(self, page: int) -> Source:
+        return self._reopen(self._path, page=page)
 
 
 def which_page(source: Source) -> tuple[str, ...]:

@@ -1,16 +1,22 @@
-"""What a picture is written by: `create` a Sink, `save` a whole picture, `create_pages` for all pages of a file."""
+"""What a picture is written by: `create` a Sink, `save` a whole picture, `create_pages` for all pages of a file;
+`to_bytes`, `to_pil` and `thumbnail` give it away without a file."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
+import pyvips
 
-from scalewise.errors import InvalidRequest, UnwritableOutput
+from scalewise.errors import InvalidRequest, ScalewiseError, UnwritableOutput
+from scalewise.images.arrays import as_pil
 from scalewise.images.encode import (
+    WRITABLE,
     EncodedFile,
     Encoding,
     check_format,
@@ -20,6 +26,7 @@ from scalewise.images.encode import (
     write_container,
 )
 from scalewise.images.geotiff import write as geotiff
+from scalewise.images.metadata.metadata import set_blob
 from scalewise.images.pages import ANIMATIONS, Animation, PageWriter, Size, TiffPages
 from scalewise.images.read import open
 from scalewise.images.sink import Sink, encoder_for, same_file
@@ -51,7 +58,7 @@ def create(
     how = encoding or Encoding(quality=quality)
     if path is None:
         return Sink(size, like, like.dtype, lambda canvas: (like.restore(canvas), []), scratch=scratch)
-    path = Path(os.fsdecode(path))
+    path = _as_path(path)
     format = check_format(path, size, like, how)
     if like.path is not None and same_file(path, like.path):
         raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
@@ -91,6 +98,13 @@ def create(
     )
 
 
+def _as_path(path: object) -> Path:
+    """Raises UnwritableOutput for what is no name."""
+    if not isinstance(path, str | os.PathLike | bytes):
+        raise UnwritableOutput(f"cannot save to a {type(path).__name__}: name a file, or take the bytes by to_bytes")
+    return Path(os.fsdecode(path))
+
+
 def save(
     path: str | os.PathLike[str],
     image: object,
@@ -111,10 +125,8 @@ def save(
         with create(path, (image.shape[0], image.shape[1]), like, encoding=how, overwrite=overwrite) as sink:
             sink.write(0, 0, geotiff.picture(like, image))
             return _finished(sink, notes)
-    own_range = like is not None and like.path is not None and like.dtype == "float32"
-    own_range = own_range and isinstance(image, np.ndarray) and image.dtype.kind == "f"
-    if own_range:
-        assert like is not None and isinstance(image, np.ndarray)
+    own_range = _has_own_range(image, like)
+    if _has_own_range(image, like):
         image = _in_unit_range(image, like)
     source = how = open(image)
     if like is not None:
@@ -130,6 +142,59 @@ def save(
         return _finished(sink, notes)
 
 
+def to_bytes(format: str, image: object, **how: Any) -> bytes:
+    """The file that `save` would write, as bytes; `format` is its extension, with or without a dot. Raises
+    UnwritableOutput."""
+    with tempfile.TemporaryDirectory(prefix="scalewise-") as folder:
+        path = Path(folder) / f"picture.{str(format).lower().lstrip('.')}"
+        if path.parent != Path(folder):
+            raise UnwritableOutput(f"format {format!r} is not an extension; allowed are {' '.join(sorted(WRITABLE))}")
+        try:
+            return save(path, image, **how).read_bytes()
+        except ScalewiseError as error:
+            raise type(error)(str(error).replace(repr(str(path)), f"the {path.suffix[1:]} file")) from error
+
+
+def to_pil(image: object, like: Source | None = None) -> Any:
+    """A picture that is in memory as a PIL image, with profile and EXIF of `like`: 16 bit of gray alone, otherwise 8."""
+    source, raw = _plain(image, like)
+    if raw.dtype != np.uint16 or raw.shape[2] > 1:
+        raw = _in_eight_bits(raw)
+    metadata = source.metadata if like is None else like.metadata
+    info = {"icc_profile": metadata.icc, "exif": metadata.exif, "dpi": metadata.dpi}
+    return as_pil({key: value for key, value in info.items() if value is not None}, raw)
+
+
+def thumbnail(image: object, like: Source | None = None, side: int = 1024) -> bytes:
+    """A picture that is in memory as a PNG of 8 bit, at most `side` pixels a side: for a notebook."""
+    _, raw = _plain(image, like)
+    small = pyvips.Image.new_from_array(_in_eight_bits(raw), interpretation="srgb" if raw.shape[2] > 2 else "b-w")
+    if like is not None and like.metadata.icc:
+        set_blob(small, "icc-profile-data", like.metadata.icc)
+    if max(raw.shape[:2]) > side:
+        small = small.thumbnail_image(side, height=side, size="down")
+    return small.pngsave_buffer(compression=4)
+
+
+def _plain(image: object, like: Source | None) -> tuple[Source, np.ndarray]:
+    """A picture in memory, whatever its kind, and its pixels (h, w, c): uint8, uint16 or float in [0, 1]."""
+    source = open(_in_unit_range(image, like) if _has_own_range(image, like) else image)
+    return source, source.fetch((0, 0, *source.size))
+
+
+def _in_eight_bits(raw: np.ndarray) -> np.ndarray:
+    if raw.dtype == np.uint8:
+        return np.ascontiguousarray(raw)
+    high = 65535 if raw.dtype == np.uint16 else 1
+    return (raw.astype(np.float32) * (255 / high)).round().astype(np.uint8)
+
+
+def _has_own_range(image: object, like: Source | None) -> TypeGuard[np.ndarray]:
+    """True for what came out of a float file, whose values need not lie in [0, 1]."""
+    floats = like is not None and like.path is not None and like.dtype == "float32"
+    return floats and isinstance(image, np.ndarray) and image.dtype.kind == "f"
+
+
 def _finished(sink: Sink, notes: list[str] | None) -> Path:
     path = sink.finish()
     if notes is not None:
@@ -137,8 +202,9 @@ def _finished(sink: Sink, notes: list[str] | None) -> Path:
     return path
 
 
-def _in_unit_range(array: np.ndarray, like: Source) -> np.ndarray:
+def _in_unit_range(array: np.ndarray, like: Source | None) -> np.ndarray:
     """What came out of a float file, as arrays are taken: in [0, 1], without holes."""
+    assert like is not None, "it came out of a file"
     low, high = like.levels
     colour = np.nan_to_num((array - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
     if like.alpha:

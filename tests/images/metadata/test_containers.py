@@ -39,7 +39,7 @@ from scalewise.budget.cost import CostReport
 from scalewise.errors import InvalidRequest
 from scalewise.execution.pages import enlarge_pages
 from scalewise.execution.plan import RunOptions
-from scalewise.pipeline import resolve_model, upscale
+from scalewise.pipeline import upscale
 
 BICUBIC = zoo.bicubic()
 KINDS = {1: "gray", 2: "graya", 3: "rgb", 4: "rgba"}
@@ -51,7 +51,7 @@ def enlarged(path: Path, out: Path, **options: Any) -> CostReport:
     writer = images.create_pages(
         out, source, lambda size: (size[0] * 2, size[1] * 2), encoding=images.Encoding(**options)
     )
-    return enlarge_pages(writer, resolve_model(BICUBIC), Budget.full(), RunOptions(tile=8), None)[1]
+    return enlarge_pages(writer, BICUBIC, Budget.full(), RunOptions(tile=8), None)[1]
 
 
 def cases() -> list[Case]:

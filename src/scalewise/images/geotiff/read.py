@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -183,10 +184,6 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         pixels = pixels[y0 - top : y1 - top, x0 - left : x1 - left]
         return (pixels * 255).round().to(torch.uint8).numpy() if plain else pixels.numpy()
 
-    def restore(canvas: np.ndarray) -> np.ndarray:
-        planes = [in_file_values(canvas[..., c], bounds[band], dtype) for c, band in enumerate(group.bands)]
-        return planes[0] if len(planes) == 1 else np.stack(planes, -1)
-
     extras.survey = survey
     metadata = extras.add_to(Metadata(icc=extras.tiff.icc, orientation=orientation))
     depth = "uint8" if plain else "float32"
@@ -206,9 +203,15 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         bands=group,
         notes=tuple(notes),
         fetch=fetch,
-        restore=restore,
+        restore=partial(_restored, [bounds[band] for band in group.bands], dtype),
         turn=lambda number: open_file(path, max_pixels, number),
     )
+
+
+def _restored(bounds: Sequence[Range], dtype: str, canvas: np.ndarray) -> np.ndarray:
+    """A canvas in the values of the file, as numpy."""
+    planes = [in_file_values(canvas[..., c], between, dtype) for c, between in enumerate(bounds)]
+    return planes[0] if len(planes) == 1 else np.stack(planes, -1)
 
 
 def grouped(roles: Sequence[str]) -> list[tuple[int, ...]]:
