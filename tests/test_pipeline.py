@@ -196,7 +196,11 @@ def test_opacity_is_enlarged_on_the_same_grid() -> None:
 def test_the_report_is_plain_and_the_map_a_picture() -> None:
     result = bicubic(array(40, 60), 2)
     values = result.report.as_dict()
-    assert values["size"] == [80, 120] == list(result.report.size) and (values["width"], values["height"]) == (120, 80) and isinstance(values["seconds"], float)
+    assert (
+        values["size"] == [80, 120] == list(result.report.size)
+        and (values["width"], values["height"]) == (120, 80)
+        and isinstance(values["seconds"], float)
+    )
     picture = result.effort_picture()
     assert picture.shape == (40, 60, 3) and picture.dtype == torch.uint8
 

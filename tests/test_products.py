@@ -32,7 +32,7 @@ from scalewise.errors import (
     UnwritableOutput,
 )
 from scalewise.geometry.sizes import checked_crop, checked_scale, wanted_size
-from scalewise.pipeline import UpscaleOptions, Upscaled, upscale
+from scalewise.pipeline import Upscaled, UpscaleOptions, upscale
 
 BICUBIC = zoo.load("bicubic", device="cpu")
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +52,9 @@ def encoded(pixels: np.ndarray, format: str = "PNG", **more: Any) -> bytes:
 # --- bytes in, bytes out ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO, lambda data: io.BufferedReader(io.BytesIO(data))])
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, memoryview, io.BytesIO, lambda data: io.BufferedReader(io.BytesIO(data))]
+)
 def test_bytes_are_read_as_their_file(tmp_path: Path, kind: Callable[[bytes], Any]) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned upright
@@ -288,7 +290,9 @@ JUNK: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["scale", *(set(inspect.signature(upscale).parameters) - {"image", "scale", "progress"})])
+@pytest.mark.parametrize(
+    "name", ["scale", *(set(inspect.signature(upscale).parameters) - {"image", "scale", "progress"})]
+)
 def test_whatever_is_wrong_is_one_kind_of_error_in_one_line(name: str) -> None:
     """Everything derives from ScalewiseError, speaks of Python and not of options of the command line."""
     picture = np.full((5, 6, 3), 7, np.uint8)
@@ -320,7 +324,9 @@ def raised_texts(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         call = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Return) else None
         if isinstance(call, ast.Call):
-            texts += [part.value for part in ast.walk(call) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            texts += [
+                part.value for part in ast.walk(call) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
     return texts
 
 

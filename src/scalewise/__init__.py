@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 from scalewise.version import __version__
 
 if TYPE_CHECKING:
+    from scalewise import errors
     from scalewise.budget.budget import Budget
     from scalewise.errors import Cancelled, ScalewiseError
     from scalewise.machine.threads import set_idle_threads
     from scalewise.pipeline import Upscaled, upscale
     from scalewise.zoo import load
 
-__all__ = ["Budget", "Cancelled", "ScalewiseError", "Upscaled", "__version__", "load", "set_idle_threads", "upscale"]
+__all__ = [
+    "Budget",
+    "Cancelled",
+    "ScalewiseError",
+    "Upscaled",
+    "__version__",
+    "errors",
+    "load",
+    "set_idle_threads",
+    "upscale",
+]
 
 _HOMES = {
     "Budget": "budget.budget",
@@ -35,6 +46,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("scalewise.errors")
     if name not in _HOMES:
         raise AttributeError(f"module 'scalewise' has no attribute {name!r}")
     return getattr(import_module(f"scalewise.{_HOMES[name]}"), name)

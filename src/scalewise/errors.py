@@ -26,6 +26,12 @@ import os
 from collections.abc import Sequence
 
 
+def shown(value: object, most: int = 60) -> str:
+    """A value as an error quotes it: on one line, and no longer than so many signs."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 class ScalewiseError(Exception):
     """The root: catch this to catch everything that scalewise raises on purpose."""
 

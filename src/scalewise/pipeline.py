@@ -20,7 +20,7 @@ from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport, total
 from scalewise.budget.route import paint
-from scalewise.errors import InvalidRequest, ScalewiseError
+from scalewise.errors import InvalidRequest, ScalewiseError, shown
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
@@ -95,7 +95,12 @@ class Upscaled(Generic[Picture]):
         Raises UnwritableOutput."""
         notes: list[str] = []
         path = images.save(
-            path, self.image, like=self._like, encoding=self._encoding(quality, encoding), overwrite=overwrite, notes=notes
+            path,
+            self.image,
+            like=self._like,
+            encoding=self._encoding(quality, encoding),
+            overwrite=overwrite,
+            notes=notes,
         )
         self._add_notes(notes)
         return path
@@ -212,6 +217,8 @@ def upscale(
     Raises:
         ScalewiseError: One of its children for everything that is wrong on purpose; `Cancelled` if `progress` said so.
     """
+    if progress is not None and not callable(progress):
+        raise InvalidRequest(f"progress is {shown(progress)}: allowed is a function of the share done")
     loaded = _resolved(model, device)
     most = None if max_memory is None else parse_bytes(max_memory)
     box = None if crop is None else checked_crop(crop)

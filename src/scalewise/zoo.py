@@ -19,7 +19,7 @@ from scalewise.budget.quality import read_sidecar
 from scalewise.checkpoints import files, native
 from scalewise.checkpoints.build import BUILDERS
 from scalewise.checkpoints.load import Description, Loaded, load_native
-from scalewise.errors import CheckpointError, UnknownModel
+from scalewise.errors import CheckpointError, UnknownModel, shown
 from scalewise.machine.device import for_inference, pick_device, torch_defaults
 from scalewise.models.model import Model
 from scalewise.models.super_resolver import SuperResolver
@@ -113,13 +113,21 @@ def load(name: str | Path, *, device: str | None = None) -> LoadedModel:
     `FILE:res_scale=1,…` sets what a file leaves open. Raises UnknownModel, CheckpointError.
     """
     text = str(name)
-    if text not in MODELS and not Path(text).exists():
+    if text not in MODELS and not _exists(text):
         path, _, overrides = text.rpartition(":")
-        if "=" not in overrides or not Path(path).exists():
-            raise UnknownModel(f"no model and no file is called {text!r}: the models are {', '.join(MODELS)}")
+        if "=" not in overrides or not _exists(path):
+            raise UnknownModel(f"no model and no file is called {shown(text)}: the models are {', '.join(MODELS)}")
     found = pick_device(device)
     with torch_defaults(found):
         return _load(text, str(found))
+
+
+def _exists(path: str) -> bool:
+    """False also for what is too long to be a name."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 @lru_cache(maxsize=4)
@@ -129,7 +137,7 @@ def _load(text: str, device: str) -> LoadedModel:
         return LoadedModel(text, for_inference(entry.build(), torch.device(device)))
     if entry is not None:
         if entry.weights is None:
-            raise CheckpointError(f"{text} ships without weights: give a weight file by -n FILE")
+            raise CheckpointError(f"{text} ships without weights: name its weight file instead")
         with resources.as_file(_shipped_file(entry.weights)) as path:
             return _from_file(text, path, {}, device)
     path, overrides = file_and_settings(text)

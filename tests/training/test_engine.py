@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_said_before_the_first_step(tmp_path: Path) -> None
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     train(TOY, waves(), tmp_path, PLAN)
     again = replace(PLAN, resume=True)
-    with pytest.raises(InvalidRequest, match="--resume"):
+    with pytest.raises(InvalidRequest, match="resume it"):
         train(TOY, waves(), tmp_path, PLAN)
     with pytest.raises(TrainingError, match="recipe 'toy', not 'other'"):
         train(replace(TOY, name="other"), waves(), tmp_path, again)

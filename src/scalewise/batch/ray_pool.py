@@ -100,7 +100,7 @@ def _ray() -> Any:
         import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingDependency(
-            "--engine ray needs Ray Data, which is not installed: pip install 'scalewise[ray]'"
+            "the engine ray needs Ray Data, which is not installed: pip install 'scalewise[ray]'"
         ) from None
     return ray
 
@@ -128,4 +128,4 @@ def _connect(ray: Any, address: str | None, actors: int | None, cpus: int | None
         ray.init(**how)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise InvalidRequest(f"--address {address}: no Ray cluster answers there: {reason}") from None
+        raise InvalidRequest(f"address {address}: no Ray cluster answers there: {reason}") from None

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, SupportsFloat
 
-from scalewise.errors import BudgetInfeasible
+from scalewise.errors import BudgetInfeasible, shown
 
 DIALS = ("eta", "k", "gamma", "epsilon", "beta", "lambda", "threshold", "path")
 
@@ -64,17 +64,19 @@ class Budget:
             return cls.full()
         if isinstance(text, Budget):
             return text
+        if isinstance(text, bool) or not isinstance(text, str | SupportsFloat):
+            raise BudgetInfeasible(f"budget {shown(text)} is not a budget: write 50%, 0.5, 2e12macs or 2s")
         named = re.fullmatch(r"\s*([a-z]+)\s*=\s*([-+0-9.eE]+)\s*", str(text))
         if named and named[1] in DIALS:
             try:
                 return cls.native(named[1], float(named[2]))
             except ValueError:
-                raise BudgetInfeasible(f"native dial {text!r} is not a number") from None
+                raise BudgetInfeasible(f"native dial {shown(text)} is not a number") from None
         match = re.fullmatch(r"\s*([-+0-9.eE]+|nan|[-+]?inf)\s*(%|macs|s|ms)?\s*", str(text))
         try:
             value, unit = float(match[1]), match[2]  # type: ignore[index]
         except (TypeError, ValueError):
-            raise BudgetInfeasible(f"budget {text!r} is not a budget: write 50%, 0.5, 2e12macs or 2s") from None
+            raise BudgetInfeasible(f"budget {shown(text)} is not a budget: write 50%, 0.5, 2e12macs or 2s") from None
         if unit == "macs":
             return cls.macs(value)
         if unit in ("s", "ms"):

@@ -92,9 +92,7 @@ def read_sidecar(weights: Path) -> list[Calibration]:
     try:
         return [Calibration.from_dict(curve) for curve in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError, KeyError, IndexError):
-        raise DataError(
-            f"{path} holds no calibration: delete it, or measure again (scalewise calibrate --keep)"
-        ) from None
+        raise DataError(f"{path} holds no calibration: delete it, or measure it again") from None
 
 
 def joined(curves: Iterable[Calibration], found: Calibration) -> list[dict[str, Any]]:

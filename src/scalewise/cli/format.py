@@ -134,8 +134,19 @@ def explain(error: BaseException) -> str:
             f"{', '.join(error.changed)}: the former command goes on, --restart drops them, -o names another output"
         )
     else:
-        message = str(error)
+        message = options_in(str(error))
     return format_line("; ".join([message, *getattr(error, "__notes__", ())]))
+
+
+# Arguments of the library that its errors name, by the options that give them.
+OPTIONS = {"max_memory": "--max-memory", "resume it, or choose another folder": "--resume goes on, --out names another"}
+
+
+def options_in(message: str) -> str:
+    """An error of the library in words of the command line."""
+    for words, option in OPTIONS.items():
+        message = message.replace(words, option)
+    return message
 
 
 def format_line(text: str) -> str:

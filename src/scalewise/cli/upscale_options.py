@@ -26,7 +26,12 @@ Scale = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option("--size", metavar="WxH", help="Width x height in pixels: 3840x2160; 3840x or x2160 alone keeps the shape.", rich_help_panel=SIZE),
+    typer.Option(
+        "--size",
+        metavar="WxH",
+        help="Width x height in pixels: 3840x2160; 3840x or x2160 alone keeps the shape.",
+        rich_help_panel=SIZE,
+    ),
 ]
 LongEdge = Annotated[
     int | None, typer.Option("--long-edge", metavar="N", help="Pixels of the longer side.", rich_help_panel=SIZE)

@@ -68,7 +68,7 @@ def _camixer_cost(upscaler: Upscaler) -> PaperCost:
     if not isinstance(encoder, CAMixer) or model is None or model.scales is None or budget is None:
         raise ProtocolMismatch("convention camixer is the formula of CAMixerSR: it takes a CAMixerSR of fixed scale")
     if budget.kind != "native" and budget.value != 1:
-        raise ProtocolMismatch("convention camixer counts at a gamma: give --native gamma=0.5, or the full network")
+        raise ProtocolMismatch("convention camixer counts at a gamma: give the dial gamma=0.5, or the full network")
     gamma = budget.value if budget.kind == "native" else 1.0
     groups, scale = [len(group.blocks) for group in encoder.groups], int(model.scales[0])  # type: ignore[arg-type]
     at, full = (camixer_flops(encoder.channels, groups, scale, value) for value in (gamma, 1.0))

@@ -106,7 +106,7 @@ def load_pair(pair: Pair, scale: float, protocol: EvalProtocol) -> tuple[Picture
     if strict and pair.lr is None:
         raise ProtocolMismatch(
             f"protocol {protocol.name} takes the published LR at x{scale:g} and there is none for {pair.hr.name}: "
-            f"add LR_bicubic/X{scale:g}, or use --protocol default, which makes it"
+            f"add LR_bicubic/X{scale:g}, or use the protocol default, which makes it"
         )
     if pair.lr is not None and (protocol.given_up_to is None or strict):
         lr = _read(pair.lr)

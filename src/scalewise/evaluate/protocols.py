@@ -82,11 +82,11 @@ class EvalProtocol:
         """Raises ProtocolMismatch if this protocol does not know the scale."""
         if self.scales and scale not in self.scales:
             allowed = ", ".join(f"x{known:g}" for known in self.scales)
-            raise ProtocolMismatch(f"protocol {self.name} is for {allowed}; got x{scale:g}: use --protocol default")
+            raise ProtocolMismatch(f"protocol {self.name} is for {allowed}; got x{scale:g}: use the protocol default")
         if not (math.isfinite(scale) and scale >= 1):
             raise ProtocolMismatch(f"protocol {self.name} needs a scale of at least 1; got {scale:g}")
         if (self.whole_scales or self.tiles or self.window_pad) and scale != int(scale):
-            raise ProtocolMismatch(f"protocol {self.name} takes whole scales; got x{scale:g}: use --protocol default")
+            raise ProtocolMismatch(f"protocol {self.name} takes whole scales; got x{scale:g}: use the protocol default")
 
     def area(self, lr: Size, scale: float) -> Size:
         """The part of an LR image, from its top left, that is measured."""

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import get_args
 
 import torch
 
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.budget.speed import Speed
-from scalewise.errors import InvalidRequest
+from scalewise.errors import InvalidRequest, shown
 from scalewise.geometry import tiling
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.projection import Projection
@@ -46,7 +47,10 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):
-            raise InvalidRequest(f"tile is {self.tile!r}: allowed is a side in LR pixels, at least 1")
+            raise InvalidRequest(f"tile is {shown(self.tile)}: allowed is a side in LR pixels, at least 1")
+        for name, given, allowed in (("dtype", self.dtype, Dtype), ("projection", self.projection, Projection)):
+            if not (isinstance(given, str) and given in get_args(allowed)):
+                raise InvalidRequest(f"{name} {shown(given)} is not known: allowed are {', '.join(get_args(allowed))}")
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,9 @@ def window_of(size: Size, out: Size, crop: Box | None) -> Box:
         return 0, 0, *out
     y0, x0, y1, x1 = crop
     if not (0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]):
-        place = f"{x0},{y0},{x1 - x0},{y1 - y0}"
-        raise InvalidRequest(f"crop {place} (x, y, width, height) is not inside the input, {size[1]}x{size[0]} pixels")
+        raise InvalidRequest(
+            f"the crop of columns {x0} to {x1} and rows {y0} to {y1} is not inside the input, {size[1]}x{size[0]} pixels"
+        )
     return output_box(crop, size, out)
 
 

@@ -109,7 +109,7 @@ def _plan_run(
 
 def _too_little(given: int, needed: float) -> InvalidRequest:
     return InvalidRequest(
-        f"--max-memory {given / 2**20:.0f} MiB is not enough here, even for the smallest tiles: give "
+        f"max_memory {given / 2**20:.0f} MiB is not enough here, even for the smallest tiles: give "
         f"{math.ceil(needed / 2**20)} MiB"
     )
 

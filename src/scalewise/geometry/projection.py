@@ -51,7 +51,7 @@ def frame_of(size: Size, projection: Projection = "auto", gpano: Mapping[str, st
     if width < 2 * height * (1 - RATIO_TOLERANCE):
         raise InvalidRequest(
             f"{width}x{height} is no equirectangular picture of 360°, which is at least twice as wide as high: use "
-            "--projection flat"
+            "projection flat"
         )
     whole = width <= 2 * height * (1 + RATIO_TOLERANCE)
     return Frame(size, wrap=True, poles=(whole, whole))

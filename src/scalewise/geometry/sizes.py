@@ -10,14 +10,15 @@ import math
 import operator
 import re
 from collections.abc import Sequence
-from typing import SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
-from scalewise.errors import InvalidRequest, UnsupportedScale
-from scalewise.geometry.grid import Box, Size, check_output, output_size
+from scalewise.errors import InvalidRequest, UnsupportedScale, shown
+from scalewise.geometry.grid import MAX_SIDE, Box, Size, check_output, output_size
 
 Scale = float | tuple[float, float]
 Sides = tuple[int | None, int | None]  # (rows, columns); None: as the shape of the picture has it
 
+MAX_NUMBER = 10**9  # of pixels, that is worth to be repeated in an error
 MAX_DIGITS = 100  # Python refuses to read numbers of thousands of digits
 _SIZE = "a size is (rows, columns), or width x height as text: '3840x2160', '3840x' (width) or 'x2160' (height)"
 _SCALE = "a scale is a factor, (rows, columns), or text: '3.7', or width x height as '2x1.5'"
@@ -59,7 +60,7 @@ def checked_scale(scale: object) -> Scale:
             return float(scale)
         first, second = (float(factor) for factor in _sequence(scale))
     except (TypeError, ValueError):
-        raise UnsupportedScale(f"scale is {_shown(scale)}: {_SCALE}") from None
+        raise UnsupportedScale(f"scale is {shown(scale)}: {_SCALE}") from None
     return first, second
 
 
@@ -70,9 +71,9 @@ def checked_sides(size: object) -> Sides:
     try:
         rows, columns = (None if side is None else whole(side) for side in _sequence(size))
     except (TypeError, ValueError):
-        raise InvalidRequest(f"size is {_shown(size)}: {_SIZE}") from None
-    if rows is None and columns is None:
-        raise InvalidRequest(f"size is {_shown(size)}: {_SIZE}")
+        raise InvalidRequest(f"size is {shown(size)}: {_SIZE}") from None
+    if (rows is None and columns is None) or max(rows or 0, columns or 0) > MAX_NUMBER:
+        raise InvalidRequest(f"size is {shown(size)}: {_SIZE}")
     return rows, columns
 
 
@@ -82,14 +83,14 @@ def checked_crop(crop: object) -> Box:
         y0, x0, y1, x1 = (whole(number) for number in _sequence(crop))
     except (TypeError, ValueError):
         raise InvalidRequest(
-            f"crop is {_shown(crop)}: allowed are four whole numbers, (first row, first column, end row, end column)"
+            f"crop is {shown(crop)}: allowed are four whole numbers, (first row, first column, end row, end column)"
         ) from None
+    if max(abs(y0), abs(x0), abs(y1), abs(x1)) > MAX_NUMBER:
+        raise InvalidRequest(f"crop is {shown(crop)}: it is not inside any picture")
     return y0, x0, y1, x1
 
 
-def wanted_size(
-    size: Size, scale: object = None, out: object = None, long_edge: SupportsIndex | None = None
-) -> Size:
+def wanted_size(size: Size, scale: object = None, out: object = None, long_edge: SupportsIndex | None = None) -> Size:
     """The output size (rows, columns) of a picture of `size`, for exactly one of scale, size and long edge.
 
     Scale and size are as `checked_scale` and `checked_sides` take them; a side that is None keeps the picture's shape.
@@ -108,7 +109,9 @@ def wanted_size(
     try:
         longest, edge = max(size), whole(long_edge)
     except TypeError:
-        raise InvalidRequest(f"long edge is {_shown(long_edge)}: allowed is a whole number of pixels") from None
+        raise InvalidRequest(f"long edge is {shown(long_edge)}: allowed is a whole number of pixels") from None
+    if abs(edge) > MAX_NUMBER:
+        raise UnsupportedScale(f"long edge is {shown(long_edge)}: allowed are at most {MAX_SIDE} pixels")
     return check_output(size, (scaled(size[0], edge, longest), scaled(size[1], edge, longest)))
 
 
@@ -126,13 +129,8 @@ def whole(number: object) -> int:
     return operator.index(number)  # type: ignore[arg-type] (raises the TypeError)
 
 
-def _sequence(value: object) -> Sequence[object]:
+def _sequence(value: Any) -> Sequence[Any]:
     """Lists, tuples, arrays of one axis; a text of two characters is none."""
     if isinstance(value, str | bytes | dict | set):
         raise TypeError("not a sequence of numbers")
-    return list(value)  # type: ignore[call-overload] (raises the TypeError)
-
-
-def _shown(value: object) -> str:
-    """A value in an error: short, on one line."""
-    return " ".join(repr(value).split())[:60]
+    return list(value)  # raises the TypeError

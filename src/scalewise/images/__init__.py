@@ -2,7 +2,9 @@
 
 - read.py: `open`; source.py: boxes of float in [0, 1]; arrays.py: of numpy, PIL and torch
 - files.py: which loader, limits, pages; decode.py: upright, gray or RGB, range; extras.py: what libvips omits
-- held.py: bytes and open files; write.py: `create`, `save`, `create_pages`, `to_bytes`; sink.py: boxes → a file or array: range, rounding; pages.py: several pages
+- held.py: bytes and open files
+- write.py: `create`, `save`, `create_pages`, `to_bytes`
+- sink.py: boxes → a file or array: range, rounding; pages.py: several pages
 - encode.py: which container holds what; stream.py: encoded while rows are still being computed
 - alpha.py: opacity weighs colour
 - metadata/: what stays true of a larger picture, and how files hold it

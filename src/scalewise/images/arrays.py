@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -80,7 +80,7 @@ def _as_torch(device: torch.device, dtype: torch.dtype, pixels: np.ndarray) -> t
 
 def from_pil(image: Any) -> InMemory:
     """Modes 1, L, LA, P, RGB, RGBA and I;16. P comes back as RGB(A), 1 as L; EXIF orientation is applied."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"):
         raise UnreadableImage(f"PIL image has mode {image.mode}; allowed are 1 L LA P RGB RGBA I;16: convert it first")
@@ -112,12 +112,12 @@ def from_pil(image: Any) -> InMemory:
     return InMemory("pil", pixels[..., None] if pixels.ndim == 2 else pixels, partial(as_pil, info), metadata)
 
 
-def as_pil(info: Mapping[str, Any], pixels: np.ndarray) -> Any:
+def as_pil(info: dict[str, Any], pixels: np.ndarray) -> Any:
     """A PIL image of pixels (h, w, c): uint8, or uint16 of one channel."""
     from PIL import Image
 
     result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    result.info = dict(info)
+    result.info.update(info)
     return result
 
 
@@ -148,7 +148,9 @@ def check_range(pixels: np.ndarray, name: str) -> None:
     if math.isnan(low):
         raise UnreadableImage(f"{name} holds values that are not numbers (NaN); allowed is [0, 1]")
     if not (low >= 0 and high <= 1):
-        raise UnreadableImage(f"{name} holds float values from {low:.9g} to {high:.9g}; allowed is [0, 1]: scale or clip")
+        raise UnreadableImage(
+            f"{name} holds float values from {low:.9g} to {high:.9g}; allowed is [0, 1]: scale or clip"
+        )
 
 
 _DTYPES = (np.uint8, np.uint16, np.float16, np.float32, np.float64)

@@ -1,4 +1,4 @@
-"""Pictures as bytes: those of a request, a database or an open file are put into a file of their own while they are read.
+"""Pictures as bytes, of a request, a database or an open file: put into a file of their own while they are read.
 
 All readers work on files, so that one way of checking and decoding serves every kind of input.
 """

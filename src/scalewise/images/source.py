@@ -54,7 +54,9 @@ class Source:
     fetch: Callable[[Box], np.ndarray] = field(repr=False, kw_only=True)  # raw pixels (h, w, c)
     restore: Callable[[np.ndarray], Any] = field(repr=False, kw_only=True)  # canvas (h, w, c) → the kind that came in
     turn: Callable[[int], Source] | None = field(default=None, repr=False, kw_only=True)  # page → its Source
-    held: HeldFile | None = field(default=None, repr=False, kw_only=True)  # what `path` is of a picture that came as bytes
+    held: HeldFile | None = field(
+        default=None, repr=False, kw_only=True
+    )  # what `path` is of a picture that came as bytes
     reopen: Callable[..., Source] | None = field(default=None, repr=False, kw_only=True)  # (path, page=) → its Source
 
     def read(self, box: Box | None = None, *, bled: bool = False) -> Tensor:

@@ -156,7 +156,7 @@ def to_bytes(format: str, image: object, **how: Any) -> bytes:
 
 
 def to_pil(image: object, like: Source | None = None) -> Any:
-    """A picture that is in memory as a PIL image, with profile and EXIF of `like`: 16 bit of gray alone, otherwise 8."""
+    """A picture in memory as a PIL image, with profile and EXIF of `like`: 16 bit of gray alone, otherwise 8."""
     source, raw = _plain(image, like)
     if raw.dtype != np.uint16 or raw.shape[2] > 1:
         raw = _in_eight_bits(raw)

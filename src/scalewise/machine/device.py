@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import platform
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import nn
 
-from scalewise.errors import InvalidRequest
+from scalewise.errors import InvalidRequest, shown
 from scalewise.machine.threads import limits_spinning
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def pick_device(name: str | None) -> torch.device:
     """`cpu`, `cuda`, `cuda:1`, `mps`; None takes CUDA if there is one, else the CPU. Raises InvalidRequest."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z]+(:[0-9]{1,4})?", name):
+        raise InvalidRequest(f"device {shown(name)} is not known: use cpu, cuda, cuda:N or mps")
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
@@ -40,6 +43,8 @@ def pick_device(name: str | None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].split(". ")[0][:120]
+        if "device type" in reason:  # followed by all that torch knows
+            raise InvalidRequest(f"device {name!r} is not known: use cpu, cuda, cuda:N or mps") from None
         raise InvalidRequest(f"device {name!r} cannot be used: {reason} (use cpu, cuda, cuda:N or mps)") from None
     return device
 
@@ -51,7 +56,7 @@ def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
     if name == "bf16":
         return torch.bfloat16
     if name != "auto":
-        raise InvalidRequest(f"dtype {name!r} is not known: allowed are auto, fp32 and bf16")
+        raise InvalidRequest(f"dtype {shown(name)} is not known: allowed are auto, fp32 and bf16")
     return torch.bfloat16 if fast_bf16(device) else torch.float32
 
 

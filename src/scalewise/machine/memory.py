@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from scalewise.errors import InvalidRequest
+from scalewise.errors import InvalidRequest, shown
 
 INTERVAL_SECONDS = 0.02  # between two samples of the memory in use
 OUT_OF_MEMORY = "allocate memory", "not enough memory", "could not create a primitive"  # the last is oneDNN's
@@ -26,7 +26,7 @@ def parse_bytes(text: str | int) -> int:
     """`2GiB`, `800MB`, `1.5g`, or a count of bytes. Raises InvalidRequest."""
     match = re.fullmatch(r"\s*(\d{1,20}(?:\.\d*)?|\.\d+)\s*([kmgt]i?)?b?\s*", str(text).lower())
     if not match:
-        raise InvalidRequest(f"memory {str(text)[:40]!r} is no amount of memory: write 2GiB or 800MB")
+        raise InvalidRequest(f"memory {shown(text)} is no amount of memory: write 2GiB or 800MB")
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 

@@ -124,7 +124,7 @@ def find(
         recipe = recipe.shortened(steps)
     if vgg is not None:
         if not vgg.is_file():
-            raise InvalidRequest(f"--vgg {vgg}: there is no such file")
+            raise InvalidRequest(f"vgg {vgg}: there is no such file")
         recipe = replace(recipe, stages=seen_through(recipe, vgg))
     return recipe if seed is None else replace(recipe, seed=seed)
 
@@ -132,7 +132,7 @@ def find(
 def seen_through(recipe: Recipe, vgg: Path) -> tuple[Stage, ...]:
     """The stages, their perceptual losses with VGG19's weights of this file."""
     if not any(isinstance(stage.task, Adversarial) for stage in recipe.stages):
-        raise InvalidRequest(f"{recipe.name} has no perceptual loss: leave --vgg out")
+        raise InvalidRequest(f"{recipe.name} has no perceptual loss: leave vgg out")
     return tuple(
         replace(stage, task=replace(stage.task, vgg=vgg)) if isinstance(stage.task, Adversarial) else stage
         for stage in recipe.stages

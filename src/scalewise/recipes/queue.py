@@ -48,9 +48,9 @@ def read_queue(path: Path) -> list[QueuedTraining]:
     try:
         listed = tomllib.loads(path.read_text(encoding="utf-8")).get("training")
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"--queue {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise InvalidRequest(f"queue {path} cannot be read: {str(error).splitlines()[0]}") from None
     if not isinstance(listed, list) or not listed:
-        raise InvalidRequest(f"--queue {path} lists nothing: write [[training]] with recipe = NAME for each")
+        raise InvalidRequest(f"queue {path} lists nothing: write [[training]] with recipe = NAME for each")
     trainings = [_training(path, number, values) for number, values in enumerate(listed, 1)]
     for one in trainings:
         one.found()
@@ -58,7 +58,7 @@ def read_queue(path: Path) -> list[QueuedTraining]:
 
 
 def _training(path: Path, number: int, values: dict[str, Any]) -> QueuedTraining:
-    place, hints = f"--queue {path}, training {number}", get_type_hints(QueuedTraining)
+    place, hints = f"queue {path}, training {number}", get_type_hints(QueuedTraining)
     known = [field.name for field in fields(QueuedTraining)]
     if "recipe" not in values or not set(values) <= set(known):
         unknown = ", ".join(set(values) - set(known)) or "no recipe"

@@ -227,10 +227,10 @@ def _state(recipe: Recipe, out: Path, options: TrainOptions, main: bool) -> dict
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrainingError(f"cannot make {str(out)!r}: {error.strerror}; choose another --out") from error
+        raise TrainingError(f"cannot make {str(out)!r}: {error.strerror}; choose another folder") from error
     state = states.read_state(out)
     if state is not None and not options.resume and main:
-        raise InvalidRequest(f"{out} holds a run of {state['recipe']}: go on by --resume, or choose another --out")
+        raise InvalidRequest(f"{out} holds a run of {state['recipe']}: resume it, or choose another folder")
     if state is None and options.resume and options.state is not None:
         found = states.read_portable(options.state, recipe.name)
         if found is not None:
@@ -240,12 +240,12 @@ def _state(recipe: Recipe, out: Path, options: TrainOptions, main: bool) -> dict
         return None
     for key, ours in (("recipe", recipe.name), ("seed", recipe.seed)):
         if state[key] != ours:
-            raise TrainingError(f"the state in {out} has {key} {state[key]!r}, not {ours!r}: choose another --out")
+            raise TrainingError(f"the state in {out} has {key} {state[key]!r}, not {ours!r}: choose another folder")
     stage = next((stage for stage in recipe.stages if stage.name == state["stage"]), None)
     if stage is None or state["step"] > stage.steps:
         raise TrainingError(
             f"the state is at step {state['step']} of stage {state['stage']!r}, which this recipe does not reach: "
-            "give the --steps that it was started with, or more"
+            "give the steps that it was started with, or more"
         )
     return state
 

@@ -91,7 +91,9 @@ class AdversarialTask(StageTask):
             torch.manual_seed(seed[0])
             self.judge = UNetDiscriminator(settings.channels)
         if settings.vgg is None:
-            print(f"stage {stage.name}: the perceptual loss looks through random weights; --vgg FILE", file=sys.stderr)
+            print(
+                f"stage {stage.name}: the perceptual loss looks through random weights: give VGG19's", file=sys.stderr
+            )
         self.vgg = VGG19(settings.vgg, settings.widths).requires_grad_(False)
 
     def optimizers(self) -> list[Optimizer]:

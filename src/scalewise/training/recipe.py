@@ -78,13 +78,13 @@ class CustomModel:
     def build(self) -> nn.Module:
         place, _, name = self.target.rpartition(":")
         if not place:
-            raise InvalidRequest(f"--model {self.target}: write package.module:function or file.py:function")
+            raise InvalidRequest(f"model {self.target}: write package.module:function or file.py:function")
         build = getattr(self._module(place), name, None)
         if build is None:
-            raise InvalidRequest(f"--model {self.target}: {place} has no {name!r}")
+            raise InvalidRequest(f"model {self.target}: {place} has no {name!r}")
         model = build()
         if not isinstance(model, nn.Module):
-            raise InvalidRequest(f"--model {self.target} gave {type(model).__name__}: it must give a SuperResolver")
+            raise InvalidRequest(f"model {self.target} gave {type(model).__name__}: it must give a SuperResolver")
         return model
 
     def _module(self, place: str) -> Any:
@@ -92,7 +92,7 @@ class CustomModel:
             path = Path(place)
             spec = importlib.util.spec_from_file_location(path.stem, path)
             if spec is None or spec.loader is None or not path.is_file():
-                raise InvalidRequest(f"--model {self.target}: there is no file {place!r}")
+                raise InvalidRequest(f"model {self.target}: there is no file {place!r}")
             module = importlib.util.module_from_spec(spec)
             sys.modules.setdefault(path.stem, module)
             spec.loader.exec_module(module)
@@ -102,7 +102,7 @@ class CustomModel:
         try:
             return importlib.import_module(place)
         except ModuleNotFoundError as error:
-            raise InvalidRequest(f"--model {self.target}: {error}") from None
+            raise InvalidRequest(f"model {self.target}: {error}") from None
 
     def save(self, model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
         save_tensors(path, model.state_dict(), {key: str(value) for key, value in about.items()})

@@ -81,7 +81,7 @@ class StageTask(nn.Module):
     def prepare(self, fabric: Fabric, dtype: Dtype) -> Prepared:
         """Move to the device, make the optimizers, or take up those of a state, and let Fabric wrap them."""
         if self.one_process and fabric.world_size > 1:
-            raise TrainingError(f"stage {self.stage.name} is trained by one process: --devices 1")
+            raise TrainingError(f"stage {self.stage.name} is trained by one process: give it one device")
         fabric.to_device(self)
         self.global_rank = fabric.global_rank
         self.model.train()
