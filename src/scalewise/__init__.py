@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from scalewise.version import __version__
 
 if TYPE_CHECKING:
-    from scalewise import errors
+    from scalewise import errors as errors
     from scalewise.budget.budget import Budget
     from scalewise.errors import Cancelled, ScalewiseError
     from scalewise.machine.threads import set_idle_threads
@@ -46,7 +46,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
+    if name == "errors":  # a module, so it is in no list of names
         return import_module("scalewise.errors")
     if name not in _HOMES:
         raise AttributeError(f"module 'scalewise' has no attribute {name!r}")

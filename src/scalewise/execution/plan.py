@@ -152,7 +152,7 @@ def window_of(size: Size, out: Size, crop: Box | None) -> Box:
     y0, x0, y1, x1 = crop
     if not (0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]):
         raise InvalidRequest(
-            f"the crop of columns {x0} to {x1} and rows {y0} to {y1} is not inside the input, {size[1]}x{size[0]} pixels"
+            f"the crop of columns {x0} to {x1}, rows {y0} to {y1} is not inside the input, {size[1]}x{size[0]} pixels"
         )
     return output_box(crop, size, out)
 

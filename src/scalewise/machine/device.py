@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from scalewise.errors import InvalidRequest, shown
-from scalewise.machine.threads import limits_spinning
+from scalewise.machine.threads import check_forked, limits_spinning
 
 if TYPE_CHECKING:
     from scalewise.models.model import Model
@@ -100,8 +100,9 @@ def torch_defaults(device: torch.device) -> Iterator[None]:
     """Torch as it is when it is loaded: new tensors in fp32 on the CPU, and no autocast.
 
     A program around us may have set another default number type or device, or run us in autocast for `device`; tables
-    and models made then would be cached and spoil later runs.
+    and models made then would be cached and spoil later runs. Raises InvalidRequest where a fork lost torch's threads.
     """
+    check_forked(torch.get_num_threads())
     with ExitStack() as stack:
         _DEFAULT_DTYPE.acquire()
         stack.callback(_DEFAULT_DTYPE.release)

@@ -1,9 +1,11 @@
-"""How the threads of torch's operators wait for each other. Nothing here loads torch."""
+"""How the threads of torch's operators wait for each other, and that a fork loses them. Nothing here loads torch."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+from scalewise.errors import InvalidRequest
 
 SPIN_COUNT = 5000  # rounds of GNU OpenMP's waiting loop; its default is about as long as a time slice
 
@@ -27,3 +29,23 @@ def set_idle_threads(spin_count: int = SPIN_COUNT) -> bool:
 def limits_spinning() -> bool:
     """True if the environment says how long threads spin."""
     return "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
+
+
+class _Process:
+    """The process in which operators first ran in several threads."""
+
+    number: int | None = None
+
+
+def check_forked(threads: int) -> None:
+    """To be called before operators run in so many threads. Raises InvalidRequest in a process that was forked from
+    one in which they had: torch waits for the parent's threads for ever."""
+    if threads == 1:
+        return
+    if _Process.number is None:
+        _Process.number = os.getpid()
+    elif _Process.number != os.getpid():
+        raise InvalidRequest(
+            "this process was forked from one in which torch had run in several threads, for which it would wait for "
+            "ever: start workers by multiprocessing's 'spawn', or call torch.set_num_threads(1) in each first"
+        )
