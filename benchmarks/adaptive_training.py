@@ -122,7 +122,9 @@ def intensities(model: SuperResolver, val: list[Tensor]) -> Intensity:
     """The same LR pictures (the centres, halved) at every scale, so that the scale alone changes."""
     trunk = model.encoder
     assert isinstance(trunk, TADT)
-    lrs = [pad_to_grid((pair(picture, 2)[0][None] - model.mean) / model.std, model.grid) for picture in val]
+    lrs = [
+        pad_to_grid((pair(picture, 2)[0][None] - model.mean) / model.std, model.limits.patch_stride) for picture in val
+    ]
     share = []
     for scale in SCALES.tolist():
         one = []

@@ -153,7 +153,7 @@ def network(
     encoder, tail = cast(Any, plain.encoder), cast(Any, plain.upsampler)
 
     def literally() -> None:
-        normal = pad_to_grid((lr - plain.mean) / plain.std, plain.grid)
+        normal = pad_to_grid((lr - plain.mean) / plain.std, plain.limits.patch_stride)
         features = trunk(encoder, normal) if trunk else encoder(normal)
         sr = tail.upscale(features, normal, SCALE) * plain.std + plain.mean
         sr[..., : size[0] * SCALE, : size[1] * SCALE].clone()

@@ -285,8 +285,8 @@ def test_less_memory_means_smaller_tiles_and_too_little_is_refused() -> None:
         )
 
     roomy, tight = run_plan(800), run_plan(300)
-    assert roomy.side > tight.side >= model.grid and roomy.recomputed < tight.recomputed < 1
-    assert all(one.side % model.grid == 0 and one.seconds and one.seconds > 0 for one in (roomy, tight))
+    assert roomy.side > tight.side >= model.limits.patch_stride and roomy.recomputed < tight.recomputed < 1
+    assert all(one.side % model.limits.patch_stride == 0 and one.seconds and one.seconds > 0 for one in (roomy, tight))
     with pytest.raises(InvalidRequest, match="not enough"):
         plan_run(source, out, model, Budget.full(), RunOptions(max_memory=2**20, device="cpu"))
 

@@ -45,7 +45,7 @@ def test_a_file_with_settings(shared: Path) -> None:
     path = shared / "golden" / "edsr_basicsr_x4" / "weights.pth"
     plain, scaled = zoo.load(path), zoo.load(f"{path}:res_scale=0.5")
     assert plain.name == scaled.name == "weights.pth"
-    assert plain.model.scales == scaled.model.scales == (4,)
+    assert plain.model.limits.scales == scaled.model.limits.scales == (4,)
     picture = np.random.default_rng(0).random((8, 8, 3), np.float32)
     one, other = (pipeline.upscale(picture, 4, model=loaded.model).image for loaded in (plain, scaled))
     assert not np.allclose(one, other)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from scalewise.version import __version__
 
 if TYPE_CHECKING:
-    from scalewise import errors as errors
     from scalewise.budget.budget import Budget
     from scalewise.errors import Cancelled, ScalewiseError
     from scalewise.machine.threads import set_idle_threads

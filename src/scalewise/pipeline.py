@@ -18,10 +18,12 @@ from torch import Tensor
 
 from scalewise import images
 from scalewise.budget.budget import Budget
-from scalewise.budget.cost import CostReport, total
+from scalewise.budget.cost import CostReport
 from scalewise.budget.route import paint
 from scalewise.errors import InvalidRequest, ScalewiseError, shown
 from scalewise.execution.enlarge import enlarge
+from scalewise.execution.mask import with_mask
+from scalewise.execution.pages import joined
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
 from scalewise.execution.progress import Progress
@@ -65,6 +67,7 @@ class UpscaleOptions(TypedDict, total=False):
     projection: Projection
     max_memory: str | int | None
     crop: Sequence[int] | None
+    mask: object
     progress: Progress | None
 
 
@@ -181,6 +184,7 @@ def upscale(
     projection: Projection = "auto",
     max_memory: str | int | None = None,
     crop: Sequence[int] | None = None,
+    mask: object = None,
     progress: Progress | None = None,
 ) -> Upscaled[Any]:
     """Enlarge a picture. Safe to call from several threads.
@@ -208,6 +212,8 @@ def upscale(
         max_memory: The most bytes that the process holds, as a number or `"2GiB"`; by default half of what is free.
         crop: (first row, first column, end row, end column) in LR pixels: only this part is rendered, as it will be in
             the whole picture.
+        mask: A picture of any size and kind, stretched over this one: where it is bright, the budget is spent first.
+            Only with models that are planned by patches, as those that ship are.
         progress: Called with the share done in [0, 1], within tiles too. Returning False cancels; what it raises comes
             through.
 
@@ -223,17 +229,19 @@ def upscale(
     most = None if max_memory is None else parse_bytes(max_memory)
     box = None if crop is None else checked_crop(crop)
     options = RunOptions(tile, device, dtype, exact_scale, projection, most, box)
-    one = partial(_upscaled, scale=scale, size=size, long_edge=long_edge, loaded=loaded, budget=Budget.parse(budget))
+    asked = {"scale": scale, "size": size, "long_edge": long_edge, "budget": Budget.parse(budget), "mask": mask}
+    one = partial(_upscaled, loaded=loaded, options=options, **asked)
     batch = batch_of(image)
     if batch is None:
-        return one(image, options=options, progress=progress)
+        return one(image, progress=progress)
     results = []
     for done, picture in enumerate(batch):
         part = None if progress is None else partial(_part_of, progress, done, len(batch))
-        results.append(one(picture, options=options, progress=part))
-    reports, source = [result.report for result in results], results[0].source
-    image = as_batch([result.image for result in results])
-    return Upscaled(image, total(reports), source, results[0].note, box, tuple(results))
+        results.append(one(picture, progress=part))
+    report = joined([result.report for result in results], called="pictures")
+    report = replace(report, effort_map=torch.stack([result.report.effort_map for result in results]))
+    image, first = as_batch([result.image for result in results]), results[0]
+    return Upscaled(image, report, first.source, first.note, box, tuple(results))
 
 
 def _part_of(progress: Progress, done: int, count: int, share: float) -> bool | None:
@@ -249,6 +257,7 @@ def _upscaled(
     long_edge: int | None,
     loaded: LoadedModel,
     budget: Budget,
+    mask: object,
     options: RunOptions,
     progress: Progress | None,
 ) -> Upscaled[Any]:
@@ -257,6 +266,8 @@ def _upscaled(
         source = images.open(image)
         out = wanted_size(source.size, scale, size, long_edge)
         run_plan = plan_run(source, out, loaded.model, budget, options)
+        if mask is not None:
+            run_plan = with_mask(run_plan, images.open(mask))
         sink = images.create(None, run_plan.canvas, cropped(source, options.crop))
         picture, report = enlarge(run_plan, sink, progress)
     return Upscaled(picture, report, source, provenance(loaded.name, source.size, out, budget), options.crop)

@@ -22,7 +22,7 @@ from scalewise.models.super_resolver import SuperResolver
 @torch.no_grad()
 def upscale(model: Any, size: tuple[int, int] = (9, 11), factor: float | None = None) -> torch.Tensor:
     assert isinstance(model, SuperResolver)
-    scale = factor or (model.scales[0] if model.scales else 2.3)
+    scale = factor or (model.limits.scales[0] if model.limits.scales else 2.3)
     lr = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     out = (round(size[0] * scale), round(size[1] * scale))
     return model(lr, rectangle(Frame(size), out), torch.full((1, 2), scale), Effort()).rgb

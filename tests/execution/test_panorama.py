@@ -221,7 +221,7 @@ def test_within_a_budget_turned_in_is_turned_out_by_whole_patches() -> None:
 def test_only_the_borders_differ_from_a_flat_picture(name: str) -> None:
     lr, model = noise(48, 120), MODELS[name]()
     flat, erp = (enlarged(model, lr, 2, projection) for projection in ("flat", "erp"))
-    near = 2 * (model.context + 1)
+    near = 2 * (model.limits.context + 1)
     torch.testing.assert_close(erp[:, near:-near, near:-near], flat[:, near:-near, near:-near], atol=1e-5, rtol=0)
     assert (erp - flat)[..., :4].abs().max() > 1e-3 and (erp - flat)[..., -4:].abs().max() > 1e-3
 
@@ -251,7 +251,7 @@ def plane(image: Tensor, margin: int) -> Tensor:
 def test_routed_equals_dense_then_select_on_the_plane(size: tuple[int, int], budget: float) -> None:
     """Copies of pixels leave where the originals do."""
     model, lr, out = routed(), noise(*size).unsqueeze(0), output_size(size, 1.6)
-    frame, context = Frame(size, wrap=True, poles=(True, True)), model.context
+    frame, context = Frame(size, wrap=True, poles=(True, True)), model.limits.context
     assert context is not None
     gains = torch.rand(3, *(-(-n // PATCH) for n in size), generator=torch.Generator().manual_seed(2))
     plan = model.plan(gains, size, out, Budget.fraction(budget))

@@ -43,7 +43,7 @@ def test_the_probe_is_within_the_picture_and_the_memory(h: int, w: int, s: float
     size, out = (h, w), (max(1, round(h * s)), max(1, round(w * s)))
     small, enlarged = probe_size(model, size, out, room)
     assert small[0] <= h and small[1] <= w and enlarged[0] <= out[0] and enlarged[1] <= out[1]
-    least = tuple(min(n, model.grid) for n in size)
+    least = tuple(min(n, model.limits.patch_stride) for n in size)
     assert small == least or (probe_bytes(model, small, enlarged) <= room and math.prod(enlarged) <= PROBE_MAX_PIXELS)
 
 

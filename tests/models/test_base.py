@@ -60,7 +60,7 @@ def test_points_have_the_colours_of_the_rectangle(base: Base) -> None:
 @torch.no_grad()
 def test_a_tile_has_the_pixels_of_the_whole(base: Base) -> None:
     model, lr, out = network(base), torch.rand(1, 3, 40, 40), (100, 100)
-    context = model.context
+    context = model.limits.context
     assert context is not None
     plan = model.plan(None, (40, 40), out, Budget.full())
     core: Box = (12, 12, 24, 28)

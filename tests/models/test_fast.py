@@ -56,8 +56,8 @@ def test_tiles_equal_the_whole_image(
     out = output_size(size, scale)
     plan = model.plan(model.score(photo, scale), size, out, Budget.fraction(0.5))
     whole = model.render(photo, Frame(size), (0, 0, *size), out, plan).rgb
-    assert model.context is not None
-    for tile in tiling.plan_tiles(size, out, side=side, grid=model.grid, context=model.context):
+    assert model.limits.context is not None
+    for tile in tiling.plan_tiles(size, out, side=side, grid=model.limits.patch_stride, context=model.limits.context):
         (top, left, bottom, right), (y0, x0, y1, x1) = tile.source, tile.target
         lr, frame = photo[..., top:bottom, left:right], Frame(size, (top, left))
         part = model.render(lr, frame, tile.core, out, plan)

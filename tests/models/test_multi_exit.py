@@ -131,8 +131,8 @@ def test_tiles_equal_the_whole_image(model: MultiExitModel, lr: torch.Tensor, ou
     plan = planned(model, lr, out, 0.5)
     whole = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan).rgb
     joined = torch.full_like(whole, float("nan"))
-    assert model.context is not None
-    for tile in plan_tiles(SIZE, out, side=side, grid=model.grid, context=model.context):
+    assert model.limits.context is not None
+    for tile in plan_tiles(SIZE, out, side=side, grid=model.limits.patch_stride, context=model.limits.context):
         y0, x0, y1, x1 = tile.source
         rendered = model.render(lr[..., y0:y1, x0:x1], Frame(SIZE, (y0, x0)), tile.core, out, plan)
         joined[:, tile.target[0] : tile.target[2], tile.target[1] : tile.target[3]] = rendered.rgb

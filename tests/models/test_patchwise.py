@@ -123,7 +123,14 @@ def test_tiles_equal_the_whole_image(model: PatchwiseModel, size: Size, side: in
     lr, out = noise(size), (size[0] * SCALE, size[1] * SCALE)
     plan = decided(model, lr, 0.5)
     whole, joined = rendered(model, lr, plan), torch.full((3, *out), float("nan"))
-    tiles = plan_tiles(size, out, side=side, grid=model.grid, context=model.context or 0, unit=model.unit)
+    tiles = plan_tiles(
+        size,
+        out,
+        side=side,
+        grid=model.limits.patch_stride,
+        context=model.limits.context or 0,
+        unit=model.limits.window_multiple,
+    )
     lean = 0
     for tile in tiles:
         y0, x0, y1, x1 = tile.source

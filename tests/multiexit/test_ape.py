@@ -138,8 +138,10 @@ def test_a_budget_keeps_those_with_most_to_gain(model: EarlyExitModel, lr: Tenso
 def test_by_threshold_tiles_equal_the_whole_image(model: EarlyExitModel, lr: Tensor) -> None:
     budget = Budget.native("threshold", middle_threshold(model, lr))
     whole = render(model, lr, budget)
-    context = model.context or 0
-    for tile in plan_tiles(SIZE, OUT, side=14, grid=model.grid, context=context, unit=model.unit):
+    context = model.limits.context or 0
+    for tile in plan_tiles(
+        SIZE, OUT, side=14, grid=model.limits.patch_stride, context=context, unit=model.limits.window_multiple
+    ):
         part = render(model, lr, budget, tile.core, tile.source)
         y0, x0, y1, x1 = tile.target
         torch.testing.assert_close(part.rgb, whole.rgb[:, y0:y1, x0:x1], rtol=0, atol=1e-5)

@@ -51,8 +51,8 @@ def outputs(loaded: compat.Loaded, case: Mapping[str, Any], inputs: Mapping[str,
 
 def run(model: Any, lr: Tensor) -> tuple[Tensor, Route]:
     """The published order: pad, the whole network, crop the picture; in 0..255."""
-    (height, width), scale = lr.shape[-2:], int(model.scales[0])
-    normal = pad_to_grid((lr - model.mean) / model.std, model.grid)
+    (height, width), scale = lr.shape[-2:], int(model.limits.scales[0])
+    normal = pad_to_grid((lr - model.mean) / model.std, model.limits.patch_stride)
     frame, factors = Frame((normal.shape[-2], normal.shape[-1])), torch.full((len(lr), 2), float(scale))
     encoded = model.encoder.encode(normal, frame, factors, Effort(), ())
     picture = model.upsampler.upscale(encoded.features, normal, scale) * model.std + model.mean
@@ -61,7 +61,7 @@ def run(model: Any, lr: Tensor) -> tuple[Tensor, Route]:
 
 def masks(model: Any, route: Route, logits: list[Tensor]) -> dict[str, Tensor]:
     """What is still active behind every block: what the next one kept, and behind the last what it would have."""
-    window, found = (model.grid, model.grid), {}
+    window, found = (model.limits.patch_stride, model.limits.patch_stride), {}
     kept = {unit: [one.choice.float() for one in route if one.unit == unit] for unit in ("window", "token")}
     score = torch.stack([one.detach().sigmoid() for one in logits]).sum(0)
     threshold = 1 - model.encoder.epsilon

@@ -38,8 +38,8 @@ def outputs(loaded: compat.Loaded, meta: Mapping[str, Any], case: Case, inputs: 
 def run(model: SuperResolver, rgb: Tensor, effort: Effort, **given: Any) -> tuple[Tensor, Encoded]:
     """The published order: pad, the whole network, crop the picture."""
     height, width = rgb.shape[-2:]
-    scale = int(model.scales[0])  # type: ignore[index]
-    normal = pad_to_grid((rgb - model.mean) / model.std, model.grid)
+    scale = int(model.limits.scales[0])  # type: ignore[index]
+    normal = pad_to_grid((rgb - model.mean) / model.std, model.limits.patch_stride)
     frame = Frame((normal.shape[-2], normal.shape[-1]))
     encoded = model.encoder.run(normal, frame, effort, **given)  # type: ignore[union-attr, attr-defined]
     picture = model.upsampler.upscale(encoded.features, normal, scale)  # type: ignore[union-attr, attr-defined]
@@ -60,7 +60,7 @@ def kept(encoded: Encoded) -> Outputs:
 def averaged_tiles(model: SuperResolver, rgb: Tensor, side: int) -> Tensor:
     """The published test on large pictures: tiles with side // 16 pixels of overlap, averaged where they overlap."""
     height, width = rgb.shape[-2:]
-    scale = int(model.scales[0])  # type: ignore[index]
+    scale = int(model.limits.scales[0])  # type: ignore[index]
     side = min(side, height, width)
     step = side - side // 16
     total = torch.zeros(len(rgb), 3, height * scale, width * scale)

@@ -159,18 +159,18 @@ def fixed_scale(model: SuperResolver, meta: Mapping[str, Any], case: Case, input
     top = float(constructor.get("rgb_range", 1))
     x = inputs["x"] / top
     if case.get("kind") == "eval_pad":
-        side = max(model.grid, case.get("window_size", 0))
+        side = max(model.limits.patch_stride, case.get("window_size", 0))
         height, width = x.shape[-2:]
         always = "window_size" in case  # SwinIR's script adds a window even where none is needed; CAT's does not
         out = whole(model, flip_pad(x, side, always=always))
         scale = case["scale"]
         return {"out": out[..., : height * scale, : width * scale] * top}
     rotations = [inputs[name] for name in sorted(inputs) if name.startswith("rotation")]
-    normal = pad_to_grid((x - model.mean) / model.std, model.grid)
+    normal = pad_to_grid((x - model.mean) / model.std, model.limits.patch_stride)
     feat = model.encoder(normal, rotations) if rotations else model.encoder(normal)  # type: ignore[operator]
     if not rotations:
         return {"out": whole(model, x) * top, "feat": feat}
-    scale = model.scales[0]  # type: ignore[index]
+    scale = model.limits.scales[0]  # type: ignore[index]
     tail = model.upsampler.upscale(feat, normal, scale)  # type: ignore[union-attr, attr-defined]
     return {"out": (tail * model.std + model.mean) * top, "feat": feat}
 
@@ -253,7 +253,7 @@ def encode(encoder: Any, normal: Tensor) -> Tensor:
 
 def whole(model: SuperResolver, lr: Tensor, *, normalised: bool = False) -> Tensor:
     """The picture at the network's own scale."""
-    scale = int(model.scales[0])  # type: ignore[index]
+    scale = int(model.limits.scales[0])  # type: ignore[index]
     out = model_rectangle(model, lr, (lr.shape[-2] * scale, lr.shape[-1] * scale))
     return (out - model.mean) / model.std if normalised else out
 
@@ -261,7 +261,7 @@ def whole(model: SuperResolver, lr: Tensor, *, normalised: bool = False) -> Tens
 def model_rectangle(model: SuperResolver, lr: Tensor, target: tuple[int, int] | list[int]) -> Tensor:
     """The picture at any size, asked for at the coordinates that the published code uses."""
     size = (lr.shape[-2], lr.shape[-1])
-    if model.scales is not None:
+    if model.limits.scales is not None:
         query = rectangle(Frame(size), (target[0], target[1]))
     else:
         query = grid_query([published_centres(n) for n in target], size, (target[0], target[1]), 1.0)

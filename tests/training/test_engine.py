@@ -217,7 +217,7 @@ def test_the_weight_file_says_how_it_was_made(tmp_path: Path) -> None:
     assert card["training_data"] == "2 waves" and card["licence"] == "Apache-2.0" and card["source"] == "tests"
     assert card["steps"] == "l1 6, finish 3" and 0 <= card["hours"] < 1 and "torch" in card["machine"]
     picture = torch.rand(1, 3, 8, 8)
-    assert loaded.model.context == done.model.context  # type: ignore[attr-defined]
+    assert loaded.model.limits.context == done.model.limits.context  # type: ignore[attr-defined]
     features = [model.encoder(picture) for model in (done.model, loaded.model)]  # type: ignore[attr-defined]
     assert torch.allclose(*features, atol=1e-6)
 

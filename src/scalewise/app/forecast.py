@@ -1,24 +1,30 @@
-"""What a job will take and give away, before it runs: seconds from the speed of this machine, learned from each job;
-the loss from the model's own calibration."""
+"""What a job will take and give away, before it runs: seconds from the engine's probe, corrected by each job; the loss
+from the model's own calibration."""
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from scalewise import images, pipeline, zoo
+from scalewise import images, zoo
 from scalewise.app.tasks import Facts, JobRequest, box_of, check, pages_made, suffix_of
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.quality import Calibration
+from scalewise.budget.speed import Speed
+from scalewise.execution.probe import probe, probe_size
 from scalewise.geometry.grid import Frame, Size
+from scalewise.machine.device import pick_device, pick_dtype, torch_defaults
 
-PROBE = 128  # pixels a side of the picture that the machine's speed is first read from
+PROBE_SIDE = 128  # LR pixels of the picture that is probed, at ×2
+LESS = Budget.fraction(0.5)  # the probe then tells the seconds of pixels from those of MACs
 SECONDS_PER_PIXEL = 1.2e-7  # writing and previewing an output pixel
-LEARNED = 0.4  # of the way that one job moves the speed of its model
+LEARNED = 0.4  # of the way that one job moves the ratio of its model ...
+MAX_RATIO = 20.0  # ... which stays within this, whatever a busy machine does
 
 
 @dataclass(frozen=True)
@@ -38,28 +44,31 @@ class Forecast:
 
 
 class Speeds:
-    """Seconds a MAC of each model on this machine."""
+    """How quick each model is on this machine: the engine's own probe, and how much longer or shorter jobs took."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, float] = {}
+    def __init__(self, device: str | None = None) -> None:
+        self._device = device
+        self._ratios: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def of(self, model: str) -> float:
-        """Read off a small picture at first; of no MACs at all: 0."""
-        with self._lock:
-            if model not in self._known:
-                noise = torch.rand(3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-                picture = (noise * 255).to(torch.uint8)
-                pipeline.upscale(picture, 2.0, model=model)  # the first run gets ready
-                report = pipeline.upscale(picture, 2.0, model=model).report
-                self._known[model] = report.seconds / report.macs if report.macs else 0.0
-            return self._known[model]
+    def of(self, model: str) -> Speed:
+        """Of the probe of a small picture, which is made once for each model."""
+        device = pick_device(self._device)
+        with self._lock, torch_defaults(device):  # two at once would measure each other
+            loaded = zoo.load(model, device=self._device).model
+            small = probe_size(loaded, (PROBE_SIDE, PROBE_SIDE), (2 * PROBE_SIDE, 2 * PROBE_SIDE), math.inf)
+            return probe(loaded, *small, LESS, device, pick_dtype("auto", device)).speed
 
-    def learn(self, model: str, macs: int, seconds: float) -> None:
-        if macs and seconds > 0:
-            before = self.of(model)
+    def ratio(self, model: str) -> float:
+        """What jobs of a model took, over what was expected of them."""
+        return self._ratios.get(model, 1.0)
+
+    def learn(self, model: str, expected: float, seconds: float) -> None:
+        """A job took so many seconds."""
+        if expected > 0:
             with self._lock:
-                self._known[model] = before + LEARNED * (seconds / macs - before)
+                ratio = self.ratio(model) * (1 + LEARNED * (seconds / expected - 1))
+                self._ratios[model] = min(max(ratio, 1 / MAX_RATIO), MAX_RATIO)
 
 
 def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) -> Forecast:
@@ -73,12 +82,14 @@ def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) 
         whole, area = round(whole * part), round(area * part)
     suffix = suffix_of(facts, request)
     pages = pages_made(facts, box, suffix)
-    rate, writing = speeds.of(request.model), area * SECONDS_PER_PIXEL
+    speed, ratio, writing = speeds.of(request.model), speeds.ratio(request.model), area * SECONDS_PER_PIXEL
+    read = size[0] * size[1] if box is None else (box[2] - box[0]) * (box[3] - box[1])
     if budget.kind == "seconds":  # as much as fits, and no more than there is
-        share = min(1.0, max(0.0, budget.value / pages - writing) / max(whole * rate, 1e-12))
+        fits = speed.macs(max(0.0, budget.value / pages / ratio - writing), read)
+        share = min(1.0, fits / max(whole, 1))
     else:
         share = min(1.0, budget.allowed(whole) / max(whole, 1))
-    seconds = pages * (share * whole * rate + writing)
+    seconds = pages * ratio * (speed.seconds(read, share * whole) + writing)
     loss = loss_of(loaded.card, max(out[0] / size[0], out[1] / size[1]), share)
     return Forecast(out, pages, seconds, loss, suffix[1:])
 

@@ -71,7 +71,7 @@ class Server:
         from scalewise.app.forecast import Speeds
 
         if self._speeds is None:
-            self._speeds = Speeds()
+            self._speeds = Speeds(self.limits.device)
         return self._speeds
 
     def _get_ready(self) -> None:
@@ -112,6 +112,7 @@ class Server:
     def submit(self, owner: str, picture: Picture, form: JobForm | UpscaleForm, keep: bool) -> Job:
         """Checked and foreseen, then queued."""
         from scalewise.app import forecast, tasks
+        from scalewise.budget.budget import Budget
 
         asked = asked_of(form)
         ahead = forecast.forecast(picture.facts, asked, self.limits, self.speeds)
@@ -120,8 +121,8 @@ class Server:
 
         def run(job: Job) -> Any:
             result = tasks.enlarge(job.folder / "input", facts, asked, job.folder, limits, job.progress)
-            if asked.budget == "100%":
-                speeds.learn(asked.model, result.report.macs, result.report.seconds)
+            if Budget.parse(asked.budget).kind != "seconds":  # these are kept to, and say nothing of the speed
+                speeds.learn(asked.model, ahead.seconds, result.report.seconds)
             return result
 
         about = {"name": result_name(picture.name, form, ahead.size, suffix), "format": ahead.format}

@@ -8,14 +8,13 @@ rate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from scalewise.budget.budget import Effort
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from scalewise.budget.budget import Effort
 
 
 @dataclass(frozen=True)
@@ -122,27 +121,3 @@ class CostReport:
             "rim": self.rim,
             "notes": list(self.notes),
         }
-
-
-def total(reports: Sequence[CostReport]) -> CostReport:
-    """What a batch cost: the sums, the most memory, and the maps of all pictures (n, gy, gx)."""
-    import torch  # tables of costs are read without it
-
-    macs, full = sum(one.macs for one in reports), sum(one.macs_full for one in reports)
-    by_kind: dict[str, int] = {}
-    for one in reports:
-        for kind, count in one.by_kind.items():
-            by_kind[kind] = by_kind.get(kind, 0) + count
-    efforts = [one.effort for one in reports]
-    return replace(
-        reports[0],
-        macs=macs,
-        macs_full=full,
-        by_kind=by_kind,
-        seconds=sum(one.seconds for one in reports),
-        peak_bytes=max(one.peak_bytes for one in reports),
-        effort=efforts[0] if all(one == efforts[0] for one in efforts) else Effort(macs / full if full else 1.0),
-        effort_map=torch.stack([one.effort_map for one in reports]),
-        rim=sum(one.rim * one.macs for one in reports) / macs if macs else 0.0,
-        notes=tuple(dict.fromkeys(note for one in reports for note in one.notes)),
-    )

@@ -65,12 +65,12 @@ def paper_cost(upscaler: Upscaler, result: EvalResult, convention: str) -> Paper
 def _camixer_cost(upscaler: Upscaler) -> PaperCost:
     model = upscaler.model if isinstance(upscaler, ModelUpscaler) else None
     encoder, budget = getattr(model, "encoder", None), getattr(upscaler, "budget", None)
-    if not isinstance(encoder, CAMixer) or model is None or model.scales is None or budget is None:
+    if not isinstance(encoder, CAMixer) or model is None or model.limits.scales is None or budget is None:
         raise ProtocolMismatch("convention camixer is the formula of CAMixerSR: it takes a CAMixerSR of fixed scale")
     if budget.kind != "native" and budget.value != 1:
         raise ProtocolMismatch("convention camixer counts at a gamma: give the dial gamma=0.5, or the full network")
     gamma = budget.value if budget.kind == "native" else 1.0
-    groups, scale = [len(group.blocks) for group in encoder.groups], int(model.scales[0])  # type: ignore[arg-type]
+    groups, scale = [len(group.blocks) for group in encoder.groups], int(model.limits.scales[0])  # type: ignore[arg-type]
     at, full = (camixer_flops(encoder.channels, groups, scale, value) for value in (gamma, 1.0))
     return PaperCost("camixer", at, full)
 

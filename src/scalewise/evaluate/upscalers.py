@@ -104,7 +104,7 @@ def upscaler_of(model: Model, budget: Budget | None = None, options: RunOptions 
 
 def _run_told(model: Model, lr: Picture, size: Size, scale: float, options: RunOptions) -> Prediction:
     """The whole picture at once, with cells as large as `scale` would make them, whatever the size."""
-    if not isinstance(model, SuperResolver) or model.scales is not None:
+    if not isinstance(model, SuperResolver) or model.limits.scales is not None:
         raise ProtocolMismatch(f"cell_clip tells the network x{scale:g}; only any-scale upsamplers listen to that")
     device = pick_device(options.device)
     low = (lr.shape[-2], lr.shape[-1])
@@ -135,7 +135,7 @@ def self_ensemble(upscaler: Upscaler) -> Upscaler:
 def wrapped(upscaler: Upscaler, pixels: int = 16) -> Upscaler:
     """For 360° pictures, without a seam. A model that can is run as for `--projection erp`, poles included; any other
     upscaler sees `pixels` LR columns of the other side."""
-    if isinstance(upscaler, ModelUpscaler) and upscaler.model.wraps:
+    if isinstance(upscaler, ModelUpscaler) and upscaler.model.limits.wraps:
         return dataclasses.replace(upscaler, options=dataclasses.replace(upscaler.options, projection="erp"))
 
     def wrap(lr: Picture, size: Size, scale: float) -> Prediction:

@@ -264,7 +264,7 @@ class RunCheckpoint:
             raise RequestDiffers(str(self.folder), len(found.bands), changed)
         if changed:
             return f"{', '.join(changed)} changed"
-        grid = self.run_plan.model.grid
+        grid = self.run_plan.model.limits.patch_stride
         if found.side < 1 or found.side % grid:
             return f"its tiles of {found.side} pixels are none"
         run_plan = replace(self.run_plan, side=found.side)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scalewise.budget.budget import Budget, format_budget
 from scalewise.errors import BudgetInfeasible
+from scalewise.execution.mask import weighted
 from scalewise.execution.plan import RunPlan
 from scalewise.geometry.grid import Frame
 from scalewise.models.model import Model, RoutePlan
@@ -69,13 +70,14 @@ def score(run_plan: RunPlan) -> Tensor | None:
                 return None
             row.append(evidence.cpu())
         rows.append(torch.cat(row, -1))
-    return torch.cat(rows, -2)
+    evidence = torch.cat(rows, -2)
+    return evidence if run_plan.weights is None else weighted(evidence, run_plan.weights)
 
 
 def _pieces(length: int, model: Model) -> list[tuple[int, int]]:
     """The spans of an axis that the router sees: they overlap by its margin, and each holds a whole unit if the axis
     does."""
-    grid, margin = model.grid, model.score_margin
+    grid, margin = model.limits.patch_stride, model.limits.score_margin
     side = max(1, SCORE_SIDE // grid) * grid
     starts = range(0, max(0, length - grid - margin) + 1, side)
     return [*((start, start + side + margin) for start in starts[:-1]), (starts[-1], length)]

@@ -57,7 +57,7 @@ def enlarge_pages(
     return path, joined(reports, pages.notes)
 
 
-def joined(reports: Sequence[CostReport], notes: tuple[str, ...] = ()) -> CostReport:
+def joined(reports: Sequence[CostReport], notes: tuple[str, ...] = (), called: str = "pages or frames") -> CostReport:
     """One report of several pages: sums, the highest peak, and size, effort and map of the first."""
     first = reports[0]
     macs = sum(report.macs for report in reports)
@@ -72,5 +72,5 @@ def joined(reports: Sequence[CostReport], notes: tuple[str, ...] = ()) -> CostRe
         seconds=sum(report.seconds for report in reports),
         peak_bytes=max(report.peak_bytes for report in reports),
         rim=sum(report.rim * report.macs for report in reports) / macs if macs else 0.0,
-        notes=(f"{len(reports)} pages or frames", *notes),
+        notes=(f"{len(reports)} {called}", *notes),
     )

@@ -76,6 +76,7 @@ class RunPlan:
     speed: Speed | None = None
     notes: tuple[str, ...] = ()
     probe_bytes: int = 0
+    weights: torch.Tensor | None = None  # (gy, gx), of what the router sees in each patch: an effort mask
     started: float = field(default_factory=time.perf_counter)  # a budget in seconds counts from here
 
     @cached_property
@@ -89,9 +90,9 @@ class RunPlan:
             self.source.size,
             self.out,
             side=side,
-            grid=self.model.grid,
+            grid=self.model.limits.patch_stride,
             context=self.context,
-            unit=self.model.unit,
+            unit=self.model.limits.window_multiple,
             frame=self.frame,
             parts=parts,
         )

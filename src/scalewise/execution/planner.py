@@ -54,20 +54,21 @@ def _plan_run(
 ) -> RunPlan:
     size, model, notes = source.size, own, list(source.notes)
     dtype = pick_dtype(options.dtype, device)
-    if own.scales is not None and not own_scale(own.scales, size, out):
+    if own.limits.scales is not None and not own_scale(own.limits.scales, size, out):
         if options.exact_scale:
-            made = ", ".join(f"×{s:g}" for s in own.scales)
+            made = ", ".join(f"×{s:g}" for s in own.limits.scales)
             raise InvalidRequest(f"this model was made for {made} only; leave out the exact scale to resize the rest")
         model = Rescaled(own, size, out)
         notes.append(model.note)
+    limits = model.limits
     frame = frame_of(size, options.projection, source.gpano)
-    if frame.wrap and not model.wraps:
+    if frame.wrap and not limits.wraps:
         frame = Frame(size)
         notes.append("this model cannot look across the seam of a 360° picture: it was enlarged as a flat one")
     elif frame.wrap:
         notes.append("enlarged as a 360° picture, " + ("poles included" if any(frame.poles) else "without poles"))
-    unbounded = model.context is None
-    context = UNBOUNDED_CONTEXT if model.context is None else model.context
+    unbounded = limits.context is None
+    context = UNBOUNDED_CONTEXT if limits.context is None else limits.context
     used, other, room = _room(source, out, device, options)
     most = room if unbounded else min(room, MAX_TILE_BYTES)
     rough = model.bytes_per_pixel((out[0] / size[0], out[1] / size[1]))
@@ -85,16 +86,16 @@ def _plan_run(
         used, other, room = _room(source, out, device, options)  # after what a first run leaves in memory
         most = room if unbounded else min(room, MAX_TILE_BYTES)
     elif options.tile is None or budget.kind == "seconds":
-        raise _too_little(options.max_memory, used + other + _held(model.grid, size, context, rough))
+        raise _too_little(options.max_memory, used + other + _held(limits.patch_stride, size, context, rough))
     if options.tile is not None:
         side = options.tile
     elif _held(max(size), size, 0, bytes_per_pixel) <= most:
         side = max(size)
     else:
-        side = tiling.tile_side(bytes_per_pixel, model.grid, int(most), context)
+        side = tiling.tile_side(bytes_per_pixel, limits.patch_stride, int(most), context)
         if replace(run_plan, side=side).recomputed > MAX_CONTEXT_SHARE:
-            side = min(max(size), tiling.tile_side(bytes_per_pixel, model.grid, int(room), context))
-    side = -(-side // model.grid) * model.grid
+            side = min(max(size), tiling.tile_side(bytes_per_pixel, limits.patch_stride, int(room), context))
+    side = -(-side // limits.patch_stride) * limits.patch_stride
     needed = _held(side, size, context, bytes_per_pixel)
     if options.max_memory is not None and options.tile is None and needed > max(room, 0):
         raise _too_little(options.max_memory, used + other + needed)
@@ -116,8 +117,8 @@ def _too_little(given: int, needed: float) -> InvalidRequest:
 
 def _correctable(run_plan: RunPlan) -> RunPlan:
     """In some rows of tiles where that costs little: a run in seconds is corrected after each row."""
-    size, grid = run_plan.source.size, run_plan.model.grid
-    if len(run_plan.tiles) > 1 or run_plan.model.context is None or math.prod(size) < CORRECTED_PIXELS:
+    size, grid = run_plan.source.size, run_plan.model.limits.patch_stride
+    if len(run_plan.tiles) > 1 or run_plan.model.limits.context is None or math.prod(size) < CORRECTED_PIXELS:
         return run_plan
     for rows in (4, 3, 2):
         parts = replace(run_plan, side=-(-size[0] // (rows * grid)) * grid)

@@ -71,7 +71,8 @@ def probe_size(model: Model, size: Size, out: Size, room: float) -> tuple[Size, 
     scale = (out[0] / size[0], out[1] / size[1])
     small, enlarged = size, out
     for side in PROBE_SIDES:
-        aligned = max(model.grid, side // model.grid * model.grid)
+        stride = model.limits.patch_stride
+        aligned = max(stride, side // stride * stride)
         small = (min(size[0], aligned), min(size[1], aligned))
         enlarged = (max(1, round(small[0] * scale[0])), max(1, round(small[1] * scale[1])))
         ran = model_at(model, small, enlarged)
@@ -92,7 +93,8 @@ def probe_bytes(model: Model, size: Size, out: Size) -> float:
 
 def model_at(model: Model, size: Size, out: Size) -> Model:
     """`model` itself, or resized where it was not made for that scale."""
-    return model if model.scales is None or own_scale(model.scales, size, out) else Rescaled(model, size, out)
+    own = model.limits.scales
+    return model if own is None or own_scale(own, size, out) else Rescaled(model, size, out)
 
 
 @torch.no_grad()

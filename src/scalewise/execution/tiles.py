@@ -213,7 +213,7 @@ class TileRunner:
     def _smaller(self, todo: Sequence[Tile]) -> list[Tile]:
         """What is left to do, in tiles of half the side. Raises ScalewiseError if there are no smaller ones."""
         run_plan, core = self.run_plan, todo[0].core
-        now, grid = max(core[2] - core[0], core[3] - core[1]), run_plan.model.grid
+        now, grid = max(core[2] - core[0], core[3] - core[1]), run_plan.model.limits.patch_stride
         side = -(-now // (2 * grid)) * grid
         if run_plan.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -67,7 +67,7 @@ class Pair(OneScale):
         self.base, self.scale = model.base, scale
         self.encoder, self.tail = encoder, tail
         self.mean, self.std = nn.Buffer(model.mean), nn.Buffer(model.std)
-        self.grid, self.least = model.grid, max(2, model.grid)
+        self.grid, self.least = model.limits.patch_stride, max(2, model.limits.patch_stride)
         if isinstance(encoder, AllHard):
             self.opset = 20  # before it, onnx's own evaluator does not know what GridSample is asked for
 

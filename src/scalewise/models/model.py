@@ -67,7 +67,8 @@ class ModelLimits:
     `scales`: the only factors that it has, or None for any. `context`: how far beyond a tile its output depends on the
     image; None: on all of it. `patch_stride`: tiles start at multiples of it. `window_multiple`: sides of what it reads
     are multiples of it. `score_margin`: how far the patches that `score` looks at reach beyond the stride. `wraps`: it
-    can render tiles of a 360° image that reach beyond its borders.
+    can render tiles of a 360° image that reach beyond its borders. `weighs_patches`: what `score` gives are gains of
+    patches of the stride, (exits, gy, gx), so a patch that is given more weight comes first.
     """
 
     scales: tuple[float, ...] | None
@@ -76,6 +77,7 @@ class ModelLimits:
     window_multiple: int = 1
     score_margin: int = 0
     wraps: bool = True
+    weighs_patches: bool = False
 
 
 class Model(Protocol):
@@ -83,32 +85,6 @@ class Model(Protocol):
 
     @property
     def limits(self) -> ModelLimits: ...
-
-    # The same by single names, for those that inherit from it.
-
-    @property
-    def scales(self) -> tuple[float, ...] | None:
-        return self.limits.scales
-
-    @property
-    def context(self) -> int | None:
-        return self.limits.context
-
-    @property
-    def grid(self) -> int:
-        return self.limits.patch_stride
-
-    @property
-    def unit(self) -> int:
-        return self.limits.window_multiple
-
-    @property
-    def score_margin(self) -> int:
-        return self.limits.score_margin
-
-    @property
-    def wraps(self) -> bool:
-        return self.limits.wraps
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float: ...
 
