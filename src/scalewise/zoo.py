@@ -100,7 +100,7 @@ MODELS: Mapping[str, Entry] = {
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run, and what its file says: `card` holds licence, data, calibration."""
+    """A model ready to run, and what its file says: `card` holds network, licence, data, calibration."""
 
     name: str
     model: Model
@@ -144,10 +144,17 @@ def _load(text: str, device: str) -> LoadedModel:
     return _from_file(path.name, path, overrides, device)
 
 
+def load_file(path: Path, name: str, *, device: str | None = None) -> LoadedModel:
+    """A weight file under another name, loaded again at each call. Raises CheckpointError."""
+    found = pick_device(device)
+    with torch_defaults(found):
+        return _from_file(name, path, {}, str(found))
+
+
 def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str) -> LoadedModel:
     loaded = open_file(path, **overrides)
     model = for_inference(cast(Model, loaded.super_resolver), torch.device(device))
-    card: dict[str, Any] = {}
+    card: dict[str, Any] = {"network": loaded.description.network}
     for key, value in loaded.description.about.items():
         try:
             card[key] = json.loads(value)

@@ -197,7 +197,9 @@ def test_a_stored_picture_serves_several_jobs(server: tuple[httpx.Client, Any]) 
         ({"crop": "1,2,3"}, "crop", "x,y,width,height"),
         ({"projection": "cube"}, "projection", "erp"),
         ({"timeout": "-1"}, "timeout", "0"),
-        ({"mask": "x"}, "mask", "no field"),
+        ({"mask": "x"}, "mask", "file"),
+        ({"bugdet": "x"}, "bugdet", "no field"),
+        ({"model": "own:x"}, "model", "send it again"),
     ],
 )
 def test_refusals_name_the_field(server: tuple[httpx.Client, Any], form: dict[str, Any], field: str, says: str) -> None:
@@ -331,7 +333,8 @@ def test_an_error_of_ours_is_no_secret_and_no_trace(
 def test_models_say_what_they_are_for(server: tuple[httpx.Client, Any]) -> None:
     told = server[0].get("/v1/models").json()
     models = {one["name"]: one for one in told["models"]}
-    assert told["mask"] is False and told["limits"]["max_pixels"] == 4_000_000
+    assert told["limits"]["max_pixels"] == 4_000_000
+    assert models["fast"]["mask"] is True and models["bicubic"]["mask"] is False
     assert [name for name, one in models.items() if not one["research"]] == ["fast", "quality", "photo", "pano"]
     assert models["bicubic"]["least_budget"] == 1 and models["fast"]["least_budget"] < 0.1
 
@@ -363,3 +366,94 @@ def test_the_description_is_true(server: tuple[httpx.Client, Any]) -> None:
     assert set(stored) == set(schemas["PictureAbout"]["properties"])
     problem = client.get("/v1/jobs/nobody").json()
     assert set(problem) <= set(schemas["Problem"]["properties"])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, "png")
+    return held.getvalue()
+
+
+def test_a_mask_says_where_the_work_goes_first(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    flat, mask = np.full((96, 96, 3), 90, np.uint8), np.zeros((12, 12), np.uint8)
+    mask[:4, :4] = 255
+    files = {"file": ("x.png", png(flat)), "mask": ("mask.png", png(mask))}
+    job = client.post("/v1/jobs", files=files, data={"scale": "1.5", "budget": "30%"}).json()
+    while job["state"] in ("waiting", "running"):
+        job = client.get(f"/v1/jobs/{job['id']}").json()
+    assert job["state"] == "done" and job["report"]["share"] <= 0.3
+    cells = np.asarray(image_of(client, job, "effort-map?cells=true").convert("RGB")).astype(int).sum(-1)
+    assert cells.shape == (3, 3) and (cells[0, 0] > cells.ravel()[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "form", "says"),
+    [
+        (b"text", {}, "not a picture"),
+        (b"", {}, "empty"),
+        (small(8), {"model": "bicubic"}, "takes no mask"),
+        (small(8), {"file": "pages"}, "one picture"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_refused(
+    server: tuple[httpx.Client, Any], given: bytes, form: dict[str, str], says: str
+) -> None:
+    data = pages(2, "tiff") if form.get("file") else small(24)
+    fields = {name: value for name, value in form.items() if name != "file"}
+    answer = server[0].post("/v1/jobs", files={"file": ("x", data), "mask": ("m", given)}, data=fields)
+    assert answer.status_code == 422 and answer.json()["field"] == "mask" and says in answer.json()["detail"]
+
+
+def test_a_finished_result_is_converted_without_computing_again(server: tuple[httpx.Client, Any]) -> None:
+    client, found = server
+    job = finished(client, pages(3, "gif"), "moving.gif")
+    ended = dict(found.worker.counts)
+    webp = client.get(f"/v1/jobs/{job['id']}/result", params={"format": "webp", "quality": 100})
+    assert (
+        webp.headers["content-type"] == "image/webp"
+        and 'filename="moving_2x.webp"' in webp.headers["content-disposition"]
+    )
+    with Image.open(io.BytesIO(webp.content)) as made:
+        assert (made.format, made.n_frames, made.size) == ("WEBP", 3, (32, 32))
+    own = client.get(f"/v1/jobs/{job['id']}/result")
+    assert client.get(f"/v1/jobs/{job['id']}/result", params={"format": "gif"}).content == own.content
+    assert dict(found.worker.counts) == ended
+    for wrong, field in (({"format": "doc"}, "format"), ({"format": "../x"}, "format"), ({"quality": "0"}, "quality")):
+        answer = client.get(f"/v1/jobs/{job['id']}/result", params=wrong)
+        assert answer.status_code == 422 and answer.json()["field"] == field
+    clear = finished(client, small(12, mode="RGBA"))
+    assert client.get(f"/v1/jobs/{clear['id']}/result", params={"format": "jpg"}).status_code == 422
+
+
+def test_a_weight_file_of_ones_own(server: tuple[httpx.Client, Any]) -> None:
+    client, found = server
+    shipped = PHOTO.parents[1] / "src" / "scalewise" / "weights" / "fast.safetensors"
+    first = client.post("/v1/weights", files={"file": ("mine.safetensors", shipped.read_bytes())})
+    assert first.status_code == 201, first.text
+    told = first.json()
+    assert told["title"] == "mine.safetensors" and told["mask"] and told["least_budget"] < 0.1
+    job = finished(client, small(40), model=told["name"], budget="50%")
+    assert job["state"] == "done" and job["report"]["share"] <= 0.5
+    same = finished(client, small(40), model="fast", budget="50%")
+    assert np.array_equal(np.asarray(image_of(client, job)), np.asarray(image_of(client, same)))
+    with httpx.Client(base_url=str(client.base_url), timeout=60) as other:
+        other.get("/")  # another visitor
+        answer = start(other, small(8), model=told["name"])
+        assert answer.status_code == 422 and answer.json()["field"] == "model"
+        assert other.delete(f"/v1/weights/{told['name']}").status_code == 404
+    assert client.delete(f"/v1/weights/{told['name']}").status_code == 204
+    assert start(client, small(8), model=told["name"]).status_code == 422 and not found.worker.models
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04", b"\x80\x02cos\nsystem\n(X\x02\0\0\0lstR.", small(30)])
+def test_what_is_no_weight_file_is_refused_in_plain_words(server: tuple[httpx.Client, Any], data: bytes) -> None:
+    client, found = server
+    answer = client.post("/v1/weights", files={"file": ("evil.pth", data)})
+    told = answer.json()
+    assert answer.status_code == 422 and told["field"] == "file" and "/" not in told["detail"].replace(".pth", "")
+    assert not found.worker.models and not [
+        one
+        for one in found.worker.store.root.iterdir()
+        if (one / "input").exists() and one.name not in found.worker.jobs
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from scalewise import images, zoo
+from scalewise import images
 from scalewise.app.tasks import Facts, JobRequest, box_of, check, pages_made, suffix_of
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
@@ -51,30 +51,30 @@ class Speeds:
         self._ratios: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def of(self, model: str) -> Speed:
+    def of(self, request: JobRequest) -> Speed:
         """Of the probe of a small picture, which is made once for each model."""
         device = pick_device(self._device)
         with self._lock, torch_defaults(device):  # two at once would measure each other
-            loaded = zoo.load(model, device=self._device).model
+            loaded = request.model_on(self._device).model
             small = probe_size(loaded, (PROBE_SIDE, PROBE_SIDE), (2 * PROBE_SIDE, 2 * PROBE_SIDE), math.inf)
             return probe(loaded, *small, LESS, device, pick_dtype("auto", device)).speed
 
-    def ratio(self, model: str) -> float:
+    def ratio(self, request: JobRequest) -> float:
         """What jobs of a model took, over what was expected of them."""
-        return self._ratios.get(model, 1.0)
+        return self._ratios.get(request.model, 1.0)
 
-    def learn(self, model: str, expected: float, seconds: float) -> None:
+    def learn(self, request: JobRequest, expected: float, seconds: float) -> None:
         """A job took so many seconds."""
         if expected > 0:
             with self._lock:
-                ratio = self.ratio(model) * (1 + LEARNED * (seconds / expected - 1))
-                self._ratios[model] = min(max(ratio, 1 / MAX_RATIO), MAX_RATIO)
+                ratio = self.ratio(request) * (1 + LEARNED * (seconds / expected - 1))
+                self._ratios[request.model] = min(max(ratio, 1 / MAX_RATIO), MAX_RATIO)
 
 
 def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) -> Forecast:
     """Raises Refused for what the job would be refused for."""
     out, budget, box = check(facts, request, limits), Budget.parse(request.budget), box_of(request, facts.size)
-    loaded, size = zoo.load(request.model), facts.size
+    loaded, size = request.model_on(limits.device), facts.size
     whole = loaded.model.full_macs(Frame(size), size, (0, 0, *size), out)
     area = out[0] * out[1]
     if box is not None:
@@ -82,7 +82,7 @@ def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) 
         whole, area = round(whole * part), round(area * part)
     suffix = suffix_of(facts, request)
     pages = pages_made(facts, box, suffix)
-    speed, ratio, writing = speeds.of(request.model), speeds.ratio(request.model), area * SECONDS_PER_PIXEL
+    speed, ratio, writing = speeds.of(request), speeds.ratio(request), area * SECONDS_PER_PIXEL
     read = size[0] * size[1] if box is None else (box[2] - box[0]) * (box[3] - box[1])
     if budget.kind == "seconds":  # as much as fits, and no more than there is
         fits = speed.macs(max(0.0, budget.value / pages / ratio - writing), read)
@@ -115,9 +115,9 @@ def words(loss: float | None) -> str:
     return "a little softer" if loss < 0.8 else "softer"
 
 
-def get_ready(model: str, speeds: Speeds) -> None:
-    """Load and run a model once, so that the first visitor need not wait for it."""
-    speeds.of(model)
+def get_ready(speeds: Speeds) -> None:
+    """Load and run the usual model once, so that the first visitor need not wait for it."""
+    speeds.of(JobRequest())
     images.open(torch.zeros(3, 8, 8, dtype=torch.uint8))
 
 

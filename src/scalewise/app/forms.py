@@ -20,7 +20,7 @@ class UpscaleFields(BaseModel):
     size: str | None = Field(None, max_length=20, description="`3840x2160`, `3840x` (width) or `x2160` (height)")
     long_edge: int | None = Field(None, ge=1, le=1_000_000, description="pixels of the longer side")
     budget: str = Field("100%", max_length=60, description="share of the full work: `50%`, `0.5`; or seconds: `2s`")
-    model: str = Field("fast", max_length=100, description="a name that `GET /v1/models` lists")
+    model: str = Field("fast", max_length=100, description="a name that `GET /v1/models` or `POST /v1/weights` gives")
     format: str | None = Field(None, max_length=20, description="png, jpg, webp, tif, avif, gif; default: the input's")
     quality: int | None = Field(None, ge=1, le=100, description="of jpg, webp and avif; default: 95")
     crop: str | None = Field(
@@ -35,12 +35,18 @@ class UpscaleFields(BaseModel):
 class JobForm(UpscaleFields):
     file: UploadFile | None = Field(None, description="the picture")
     picture: str | None = Field(None, max_length=100, description="instead of a file: the id of a stored picture")
+    mask: UploadFile | None = Field(
+        None, description="a picture stretched over it: the work goes first where it is bright"
+    )
     timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which the job ends with status 504")
     keep: bool = Field(False, description="go on when the client is gone")
 
 
 class UpscaleForm(UpscaleFields):
     file: UploadFile = Field(description="the picture")
+    mask: UploadFile | None = Field(
+        None, description="a picture stretched over it: the work goes first where it is bright"
+    )
     timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which it ends with status 504")
 
 

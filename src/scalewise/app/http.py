@@ -25,6 +25,7 @@ from scalewise.app.guard import Access, Guard
 from scalewise.app.jobs import add_jobs
 from scalewise.app.pictures import add_pictures
 from scalewise.app.server import Server, told
+from scalewise.app.weights import add_weights
 from scalewise.app.worker import Limits
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -57,6 +58,7 @@ def build(limits: Limits | None = None, access: Access | None = None, parent: Pa
     _problems(app)
     add_jobs(app, server)
     add_pictures(app, server)
+    add_weights(app, server)
     _others(app, server)
     _files(app)
     app.add_middleware(Guard, access=server.access, limits=server.limits, counts=server.requests)  # type: ignore[arg-type]
@@ -93,6 +95,8 @@ def _problems(app: FastAPI) -> None:
             return answer(Refused(422, f"there is no field {field!r} here: /docs lists them", field))
         if first["type"] == "missing":
             return answer(Refused(422, f"the field {field} is missing", field))
+        if "UploadFile" in str(first["msg"]):
+            return answer(Refused(422, f"send {field} as a file", field))
         reason = str(first["msg"])[:1].lower() + str(first["msg"])[1:200]
         return answer(Refused(422, f"{field}: {reason}" if field else reason, field))
 
@@ -107,7 +111,8 @@ def _others(app: FastAPI, server: Server) -> None:
 
         found = await server.shortly(tasks.models)
         granted = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels, "seconds": limits.seconds}
-        return {"models": found, "formats": list(tasks.FORMATS), "mask": False, "limits": granted}
+        granted |= {"max_weight_bytes": limits.max_weight_bytes}
+        return {"models": found, "formats": list(tasks.formats()), "limits": granted}
 
     @app.get("/health", tags=["about the server"], summary="Whether it lives")
     async def health() -> dict[str, Any]:

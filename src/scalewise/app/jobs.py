@@ -21,12 +21,12 @@ from scalewise.app.forms import (
     JobForm,
     Part,
     UpscaleForm,
-    asked_of,
 )
 from scalewise.app.problems import Refused
 from scalewise.app.server import ONE_FORM, Owner, Server, attached, binary, shown, shown_part, told
 from scalewise.app.worker import Job
 
+Quality = Annotated[int | None, Query(ge=1, le=100)]
 POLL_SECONDS = 0.05  # between two looks at a job
 EVENT_SECONDS = 0.2  # between two events of a job, at least
 PING_SECONDS = 10.0  # between empty events, by which a client that left is noticed
@@ -42,7 +42,8 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         that nobody looks at for half a minute is cancelled, unless `keep` is true."""
         picture, came = await server.picture_of(owner, form)
         try:
-            job = await server.shortly(server.submit, owner, picture, form, form.keep)
+            asked = await server.asked(owner, form, form.mask)
+            job = await server.shortly(server.submit, owner, picture, form, asked, form.keep)
         finally:
             if came:
                 worker.drop_picture(picture.id, owner)
@@ -93,12 +94,19 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         summary="The enlarged picture",
         responses={**binary("the picture", "image/*"), **gone},
     )
-    async def result(id: str, owner: Owner) -> Response:
-        """The enlarged picture, with the metadata that are still true of it."""
-        from scalewise.app.tasks import media_type
+    async def result(
+        id: str, owner: Owner, format: Annotated[str | None, Query(max_length=20)] = None, quality: Quality = None
+    ) -> Response:
+        """The enlarged picture, with the metadata that are still true of it; in another `format` without computing it
+        again."""
+        from scalewise.app import tasks
 
         job, done = server.result_of(id, owner)
-        return FileResponse(done.picture, media_type=media_type(done.picture), headers=attached(job.about["name"]))
+        path, name = done.picture, job.about["name"]
+        if format is not None:
+            path = await server.shortly(tasks.convert, path, format, quality, server.limits.max_pixels)
+            name = name.rpartition(".")[0] + path.suffix
+        return FileResponse(path, media_type=tasks.media_type(path), headers=attached(name))
 
     @app.get(
         "/v1/jobs/{id}/effort-map",
@@ -183,7 +191,8 @@ def add_jobs(app: FastAPI, server: Server) -> None:
 
         picture = await server.received(owner, form.file)
         try:
-            job = await server.shortly(server.submit, owner, picture, form, True)
+            asked = await server.asked(owner, form, form.mask)
+            job = await server.shortly(server.submit, owner, picture, form, asked, True)
         finally:
             worker.drop_picture(picture.id, owner)
         try:
@@ -211,8 +220,8 @@ def add_jobs(app: FastAPI, server: Server) -> None:
 
         picture, came = await server.picture_of(owner, form)
         try:
-            named = (picture.facts, asked_of(form), server.limits, server.speeds)
-            found = await server.shortly(forecast.forecast, *named)
+            asked = await server.asked(owner, form)
+            found = await server.shortly(forecast.forecast, picture.facts, asked, server.limits, server.speeds)
         finally:
             if came:
                 worker.drop_picture(picture.id, owner)

@@ -9,6 +9,7 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ from scalewise.app.forms import (
     ForecastForm,
     JobForm,
     Part,
+    UpscaleFields,
     UpscaleForm,
     asked_of,
     clean_name,
@@ -52,6 +54,7 @@ async def whole_form(request: Request) -> None:
         raise Refused(422, f"the field {twice[:40]} came more than once", twice[:40])
 
 
+MASK_BYTES = 16 << 20
 ONE_FORM = [Depends(whole_form)]
 
 
@@ -80,7 +83,7 @@ class Server:
         from scalewise.app.forecast import get_ready
 
         pyvips.cache_set_max(0)  # the pictures of those who left would stay in memory
-        get_ready("fast", self.speeds)
+        get_ready(self.speeds)
 
     async def shortly(self, call: Callable[..., Any], *given: Any) -> Any:
         """Work of a moment, beside the event loop and the worker."""
@@ -109,12 +112,27 @@ class Server:
             return await self.received(owner, form.file), True
         return self.worker.picture(form.picture or "", owner), False
 
-    def submit(self, owner: str, picture: Picture, form: JobForm | UpscaleForm, keep: bool) -> Job:
+    async def asked(self, owner: str, form: UpscaleFields, mask: UploadFile | None = None) -> Any:
+        """The form's fields as `tasks.JobRequest`, with the visitor's own model and the mask. Raises Refused."""
+        from scalewise.app import tasks
+
+        asked = asked_of(form)
+        if form.model.startswith("own:"):
+            try:
+                asked = replace(asked, own=self.worker.model(form.model.removeprefix("own:"), owner).facts)
+            except Refused:
+                raise Refused(422, "your weight file is not here any more: send it again", "model") from None
+        if mask is not None:
+            if (mask.size or 0) > MASK_BYTES:
+                raise Refused(413, f"a mask may have at most {MASK_BYTES >> 20} MiB", "mask")
+            asked = replace(asked, mask=await self.shortly(tasks.mask_of, await mask.read()))
+        return asked
+
+    def submit(self, owner: str, picture: Picture, form: JobForm | UpscaleForm, asked: Any, keep: bool) -> Job:
         """Checked and foreseen, then queued."""
         from scalewise.app import forecast, tasks
         from scalewise.budget.budget import Budget
 
-        asked = asked_of(form)
         ahead = forecast.forecast(picture.facts, asked, self.limits, self.speeds)
         suffix = f".{ahead.format}"
         facts, limits, speeds = picture.facts, self.limits, self.speeds
@@ -122,7 +140,7 @@ class Server:
         def run(job: Job) -> Any:
             result = tasks.enlarge(job.folder / "input", facts, asked, job.folder, limits, job.progress)
             if Budget.parse(asked.budget).kind != "seconds":  # these are kept to, and say nothing of the speed
-                speeds.learn(asked.model, ahead.seconds, result.report.seconds)
+                speeds.learn(asked, ahead.seconds, result.report.seconds)
             return result
 
         about = {"name": result_name(picture.name, form, ahead.size, suffix), "format": ahead.format}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from scalewise import images, pipeline, zoo
@@ -32,6 +33,8 @@ from scalewise.errors import (
     UnwritableOutput,
 )
 from scalewise.execution.decide import decide
+from scalewise.execution.enlarge import enlarge as run
+from scalewise.execution.mask import with_mask
 from scalewise.execution.pages import enlarge_pages
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
@@ -39,6 +42,9 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.sizes import wanted_size
 from scalewise.images import WRITABLE, Encoding
 
+CONVERTED_PIXELS = 1 << 22  # at once, when a result is converted
+MASK_PIXELS = 16_000_000
+OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 _OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
 _SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
@@ -71,7 +77,7 @@ class Facts:
         return {**named, **kind, "bytes": self.bytes}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JobRequest:
     """What is asked for: one of `scale`, `size` (a text: `3840x2160`, `3840x`, `x2160`) and `long_edge`; `crop` is
     (x, y, width, height) in pixels of the input."""
@@ -86,6 +92,21 @@ class JobRequest:
     crop: tuple[int, int, int, int] | None = None
     projection: str = "auto"
     effort_map: bool = False
+    own: OwnModel | None = None  # instead of a model of the zoo
+    mask: np.ndarray | None = None  # gray (h, w): where the work goes first
+
+    def model_on(self, device: str | None) -> zoo.LoadedModel:
+        """The model, ready to run. Raises Refused."""
+        return self.own.loaded if self.own is not None else zoo.load(known(self.model), device=device)
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A visitor's weight file, loaded; `summary` says what it turned out to be, `least` the least share of the work."""
+
+    loaded: zoo.LoadedModel
+    summary: str
+    least: float
 
 
 @dataclass(frozen=True)
@@ -182,11 +203,17 @@ def suffix_of(facts: Facts, request: JobRequest) -> str:
     if request.format is not None:
         found = f".{request.format.lower().lstrip('.')}"
         if found not in WRITABLE:
-            allowed = ", ".join(name for name in FORMATS if f".{name}" in WRITABLE)
-            raise Refused(422, f"format {request.format[:20]!r} cannot be written: allowed are {allowed}", "format")
+            raise Refused(
+                422, f"format {request.format[:20]!r} cannot be written: allowed are {', '.join(formats())}", "format"
+            )
         return found
     own = _SUFFIX.get(facts.format, f".{facts.format}")
     return own if own in WRITABLE else ".png"
+
+
+def formats() -> tuple[str, ...]:
+    """What can be written here."""
+    return tuple(name for name in FORMATS if f".{name}" in WRITABLE)
 
 
 def pages_made(facts: Facts, box: Box | None, suffix: str) -> int:
@@ -197,17 +224,20 @@ def pages_made(facts: Facts, box: Box | None, suffix: str) -> int:
 def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
     """The output size of a page; raises Refused for what this server will not do, before any work."""
     out, box = out_size(facts.size, request), box_of(request, facts.size)
-    known(request.model)
+    limits_of = request.model_on(limits.device).model.limits
     suffix = suffix_of(facts, request)
     with said_of("budget"):
         budget = Budget.parse(request.budget)
-    if budget.kind == "fraction" and budget.value < floor_of(request.model):
-        least = math.ceil(floor_of(request.model) * 100)
+    floor = floor_of(request.model) if request.own is None else request.own.least
+    if budget.kind == "fraction" and budget.value < floor:
+        called = "your weight file" if request.own is not None else f"model {request.model!r}"
         raise Refused(
             422,
-            f"budget {budget.value:.0%} is below the least of model {request.model!r}, {least}%: ask for more",
+            f"budget {budget.value:.0%} is below the least of {called}, {math.ceil(floor * 100)}%: ask for more",
             "budget",
         )
+    if request.mask is not None and not limits_of.weighs_patches:
+        raise Refused(422, f"model {request.model[:60]!r} takes no mask: fast, quality, photo and pano do", "mask")
     with said_of("quality"):
         Encoding(request.quality)
     if request.projection not in ("auto", "flat", "erp"):
@@ -217,6 +247,8 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
     if suffix in (".jpg", ".jpeg") and facts.alpha:
         raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
     pages = pages_made(facts, box, suffix)
+    if request.mask is not None and pages > 1:
+        raise Refused(422, f"a mask is for one picture, and this file has {pages} pages or frames", "mask")
     area = out[0] * out[1]
     if box is not None:
         area = round(area * (box[2] - box[0]) * (box[3] - box[1]) / (facts.size[0] * facts.size[1]))
@@ -251,17 +283,46 @@ def floor_of(model: str) -> float:
     """The least share of the full work that a model can do on a small picture of noise; 1.0: it has one level."""
     with _FLOORS_LOCK:
         if model not in _FLOORS:
-            noise = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
-            loaded, least = zoo.load(model), 1.0
-            try:
-                source = images.open((noise * 255).round().to(torch.uint8))
-                run_plan = plan_run(source, (192, 192), loaded.model, Budget.full(), RunOptions())
-                decide(run_plan, Budget.fraction(1e-4))
-                least = 0.01
-            except BudgetInfeasible as error:
-                least = 1.0 if error.floor is None else error.floor
-            _FLOORS[model] = min(1.0, least)
+            _FLOORS[model] = _least(zoo.load(model))
         return _FLOORS[model]
+
+
+def _least(loaded: zoo.LoadedModel, device: str | None = None) -> float:
+    noise = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
+    try:
+        source = images.open((noise * 255).round().to(torch.uint8))
+        run_plan = plan_run(source, (192, 192), loaded.model, Budget.full(), RunOptions(device=device))
+        decide(run_plan, Budget.fraction(1e-4))
+        return 0.01
+    except BudgetInfeasible as error:
+        return min(1.0, 1.0 if error.floor is None else error.floor)
+
+
+def own_model(path: Path, name: str, device: str | None) -> OwnModel:
+    """A visitor's weight file, which must be that of a network that can run. Raises Refused."""
+    try:
+        loaded = zoo.load_file(path, name, device=device)
+        source = images.open(torch.zeros(3, OWN_TRIAL, OWN_TRIAL, dtype=torch.uint8))
+        how, out = RunOptions(device=device), (2 * OWN_TRIAL, 2 * OWN_TRIAL)
+        run_plan = plan_run(source, out, loaded.model, Budget.full(), how)
+        run(run_plan, images.create(None, run_plan.canvas, source))  # or the first job would find out
+        return OwnModel(loaded, str(loaded.card["network"]), _least(loaded, device))
+    except (ScalewiseError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        said = str(error) if isinstance(error, ScalewiseError) else "it does not fit a network that is known here"
+        said = said.replace(repr(str(path)), "it").replace(f"{path}: ", "").replace(str(path), "it")
+        raise Refused(422, f"this weight file cannot be used: {said}", "file") from None
+
+
+def mask_of(data: bytes) -> np.ndarray:
+    """A mask that came with a job, as gray. Raises Refused."""
+    with said_of("mask"):
+        try:
+            source = images.open(data, max_pixels=MASK_PIXELS)
+            gray, alpha = source.read().mean(0), source.read_alpha()
+        except ImageError as error:
+            text = str(error).replace("the picture in memory", "the mask").replace(" unless max_pixels is raised", "")
+            raise Refused(422, text, "mask") from None
+    return (gray if alpha is None else gray * alpha[0]).numpy()
 
 
 def models() -> list[dict[str, Any]]:
@@ -271,7 +332,8 @@ def models() -> list[dict[str, Any]]:
         title, words = WORDS.get(name, (name, zoo.MODELS[name].summary))
         summary = zoo.MODELS[name].summary
         about = {"name": name, "title": title, "words": words, "summary": summary, "research": name not in WORDS}
-        found.append(about | {"least_budget": floor_of(name)})
+        mask = zoo.load(name).model.limits.weighs_patches
+        found.append(about | {"least_budget": floor_of(name), "mask": mask})
     return found
 
 
@@ -283,7 +345,7 @@ def enlarge(
 ) -> Result:
     """Enlarge the upload into `folder`, every page and frame of it. Raises Refused, and what `progress` raises."""
     with said_of():
-        loaded = zoo.load(known(request.model), device=limits.device)
+        loaded = request.model_on(limits.device)
         source = images.open(upload, max_pixels=limits.max_pixels)
         box = box_of(request, source.size)
         budget = Budget.parse(request.budget)
@@ -292,6 +354,8 @@ def enlarge(
         suffix = suffix_of(facts, request)
         like = source if box is None else replace(pipeline.cropped(source, box), pages=1)
         run_plan = plan_run(source, out, loaded.model, budget, how)
+        if request.mask is not None:
+            run_plan = with_mask(run_plan, images.open(request.mask))
         note = pipeline.provenance(loaded.name, source.size, out, budget)
 
         def size_of(size: Size) -> Size:
@@ -318,6 +382,28 @@ def enlarge(
             images.save(drawn, pipeline.effort_picture(source, report).numpy())
     progress(1.0)
     return Result(picture, report, cells, extent, drawn)
+
+
+def convert(picture: Path, format: str, quality: int | None, max_pixels: int) -> Path:
+    """A finished picture in another container, beside it, every page and frame that this holds; made once. Raises
+    Refused."""
+    suffix = suffix_of(Facts((1, 1), "png", 1, False, False, "uint8", False, 0), JobRequest(format=format))
+    made = picture.with_name(f"converted-{quality}{suffix}")
+    with said_of("format"):
+        if suffix == picture.suffix and quality is None:
+            return picture
+        if not made.exists():
+            with images.create_pages(
+                made, images.open(picture), lambda size: size, encoding=Encoding(quality)
+            ) as album:
+                for page, sink in album:
+                    rows = max(1, CONVERTED_PIXELS // page.size[1])
+                    for top in range(0, page.size[0], rows):
+                        band = (top, 0, min(top + rows, page.size[0]), page.size[1])
+                        sink.write(top, 0, page.read(band), page.read_alpha(band))
+                    sink.finish()
+                album.finish()
+    return made
 
 
 def _cells(report: CostReport, size: Size, folder: Path) -> tuple[Path, tuple[float, float]]:

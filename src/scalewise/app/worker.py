@@ -32,7 +32,8 @@ UNEXPECTED = "something went wrong that is not your fault; the server's log has 
 class Limits:
     """What one server grants.
 
-    `max_bytes` of an upload; `max_pixels` of a picture that comes in, and of what a job makes, all pages together;
+    `max_bytes` of an upload, `max_weight_bytes` of a weight file, of which `weight_files` are held at once;
+    `max_pixels` of a picture that comes in, and of what a job makes, all pages together;
     `max_pages`; jobs that wait: `queue` of all visitors, `per_visitor` of one; bytes that the files of one visitor
     (`visitor_bytes`) and of all (`store_bytes`) may have; `seconds` that a job may run; `keep_seconds` that files are
     kept after they were last asked for; `grace_seconds` after which a job that nobody watches is cancelled.
@@ -40,6 +41,8 @@ class Limits:
     """
 
     max_bytes: int = 256 << 20
+    max_weight_bytes: int = 64 << 20
+    weight_files: int = 4
     max_pixels: int = 200_000_000
     max_pages: int = 1000
     queue: int = 16
@@ -126,6 +129,7 @@ class Worker:
         self.limits, self.store = limits, Store(parent)
         self.jobs: dict[str, Job] = {}
         self.pictures: dict[str, Picture] = {}
+        self.models: dict[str, Picture] = {}  # of visitors' own weight files, whose `facts` is what they hold
         self.counts = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
         self.busy_seconds = 0.0
         self.closing = threading.Event()
@@ -164,6 +168,35 @@ class Worker:
         picture = self.picture(id, owner)
         self.pictures.pop(id, None)
         shutil.rmtree(picture.folder, ignore_errors=True)
+
+    def receive_model(
+        self, owner: str, name: str, write: Callable[[Path], object], load: Callable[[Path], Any]
+    ) -> Picture:
+        """What `load` makes of a weight file that `write` puts at a path, instead of an earlier one of this visitor.
+        The file itself is gone afterwards. Raises Refused (503), and what `load` raises."""
+        self._check_room(owner)
+        held = Picture(new_id(), owner, self.store.folder(new_id()), name=name)
+        try:
+            if sum(one.owner != owner for one in self.models.values()) >= self.limits.weight_files:
+                raise Refused(
+                    503, "other visitors' weight files fill the room that there is: try again later", "file", 60
+                )
+            write(held.path)
+            held.facts = load(held.path)
+        finally:
+            shutil.rmtree(held.folder, ignore_errors=True)
+        for id in [id for id, one in list(self.models.items()) if one.owner == owner]:
+            self.models.pop(id, None)
+        self.models[held.id] = held
+        return held
+
+    def model(self, id: str, owner: str) -> Picture:
+        """Raises Refused (404), also for another visitor's."""
+        return _of(self.models, id, owner, "weight file")
+
+    def drop_model(self, id: str, owner: str) -> None:
+        self.model(id, owner)
+        self.models.pop(id, None)
 
     def _check_room(self, owner: str) -> None:
         held = [*self.pictures.values(), *self.jobs.values()]
@@ -294,6 +327,9 @@ class Worker:
             if now - picture.touched > limits.keep_seconds:
                 self.pictures.pop(picture.id, None)
                 shutil.rmtree(picture.folder, ignore_errors=True)
+        for model in list(self.models.values()):
+            if now - model.touched > limits.keep_seconds:
+                self.models.pop(model.id, None)
 
     def stop(self) -> None:
         """Take nothing new and cancel what is there: from here on nobody should wait."""
