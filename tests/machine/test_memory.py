@@ -95,3 +95,14 @@ def test_absurd_amounts_are_refused_in_one_line() -> None:
 def test_messages_of_missing_memory_are_known() -> None:
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(RuntimeError("could not create a primitive"))
     assert not is_out_of_memory(RuntimeError("sizes do not match")) and not is_out_of_memory(ValueError("memory"))
+
+
+def test_measuring_a_picture_loads_no_compiler() -> None:
+    """torch's takes two seconds to import, and leaves a folder among the temporary files."""
+    code = (
+        "import sys, numpy as np, scalewise; "
+        "scalewise.upscale(np.zeros((24, 24, 3), np.uint8), 2, budget='5s', model='bicubic'); "
+        "print([name for name in ('torch._dynamo', 'torch._inductor') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

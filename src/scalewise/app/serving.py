@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -17,7 +20,7 @@ from scalewise.app.http import build
 from scalewise.app.worker import Limits, Worker
 from scalewise.errors import InvalidRequest
 
-ENDED = 130  # the exit code of what a signal ended
+ENDED = 130  # the exit code where a signal ended a job that did not stop in time
 
 
 class Uvicorn(uvicorn.Server):
@@ -26,6 +29,19 @@ class Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, worker: Worker, ready: Callable[[], None] | None = None) -> None:
         super().__init__(config)
         self.worker, self.ready = worker, ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the server cleanly, which is no failure: uvicorn's own would raise them again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

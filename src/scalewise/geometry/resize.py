@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scalewise.budget.meter import tick
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Box, Frame, Size
 
@@ -148,6 +149,7 @@ def _apply(image: Tensor, taps: Taps, axis: int) -> Tensor:
     indices, weights = taps
     parts = []
     for start in range(0, len(indices), BAND):
+        tick()
         index, weight = indices[start : start + BAND], weights[start : start + BAND]
         first = int(index.min())
         matrix = weight.new_zeros(len(index), int(index.max()) - first + 1)

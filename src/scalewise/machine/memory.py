@@ -161,6 +161,11 @@ class LiveTensors(TorchDispatchMode):
         self.bytes = self.peak = 0
         self._known: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False, or torch would import its compiler to keep these lines out of it: two seconds of one core."""
+        return False
+
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
