@@ -343,8 +343,60 @@ def test_another_format(wide: Any) -> None:
     enlarge(wide)
     name, data = downloaded(wide)
     assert name == "a_2x.webp" and Image.open(io.BytesIO(data)).format == "WEBP"
-    wide.select_option("#format", "png")
+    jobs = wide.evaluate("() => performance.getEntriesByName(`${location.origin}/v1/jobs`).length")
+    wide.select_option("#format", "png")  # converted, and not computed again
+    expect(wide.locator("#take")).to_have_text("Download PNG")
+    name, data = downloaded(wide)
+    assert name == "a_2x.png" and Image.open(io.BytesIO(data)).format == "PNG"
+    assert wide.evaluate("() => performance.getEntriesByName(`${location.origin}/v1/jobs`).length") == jobs
+    wide.fill("#factor", "3")
     expect(wide.locator("#go")).to_have_text("Enlarge again")
+
+
+def test_what_is_painted_gets_the_work_first(wide: Any, server: tuple[str, Any]) -> None:
+    give(wide, file("flat.png", flat_picture(96)))
+    expect(wide.locator("#brush")).to_be_visible()
+    wide.locator("#budget").fill("100")
+    wide.click("#brush")
+    expect(wide.locator("#brush-words")).to_contain_text("move the dial")
+    wide.locator("#budget").fill("30")
+    expect(wide.locator("#brush-words")).to_contain_text("Paint what matters")
+    box = wide.locator("#look").bounding_box()
+    assert box is not None
+    before = pixels(wide)
+    x, y, side = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, min(box["width"], box["height"]) - 32
+    wide.mouse.move(x - side * 0.4, y - side * 0.4)  # within the upper left of nine patches
+    wide.mouse.down()
+    wide.mouse.move(x - side * 0.25, y - side * 0.25, steps=4)
+    wide.mouse.up()
+    assert np.abs(pixels(wide) - before).max() > 30  # the paint is seen, and the picture has not moved
+    expect(wide.locator("#clear")).to_be_visible()
+    enlarge(wide)
+    (job,) = server[1].worker.jobs.values()
+    cells = job.result.report.effort_map
+    assert cells.shape == (3, 3) and cells[0, 0] > cells.flatten()[1:].max() and job.result.report.share <= 0.3
+    wide.click("#clear")
+    expect(wide.locator("#go")).to_have_text("Enlarge again")
+    wide.select_option("#research", "bicubic") if wide.locator("#research").is_visible() else quickly(wide)
+    expect(wide.locator("#brush")).to_be_hidden()
+
+
+def test_a_weight_file_of_ones_own(wide: Any) -> None:
+    give(wide, file("a.png", small(30)))
+    wide.locator("#advanced summary").click()
+    wide.set_input_files("#weights", [file("mine.pth", b"no weights")])
+    expect(wide.locator("[data-error=own]")).to_contain_text("cannot be used", timeout=LONG)
+    wide.set_input_files("#weights", [str(ROOT / "src" / "scalewise" / "weights" / "fast.safetensors")])
+    expect(wide.locator("#own-words")).to_contain_text("fast.safetensors", timeout=LONG)
+    expect(wide.locator("[data-error=own]")).to_be_hidden()
+    enlarge(wide)
+    assert Image.open(io.BytesIO(downloaded(wide)[1])).size == (60, 60)
+
+
+def flat_picture(side: int) -> bytes:
+    held = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 90, 90)).save(held, "png")
+    return held.getvalue()
 
 
 def test_several_pictures(page: Any) -> None:
@@ -507,6 +559,10 @@ def test_accessibility(page: Any, scheme: str) -> None:
     expect(page.locator("#zip")).to_be_visible(timeout=LONG)
     page.locator("#numbers summary").click()
     check("done")
+    page.locator("#research").select_option("")
+    page.click("#brush")
+    expect(page.locator("#brush-words")).to_be_visible()
+    check("painting")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -107,9 +107,10 @@ def _others(app: FastAPI, server: Server) -> None:
     @app.get("/v1/models", tags=["about the server"], summary="What can be asked for", responses=told(401))
     async def models() -> dict[str, Any]:
         """The models that can be named, what else this server can do, and its limits."""
+        from scalewise.app import models as served
         from scalewise.app import tasks
 
-        found = await server.shortly(tasks.models)
+        found = await server.shortly(served.models)
         granted = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels, "seconds": limits.seconds}
         granted |= {"max_weight_bytes": limits.max_weight_bytes}
         return {"models": found, "formats": list(tasks.formats()), "limits": granted}

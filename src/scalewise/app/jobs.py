@@ -157,20 +157,30 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         summary="Several results",
         responses={**binary("the results", "application/zip"), **gone},
     )
-    async def archive(owner: Owner, job: Annotated[list[str], Query(max_length=500)]) -> Response:
-        """The results of several jobs as one zip."""
+    async def archive(
+        owner: Owner,
+        job: Annotated[list[str], Query(max_length=500)],
+        format: Annotated[str | None, Query(max_length=20)] = None,
+    ) -> Response:
+        """The results of several jobs as one zip, converted to `format` if it is given."""
+        from scalewise.app import tasks
+
         chosen = [server.result_of(id, owner)[0] for id in job]
 
         def zipped() -> Path:
             path, names = chosen[0].folder / "all.zip", set[str]()
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
                 for one in chosen:
+                    made = one.result.picture
+                    if format is not None:
+                        made = tasks.convert(made, format, None, server.limits.max_pixels)
                     stem, dot, suffix = one.about["name"].rpartition(".")
-                    name, number = one.about["name"], 2
+                    suffix = suffix if format is None else made.suffix[1:]
+                    name, number = f"{stem}{dot}{suffix}", 2
                     while name in names:
                         name, number = f"{stem}_{number}{dot}{suffix}", number + 1
                     names.add(name)
-                    file.write(one.result.picture, name)
+                    file.write(made, name)
             return path
 
         path = await server.shortly(zipped)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pyvips
 
 from scalewise import images
-from scalewise.app.problems import Refused
-from scalewise.app.tasks import said_of
+from scalewise.app.problems import Refused, said_of
 
 THUMBNAIL = 320  # pixels a side at most
 PREVIEW = 2400  # pixels a side at most of what the page is shown at first; `view` gives every pixel

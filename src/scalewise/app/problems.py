@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from scalewise.errors import ScalewiseError
+from scalewise.errors import (
+    BudgetInfeasible,
+    ImageError,
+    InvalidRequest,
+    ScalewiseError,
+    UnsupportedScale,
+    UnwritableOutput,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -50,4 +59,30 @@ def sentence(text: str) -> str:
     return re.sub(r"(?<![\w.])/(?:[^/\s']+/)+", "", line)
 
 
-__all__ = ["MEDIA_TYPE", "Refused", "sentence", "title"]
+@contextmanager
+def said_of(field: str | None = None) -> Iterator[None]:
+    """Errors of the engine, as refusals that name the field at fault."""
+    try:
+        yield
+    except (Refused, MemoryError):
+        raise
+    except BudgetInfeasible as error:
+        raise Refused(422, str(error), "budget") from None
+    except UnsupportedScale as error:
+        raise Refused(422, str(error), field or "scale") from None
+    except UnwritableOutput as error:
+        raise Refused(422, unnamed(str(error)), "format") from None
+    except (ImageError, OSError) as error:
+        raise Refused(422, unnamed(str(error)), "file") from None
+    except InvalidRequest as error:
+        raise Refused(422, str(error), field) from None
+
+
+def unnamed(text: str) -> str:
+    """A file has no name here that its owner knows."""
+    text = re.sub(r"^'[^']*input'", "the file", text)
+    text = re.sub(r"'[^']*/(input|result)(\.\w+)?'", "the file", text)
+    return text.replace(" unless max_pixels is raised", "")
+
+
+__all__ = ["MEDIA_TYPE", "Refused", "said_of", "sentence", "title", "unnamed"]

@@ -7,10 +7,7 @@ libvips.
 from __future__ import annotations
 
 import math
-import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +16,16 @@ import numpy as np
 import torch
 
 from scalewise import images, pipeline, zoo
-from scalewise.app.problems import Refused
+from scalewise.app.models import OwnModel, floor_of, known
+from scalewise.app.problems import Refused, said_of, unnamed
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
 from scalewise.errors import (
-    BudgetInfeasible,
     ImageError,
-    InvalidRequest,
     ScalewiseError,
     UnreadableImage,
-    UnsupportedScale,
-    UnwritableOutput,
 )
-from scalewise.execution.decide import decide
-from scalewise.execution.enlarge import enlarge as run
 from scalewise.execution.mask import with_mask
 from scalewise.execution.pages import enlarge_pages
 from scalewise.execution.plan import RunOptions
@@ -48,14 +40,6 @@ OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 _OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
 _SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
-
-# What a visitor reads for a model; the other names of the zoo are for research.
-WORDS = {
-    "fast": ("Fast", "For most pictures, in the least time."),
-    "quality": ("Best", "The finest detail. Takes longer."),
-    "photo": ("Old or compressed", "Also cleans JPEG blocks and noise."),
-    "pano": ("360° picture", "The left and the right edge stay joined."),
-}
 
 
 @dataclass(frozen=True)
@@ -101,15 +85,6 @@ class JobRequest:
 
 
 @dataclass(frozen=True)
-class OwnModel:
-    """A visitor's weight file, loaded; `summary` says what it turned out to be, `least` the least share of the work."""
-
-    loaded: zoo.LoadedModel
-    summary: str
-    least: float
-
-
-@dataclass(frozen=True)
 class Result:
     """Files in the job's folder, the report, and what the page needs to draw the effort map: the map's extent over the
     picture's, as its last cells may stick out."""
@@ -119,32 +94,6 @@ class Result:
     cells: Path
     extent: tuple[float, float]  # width, height
     drawn: Path | None  # the effort map over the picture, if asked for
-
-
-@contextmanager
-def said_of(field: str | None = None) -> Iterator[None]:
-    """Errors of the engine, as refusals that name the field at fault."""
-    try:
-        yield
-    except (Refused, MemoryError):
-        raise
-    except BudgetInfeasible as error:
-        raise Refused(422, str(error), "budget") from None
-    except UnsupportedScale as error:
-        raise Refused(422, str(error), field or "scale") from None
-    except UnwritableOutput as error:
-        raise Refused(422, _unnamed(str(error)), "format") from None
-    except (ImageError, OSError) as error:
-        raise Refused(422, _unnamed(str(error)), "file") from None
-    except InvalidRequest as error:
-        raise Refused(422, str(error), field) from None
-
-
-def _unnamed(text: str) -> str:
-    """A file has no name here that its owner knows."""
-    text = re.sub(r"^'[^']*input'", "the file", text)
-    text = re.sub(r"'[^']*/(input|result)(\.\w+)?'", "the file", text)
-    return text.replace(" unless max_pixels is raised", "")
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -157,7 +106,7 @@ def look(path: Path, limits: Limits) -> Facts:
         try:
             source = images.open(path, max_pixels=limits.max_pixels)
         except UnreadableImage as error:
-            text = _unnamed(str(error))
+            text = unnamed(str(error))
             if "is not a picture of a kind" in text:
                 raise Refused(415, text, "file") from None
             if "at most" in text and ("pixels" in text or "frames" in text):
@@ -263,56 +212,6 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
     return out
 
 
-def known(model: str) -> str:
-    """A name of the zoo that can run. Raises Refused: paths are not for visitors."""
-    names = runnable()
-    if model not in names:
-        raise Refused(422, f"model {model[:60]!r} is not served here: choose one of {', '.join(names)}", "model")
-    return model
-
-
-def runnable() -> tuple[str, ...]:
-    return tuple(name for name, entry in zoo.MODELS.items() if entry.weights or not entry.needs_weights)
-
-
-_FLOORS: dict[str, float] = {}
-_FLOORS_LOCK = threading.Lock()
-
-
-def floor_of(model: str) -> float:
-    """The least share of the full work that a model can do on a small picture of noise; 1.0: it has one level."""
-    with _FLOORS_LOCK:
-        if model not in _FLOORS:
-            _FLOORS[model] = _least(zoo.load(model))
-        return _FLOORS[model]
-
-
-def _least(loaded: zoo.LoadedModel, device: str | None = None) -> float:
-    noise = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
-    try:
-        source = images.open((noise * 255).round().to(torch.uint8))
-        run_plan = plan_run(source, (192, 192), loaded.model, Budget.full(), RunOptions(device=device))
-        decide(run_plan, Budget.fraction(1e-4))
-        return 0.01
-    except BudgetInfeasible as error:
-        return min(1.0, 1.0 if error.floor is None else error.floor)
-
-
-def own_model(path: Path, name: str, device: str | None) -> OwnModel:
-    """A visitor's weight file, which must be that of a network that can run. Raises Refused."""
-    try:
-        loaded = zoo.load_file(path, name, device=device)
-        source = images.open(torch.zeros(3, OWN_TRIAL, OWN_TRIAL, dtype=torch.uint8))
-        how, out = RunOptions(device=device), (2 * OWN_TRIAL, 2 * OWN_TRIAL)
-        run_plan = plan_run(source, out, loaded.model, Budget.full(), how)
-        run(run_plan, images.create(None, run_plan.canvas, source))  # or the first job would find out
-        return OwnModel(loaded, str(loaded.card["network"]), _least(loaded, device))
-    except (ScalewiseError, RuntimeError, ValueError, TypeError, MemoryError) as error:
-        said = str(error) if isinstance(error, ScalewiseError) else "it does not fit a network that is known here"
-        said = said.replace(repr(str(path)), "it").replace(f"{path}: ", "").replace(str(path), "it")
-        raise Refused(422, f"this weight file cannot be used: {said}", "file") from None
-
-
 def mask_of(data: bytes) -> np.ndarray:
     """A mask that came with a job, as gray. Raises Refused."""
     with said_of("mask"):
@@ -323,18 +222,6 @@ def mask_of(data: bytes) -> np.ndarray:
             text = str(error).replace("the picture in memory", "the mask").replace(" unless max_pixels is raised", "")
             raise Refused(422, text, "mask") from None
     return (gray if alpha is None else gray * alpha[0]).numpy()
-
-
-def models() -> list[dict[str, Any]]:
-    """What can be asked for: name, plain words, summary, whether it is for research, the least budget."""
-    found = []
-    for name in runnable():
-        title, words = WORDS.get(name, (name, zoo.MODELS[name].summary))
-        summary = zoo.MODELS[name].summary
-        about = {"name": name, "title": title, "words": words, "summary": summary, "research": name not in WORDS}
-        mask = zoo.load(name).model.limits.weighs_patches
-        found.append(about | {"least_budget": floor_of(name), "mask": mask})
-    return found
 
 
 # --- enlarging --------------------------------------------------------------------------------------------------------
@@ -394,7 +281,7 @@ def convert(picture: Path, format: str, quality: int | None, max_pixels: int) ->
             return picture
         if not made.exists():
             with images.create_pages(
-                made, images.open(picture), lambda size: size, encoding=Encoding(quality)
+                made, images.open(picture, max_pixels=max_pixels), lambda size: size, encoding=Encoding(quality)
             ) as album:
                 for page, sink in album:
                     rows = max(1, CONVERTED_PIXELS // page.size[1])
@@ -430,10 +317,7 @@ __all__ = [
     "ScalewiseError",
     "check",
     "enlarge",
-    "floor_of",
-    "known",
     "look",
     "media_type",
-    "models",
     "out_size",
 ]

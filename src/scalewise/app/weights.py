@@ -54,9 +54,9 @@ def add_weights(app: FastAPI, server: Server) -> None:
             with path.open("xb") as out:
                 shutil.copyfileobj(form.file.file, out, 1 << 20)
 
-        from scalewise.app import tasks
+        from scalewise.app import models as served
 
-        load = partial(tasks.own_model, name=name, device=server.limits.device)
+        load = partial(served.own_model, name=name, device=server.limits.device)
         held = await server.shortly(worker.receive_model, owner, name, write, load)
         return ModelAbout(**about(held.id, held.name, held.facts))
 

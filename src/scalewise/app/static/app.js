@@ -1,6 +1,7 @@
 // The page: pictures come in, settings are read, jobs are started and followed, results are shown.
 
 import { ask, follow, Problem } from "./api.js";
+import { Mask } from "./brush.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
@@ -46,7 +47,7 @@ function complain(where, text) {
   place.textContent = text || "";
   place.hidden = !text;
 }
-const PLACES = { scale: "how-large", size: "how-large", long_edge: "how-large", budget: "budget", model: "model", format: "format" };
+const PLACES = { mask: "go", scale: "how-large", size: "how-large", long_edge: "how-large", budget: "budget", model: "model", format: "format" };
 function complainOf(error) { complain(PLACES[error.field] || "go", error.message); }
 function quiet() { for (const place of document.querySelectorAll("[data-error]")) { place.textContent = ""; place.hidden = true; } }
 
@@ -214,6 +215,22 @@ function wish(item) {
   return found;
 }
 
+// What a job was asked for, but for the format, into which a finished one is converted.
+function asking(item) {
+  const { format, ...rest } = wish(item);
+  return JSON.stringify([rest, masked(item) ? item.mask.serial : 0]);
+}
+
+const takesMask = (item) => Boolean(item?.picture && modelNow()?.mask && item.picture.pages === 1);
+const masked = (item) => takesMask(item) && item.mask && !item.mask.empty && Number($("budget").value) < 100;
+
+// The format of the download: as chosen, else the picture's own if that can be written.
+const SHORT = { jpeg: "jpg", tiff: "tif" };
+function wanted(item) {
+  const own = SHORT[item.picture.format] || item.picture.format;
+  return $("format").value || (server.formats.includes(own) ? own : "png");
+}
+
 function model() { return $("research").value || document.querySelector("input[name=model]:checked")?.value || "fast"; }
 const modelNow = () => server?.models.find((one) => one.name === model());
 
@@ -295,7 +312,7 @@ async function expect() {
 
 const isOver = (job) => !job || ["done", "failed", "cancelled"].includes(job.state);
 const busy = () => items.some((item) => item.waiting || !isOver(item.job));
-const stale = (item) => item.job?.state === "done" && item.asked !== JSON.stringify(wish(item));
+const stale = (item) => item.job?.state === "done" && item.asked !== asking(item);
 
 function start(event) {
   event?.preventDefault();
@@ -320,11 +337,12 @@ async function pump() {
       const running = items.filter((item) => item.job && !isOver(item.job)).length;
       if (!next || running >= AT_ONCE) break;
       try {
-        const asked = wish(next);
+        const asked = asking(next), form = { picture: next.picture.id, ...wish(next) };
+        if (masked(next)) form.mask = await next.mask.file();
         if (next.jobId) { ask(`/v1/jobs/${next.jobId}`, { method: "DELETE" }).catch(() => {}); next.jobId = null; }
-        const job = await ask("/v1/jobs", { method: "POST", form: { picture: next.picture.id, ...asked } });
+        const job = await ask("/v1/jobs", { method: "POST", form });
         if (!next.waiting) { ask(`/v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {}); continue; }
-        Object.assign(next, { waiting: false, job, jobId: job.id, asked: JSON.stringify(asked) });
+        Object.assign(next, { waiting: false, job, jobId: job.id, asked });
         save();
         attend(next);
       } catch (error) {
@@ -407,19 +425,40 @@ function actions() {
   take.hidden = !shown;
   take.className = $("go").hidden ? "primary" : "second";
   if (shown) {
-    take.href = `/v1/jobs/${shown.jobId}/result`;
-    take.download = shown.job.name;
-    take.textContent = `Download ${named(shown.job.format)} · ${bytes(shown.job.bytes)}`;
+    const format = wanted(shown), own = format === shown.job.format;
+    take.hidden = !document.querySelector("[data-error=format]").hidden;
+    take.href = `/v1/jobs/${shown.jobId}/result${own ? "" : `?format=${format}`}`;
+    take.download = own ? shown.job.name : shown.job.name.replace(/[^.]*$/, format);
+    take.textContent = `Download ${named(format)}${own ? ` · ${bytes(shown.job.bytes)}` : ""}`;
   }
   const zip = $("zip");
   zip.hidden = done.length < 2;
-  zip.href = `/v1/archive?${done.map((item) => `job=${encodeURIComponent(item.jobId)}`).join("&")}`;
+  const as = $("format").value ? `&format=${$("format").value}` : "";
+  zip.href = `/v1/archive?${done.map((item) => `job=${encodeURIComponent(item.jobId)}`).join("&")}${as}`;
   zip.download = "scalewise.zip";
   zip.textContent = `Download all ${done.length} (zip)`;
   $("effort").hidden = !shown?.effort;
   $("legend").hidden = !(shown?.effort && viewer.effortShown);
+  brush();
   progress(now);
   numbers(shown);
+}
+
+// The brush is there where a model takes a mask; while it is in the hand, the picture is painted on and not moved.
+function brush() {
+  const able = takesMask(current), on = able && viewer.painting;
+  if (able && on) current.mask ||= new Mask(current.picture.width, current.picture.height);
+  if (viewer.mask !== (able ? current.mask ?? null : null) || viewer.painting !== on) viewer.showMask(able ? current.mask ?? null : null, on);
+  $("brush").hidden = !able;
+  $("brush").setAttribute("aria-pressed", String(on));
+  $("clear").hidden = !on || current.mask.empty;
+  $("brush-words").hidden = !on;
+  if (on) {
+    $("legend").hidden = true;
+    $("brush-words").textContent = Number($("budget").value) >= 100
+      ? "With all of the work nothing comes first: move the dial towards faster."
+      : "Paint what matters: the work goes there first. Shift takes paint away.";
+  }
 }
 
 function progress(now) {
@@ -508,6 +547,25 @@ function setResearch(name) {
   if ($("research").value) for (const card of document.querySelectorAll("input[name=model]")) card.checked = false;
 }
 
+async function ownWeights(file) {
+  complain("own", "");
+  const most = server.limits.max_weight_bytes;
+  if (file.size > most) return complain("own", `${file.name} has ${bytes(file.size)}; a weight file may have ${bytes(most)} here`);
+  $("own").disabled = true;
+  try {
+    const found = await ask("/v1/weights", { method: "POST", form: { file } });
+    server.models = server.models.filter((one) => !one.name.startsWith("own:"));
+    for (const option of [...$("research").options]) if (option.value.startsWith("own:")) option.remove();
+    server.models.push({ ...found, research: true });
+    $("research").append(new Option(found.title, found.name));
+    setResearch(found.name);
+    $("own-words").textContent = `${found.title}: ${found.summary}`;
+    $("own-words").hidden = false;
+    settingsChanged();
+  } catch (error) { complain("own", error.message); }
+  $("own").disabled = false;
+}
+
 function fillModels() {
   for (const one of server.models) {
     if (one.research) { $("research").append(new Option(one.name, one.name)); continue; }
@@ -559,6 +617,13 @@ function wire() {
     if (target.id === "height" && items.length === 1) $("width").value = "";
     settingsChanged();
   });
+  $("own").addEventListener("click", () => $("weights").click());
+  $("weights").addEventListener("change", () => { const [file] = $("weights").files; $("weights").value = ""; if (file) ownWeights(file); });
+  const paint = () => { viewer.painting = !viewer.painting; refresh(); };
+  $("brush").addEventListener("click", paint);
+  $("look").addEventListener("keydown", (event) => { if (event.key === "b" && !$("brush").hidden) paint(); });
+  $("clear").addEventListener("click", () => { current.mask = new Mask(current.picture.width, current.picture.height); $("brush").focus(); refresh(); });
+  viewer.painted = () => { clearTimeout(settling); settling = setTimeout(refresh, SETTLE); };
   $("cancel").addEventListener("click", cancel);
   $("fit").addEventListener("click", () => viewer.fit());
   $("whole").addEventListener("click", () => viewer.zoomTo(1));

@@ -25,6 +25,8 @@ export class Viewer {
     this.cut = 0.5;             // of the stage's width
     this.peek = false;          // the original alone
     this.effortShown = false;
+    this.mask = null;           // a Mask to be seen, and painted on while `painting`
+    this.painting = false;
     this.x = this.y = this.width = 0;
     this.fitted = true;
     this.pointers = new Map();
@@ -118,6 +120,21 @@ export class Viewer {
     this.draw();
   }
 
+  showMask(mask, painting) {
+    this.mask = mask;
+    this.painting = painting;
+    this.look.classList.toggle("painting", painting);
+    this.draw();
+  }
+
+  // Paint between two places of the stage.
+  brush(from, to, erase = false) {
+    const share = ([x, y]) => [(x - this.x) / this.width + 0.5, (y - this.y) / this.height + 0.5];
+    this.mask.stroke(share(from), share(to), 1 / this.width, erase);
+    this.draw();
+    this.painted?.();
+  }
+
   showEffort(on) { this.effortShown = on; this.draw(); }
 
   // ---- drawing
@@ -147,6 +164,12 @@ export class Viewer {
     const cut = this.after && !this.peek ? this.cut * stage[0] : stage[0];
     if (this.before) this.clipped(0, cut, stage[1], () => this.paintLayer(this.before, rect, true));
     if (this.after && !this.peek) this.clipped(cut, stage[0], stage[1], () => this.paintLayer(this.after, rect, this.scale < 2));
+    if (this.mask && (this.painting || !this.after)) {
+      c.globalAlpha = 0.5;
+      c.imageSmoothingEnabled = true;
+      c.drawImage(this.mask.tinted(getComputedStyle(document.documentElement).getPropertyValue("--brush")), ...rect);
+      c.globalAlpha = 1;
+    }
     if (this.effort && this.effortShown) {
       c.globalAlpha = 0.5;
       c.imageSmoothingEnabled = false;
@@ -226,6 +249,7 @@ export class Viewer {
       if (event.button) return;
       this.pointers.set(event.pointerId, place(event));
       look.setPointerCapture(event.pointerId);
+      if (this.painting && this.pointers.size === 1) this.brush(place(event), place(event), event.shiftKey);
     });
     look.addEventListener("pointermove", (event) => {
       const last = this.pointers.get(event.pointerId);
@@ -239,6 +263,8 @@ export class Viewer {
         const [from, to] = [middle(before), middle(after)];
         this.pan(to[0] - from[0], to[1] - from[1]);
         this.zoomBy(apart(after) / Math.max(1, apart(before)), ...to);
+      } else if (this.painting) {
+        this.brush(last, now, event.shiftKey);
       } else {
         this.pan(now[0] - last[0], now[1] - last[1]);
       }
@@ -253,7 +279,7 @@ export class Viewer {
     };
     look.addEventListener("wheel", wheel, { passive: false });
     divider.addEventListener("wheel", wheel, { passive: false });
-    look.addEventListener("dblclick", (event) => this.toggleWhole(...place(event)));
+    look.addEventListener("dblclick", (event) => { if (!this.painting) this.toggleWhole(...place(event)); });
 
     divider.addEventListener("pointerdown", (event) => { divider.setPointerCapture(event.pointerId); event.preventDefault(); divider.focus(); });
     divider.addEventListener("pointermove", (event) => {
@@ -276,6 +302,11 @@ export class Viewer {
         ArrowLeft: () => this.pan(far, 0), ArrowRight: () => this.pan(-far, 0),
         ArrowUp: () => this.pan(0, far), ArrowDown: () => this.pan(0, -far),
       };
+      if (this.painting && event.key === "Enter") {
+        const middle = [look.clientWidth / 2, look.clientHeight / 2];
+        this.brush(middle, middle, event.shiftKey);
+        event.preventDefault();
+      }
       if (!keys[event.key]) return;
       keys[event.key]();
       event.preventDefault();
