@@ -25,6 +25,7 @@ MADE = {
     "effort.png": ((656, 437), "PNG"),
     "photo_job.webp": ((900, 600), "WEBP"),
     "photo_curl.jpg": ((984, 656), "JPEG"),
+    "photo_curl.webp": ((984, 656), "WEBP"),
 }
 
 

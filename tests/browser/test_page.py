@@ -37,6 +37,7 @@ AXE = os.environ.get("AXE", "")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run")  # fmt: skip
 LONG = 120_000  # milliseconds that a job may take
+expect.set_options(timeout=30_000)  # anything else, on a busy machine
 
 
 @pytest.fixture(scope="module")
