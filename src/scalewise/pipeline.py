@@ -22,10 +22,10 @@ from scalewise.budget.cost import CostReport
 from scalewise.budget.route import paint
 from scalewise.errors import InvalidRequest, ScalewiseError, shown
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.mask import with_mask
 from scalewise.execution.pages import joined
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
+from scalewise.execution.priority import with_mask
 from scalewise.execution.progress import Progress
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import Projection

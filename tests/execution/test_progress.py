@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from scalewise import zoo
+from scalewise import images, zoo
+from scalewise.budget.budget import Budget
+from scalewise.budget.meter import listening
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import Cancelled, InvalidRequest
+from scalewise.execution.decide import decide
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
+from scalewise.execution.tiles import TileRunner
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.pipeline import upscale
 from scalewise.upsamplers.ciaosr import CiaoSR
@@ -114,3 +122,25 @@ def test_a_model_keeps_nothing_of_a_run_that_was_cancelled() -> None:
         upscale(PICTURE, 2.0, model=model, progress=lambda share: share == 0)
     assert all(not layer._forward_pre_hooks for layer in model.modules())
     assert upscale(PICTURE, 2.0, model=model).report.share == 1
+
+
+def test_a_run_ends_while_its_last_rows_are_written() -> None:
+    """Waiting for the writer hears that the run was cancelled, and what the writer has not begun stays undone."""
+    run_plan = plan_run(images.open(PICTURE), (80, 96), zoo.bicubic(), Budget.full(), RunOptions())
+    runner, heard = TileRunner.of(run_plan, decide(run_plan, Budget.full())), [0]
+    work: Future[None] = Future()
+    runner._pending.append(work)
+
+    def hear(macs: int) -> None:
+        heard[0] += 1
+        if heard[0] == 3:
+            work.set_result(None)
+
+    with listening(hear):
+        runner._wait()
+    assert heard[0] == 3
+    runner._ended.set()
+    written: list[Any] = []
+    sink: Any = SimpleNamespace(write=lambda *given: written.append(given))
+    runner._write(sink, run_plan.tiles[0], None, torch.zeros(3, 80, 96), 0, 80)
+    assert not written

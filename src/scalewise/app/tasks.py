@@ -26,10 +26,10 @@ from scalewise.errors import (
     ScalewiseError,
     UnreadableImage,
 )
-from scalewise.execution.mask import with_mask
 from scalewise.execution.pages import enlarge_pages
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
+from scalewise.execution.priority import with_mask
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.sizes import wanted_size
 from scalewise.images import WRITABLE, Encoding

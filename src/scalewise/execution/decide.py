@@ -7,8 +7,8 @@ from torch import Tensor
 
 from scalewise.budget.budget import Budget, format_budget
 from scalewise.errors import BudgetInfeasible
-from scalewise.execution.mask import weighted
 from scalewise.execution.plan import RunPlan
+from scalewise.execution.priority import weighted
 from scalewise.geometry.grid import Frame
 from scalewise.models.model import Model, RoutePlan
 

@@ -76,7 +76,7 @@ class RunPlan:
     speed: Speed | None = None
     notes: tuple[str, ...] = ()
     probe_bytes: int = 0
-    weights: torch.Tensor | None = None  # (gy, gx), of what the router sees in each patch: an effort mask
+    weights: torch.Tensor | None = None  # (gy, gx), of what the router sees in each patch: a mask of priority
     started: float = field(default_factory=time.perf_counter)  # a budget in seconds counts from here
 
     @cached_property

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from scalewise.budget.cost import Macs
+from scalewise.budget.meter import tick
 from scalewise.budget.route import effort_map, map_unit
 from scalewise.errors import ScalewiseError
 from scalewise.execution.plan import RunPlan, area
@@ -29,6 +31,7 @@ from scalewise.models.model import OnRows, Rendered, RoutePlan, RowByRow
 
 ALPHA_CONTEXT = 3 + LOCAL  # LR pixels beyond a tile that bicubic taps reach, and what weighs opacity beyond them
 ROUNDED_ROWS = 256  # output rows that are rounded at once
+POLL_SECONDS = 0.1  # between two looks at whether a run was cancelled, while the writer is waited for
 MAX_PENDING = 2  # works of the writer that are left while the next tile is computed
 
 
@@ -115,6 +118,7 @@ class TileRunner:
     rows: int = 0
     on_row_written: Callable[[int, Tally], None] | None = None
     _pending: deque[Future[None]] = field(default_factory=deque)
+    _ended: Event = field(default_factory=Event)  # the run was cancelled, or failed
     _sent: int = 0  # rows of the tile in work that are on their way to the canvas
 
     @classmethod
@@ -138,6 +142,7 @@ class TileRunner:
             try:
                 self._render(sink, reader, writer)
             except BaseException:
+                self._ended.set()
                 reader.shutdown(cancel_futures=True)
                 raise
 
@@ -192,7 +197,10 @@ class TileRunner:
     def _wait(self, most: int = 0) -> None:
         """Until no more than so many works of the writer are left. Raises what they raised."""
         while len(self._pending) > most:
-            self._pending.popleft().result()
+            work = self._pending.popleft()
+            while not wait((work,), POLL_SECONDS).done:
+                tick()
+            work.result()
 
     def _queue(self, writer: ThreadPoolExecutor, work: Callable[[], None]) -> None:
         """Hand work to the writer; after a work that failed, none runs.
@@ -267,6 +275,8 @@ class TileRunner:
         y0, x0 = max(top + first, window[0]), max(left, window[1])
         y1, x1 = min(top + last, window[2]), min(right, window[3])
         for y in range(y0, y1, ROUNDED_ROWS):
+            if self._ended.is_set():  # nobody wants the rest
+                return
             rows, columns = slice(y - top, min(y + ROUNDED_ROWS, y1) - top), slice(x0 - left, x1 - left)
             whole = rgb[:, rows, columns], None
             part, alpha = whole if weighing is None else weighing(rgb, rows, columns)

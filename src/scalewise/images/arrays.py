@@ -112,7 +112,7 @@ def from_pil(image: Any) -> InMemory:
     return InMemory("pil", pixels[..., None] if pixels.ndim == 2 else pixels, partial(as_pil, info), metadata)
 
 
-def as_pil(info: dict[str, Any], pixels: np.ndarray) -> Any:
+def as_pil(info: dict[Any, Any], pixels: np.ndarray) -> Any:
     """A PIL image of pixels (h, w, c): uint8, or uint16 of one channel."""
     from PIL import Image
 

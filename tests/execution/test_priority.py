@@ -1,4 +1,4 @@
-"""An effort mask: what is painted gets the work first, and the budget holds all the same."""
+"""A mask of priority: what is painted gets the work first, and the budget holds all the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from scalewise import images
 from scalewise.errors import InvalidRequest
-from scalewise.execution.mask import BOOST, patch_weights
+from scalewise.execution.priority import BOOST, patch_weights
 from scalewise.pipeline import upscale
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""An effort mask: a picture that says where the work should go first."""
+"""A mask of priority: a picture that says where the work should go first."""
 
 from __future__ import annotations
 
