@@ -27,7 +27,6 @@ __all__ = [
     "ScalewiseError",
     "Upscaled",
     "__version__",
-    "errors",
     "load",
     "set_idle_threads",
     "upscale",
