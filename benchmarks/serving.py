@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def cancelled(address: str, photo: Path, model: str, at: float) -> float:
 
 
 def main() -> None:
+    report = partial(print, flush=True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--browser", action="store_true", help="on the page, in Chromium")
     parser.add_argument("--repeats", type=int, default=3, help="of each figure; the median counts")
@@ -140,14 +142,14 @@ def main() -> None:
         with Image.open(PHOTO) as picture:
             picture.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS).save(photo, quality=92)
         page = open_browser.enter_context(in_chromium()) if given.browser else by_http
-        for budget in given.budgets.split(","):
+        for budget in filter(None, given.budgets.split(",")):
             pairs = [(command_line(photo, 2, budget), page(address, photo, 2, budget)) for _ in range(given.repeats)]
             line, shown = (statistics.median(column) for column in zip(*pairs, strict=True))
             where = "page" if given.browser else "requests of the page"
-            print(f"x2 at {budget}: command line {line:.2f} s, {where} {shown:.2f} s, {shown / line:.2f} of it")
+            report(f"x2 at {budget}: command line {line:.2f} s, {where} {shown:.2f} s, {shown / line:.2f} of it")
         for model in filter(None, given.models.split(",")):
             times = [cancelled(address, photo, model, at) for at in (0.0, 0.1, 0.5)]
-            print(f"{model} x4 cancelled within the tile: free after {', '.join(f'{one:.2f}' for one in times)} s")
+            report(f"{model} x4 cancelled within the tile: free after {', '.join(f'{one:.2f}' for one in times)} s")
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ class Server:
         table = (
             ("jobs_total", "counter", "Jobs that ended, or were refused for want of room.", ended),
             ("jobs_waiting", "gauge", "Jobs that wait.", [("", states.count("waiting"))]),
-            ("jobs_running", "gauge", "Jobs that run.", [("", states.count("running"))]),
+            ("jobs_running", "gauge", "Jobs that run.", [("", int(worker.current is not None))]),
             ("busy_seconds_total", "counter", "Seconds of computing.", [("", round(worker.busy_seconds, 3))]),
             ("pictures", "gauge", "Uploads that are kept.", [("", len(worker.pictures))]),
             ("responses_total", "counter", "Answers.", answers),

@@ -130,6 +130,7 @@ class Worker:
         self.jobs: dict[str, Job] = {}
         self.pictures: dict[str, Picture] = {}
         self.models: dict[str, Picture] = {}  # of visitors' own weight files, whose `facts` is what they hold
+        self.current: Job | None = None  # also one that was cancelled and forgotten, until it has ended
         self.counts = {"done": 0, "failed": 0, "cancelled": 0, "refused": 0}
         self.busy_seconds = 0.0
         self.closing = threading.Event()
@@ -262,7 +263,7 @@ class Worker:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def idle(self) -> bool:
-        return all(job.done.is_set() for job in list(self.jobs.values()))
+        return self.current is None and all(job.done.is_set() for job in list(self.jobs.values()))
 
     # --- threads ---
 
@@ -273,7 +274,9 @@ class Worker:
             except Exception:  # the first job will say what is wrong
                 LOG.exception("getting ready failed")
         while (job := self._waiting.get()) is not None:
+            self.current = job
             self._run(job)
+            self.current = None
 
     def _run(self, job: Job) -> None:
         job.started = job.told = time.monotonic()
