@@ -19,6 +19,7 @@ from torch import Tensor
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
+from scalewise.budget.meter import listening
 from scalewise.budget.route import paint
 from scalewise.errors import InvalidRequest, ScalewiseError, shown
 from scalewise.execution.enlarge import enlarge
@@ -26,7 +27,7 @@ from scalewise.execution.pages import joined
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
 from scalewise.execution.priority import with_mask
-from scalewise.execution.progress import Progress
+from scalewise.execution.progress import Progress, ProgressMeter
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import Projection
 from scalewise.geometry.sizes import checked_crop, wanted_size
@@ -265,7 +266,8 @@ def _upscaled(
     with torch_defaults(pick_device(options.device)):
         source = images.open(image)
         out = wanted_size(source.size, scale, size, long_edge)
-        run_plan = plan_run(source, out, loaded.model, budget, options)
+        with listening(None if progress is None else ProgressMeter(progress).hear):  # a probe can be cancelled too
+            run_plan = plan_run(source, out, loaded.model, budget, options)
         if mask is not None:
             run_plan = with_mask(run_plan, images.open(mask))
         sink = images.create(None, run_plan.canvas, cropped(source, options.crop))

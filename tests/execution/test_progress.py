@@ -144,3 +144,15 @@ def test_a_run_ends_while_its_last_rows_are_written() -> None:
     sink: Any = SimpleNamespace(write=lambda *given: written.append(given))
     runner._write(sink, run_plan.tiles[0], None, torch.zeros(3, 80, 96), 0, 80)
     assert not written
+
+
+def test_a_probe_can_be_cancelled(model: SuperResolver) -> None:
+    asked: list[float] = []
+
+    def stop(share: float) -> bool:
+        asked.append(share)
+        return False
+
+    with pytest.raises(Cancelled):
+        upscale(PICTURE, 2.0, model=model, budget="5s", progress=stop)
+    assert asked == [0.0] and Counted.calls == 0

@@ -21,6 +21,7 @@ from scalewise.app.problems import Refused, said_of, unnamed
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
+from scalewise.budget.meter import listening
 from scalewise.errors import (
     ImageError,
     ScalewiseError,
@@ -240,7 +241,8 @@ def enlarge(
         how = RunOptions(device=limits.device, projection=request.projection, crop=box)  # type: ignore[arg-type] (checked)
         suffix = suffix_of(facts, request)
         like = source if box is None else replace(pipeline.cropped(source, box), pages=1)
-        run_plan = plan_run(source, out, loaded.model, budget, how)
+        with listening(lambda macs: progress(0.0)):  # a probe can be cancelled too
+            run_plan = plan_run(source, out, loaded.model, budget, how)
         if request.mask is not None:
             run_plan = with_mask(run_plan, images.open(request.mask))
         note = pipeline.provenance(loaded.name, source.size, out, budget)
