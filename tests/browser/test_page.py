@@ -578,10 +578,16 @@ def test_how_it_looks(browser: Any, server: tuple[str, Any], width: int, scheme:
     page.locator("#budget").fill("25")
     enlarge(page)
     page.click("#effort")
-    for what in ("#stage", "#take", "#legend", "#list li"):
+    for what in ("#stage", "#take", "#legend", "#list li", "#zoom-out", "#effort"):
         box = page.locator(what).bounding_box()
         assert box is not None and box["x"] >= 0 and box["y"] >= 0 and box["x"] + box["width"] <= width, what
         assert box["y"] + min(box["height"], 40) <= height, what
+    page.click("#brush")
+    for what in ("#clear", "#brush-words", "#brush"):
+        page.evaluate("(what) => { document.querySelector(what).hidden = false; }", what)
+        box = page.locator(what).bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width, what
+    page.click("#brush")
     if scheme == "light":
         page.click("#effort")
     if folder := os.environ.get("SCREENSHOTS"):
