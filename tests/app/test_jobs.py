@@ -357,7 +357,7 @@ def test_the_description_is_true(server: tuple[httpx.Client, Any]) -> None:
     posted = schemas["JobForm"]["properties"]
     assert set(posted) == {
         *("file", "picture", "scale", "size", "long_edge", "budget", "model", "format", "quality", "crop"),
-        *("projection", "effort_map", "timeout", "keep"),
+        *("projection", "effort_map", "mask", "timeout", "keep"),
     }
     assert schemas["JobForm"]["additionalProperties"] is False
     job = finished(client, small(8))
@@ -449,11 +449,8 @@ def test_a_weight_file_of_ones_own(server: tuple[httpx.Client, Any]) -> None:
 @pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04", b"\x80\x02cos\nsystem\n(X\x02\0\0\0lstR.", small(30)])
 def test_what_is_no_weight_file_is_refused_in_plain_words(server: tuple[httpx.Client, Any], data: bytes) -> None:
     client, found = server
+    before = set(found.worker.store.root.iterdir())
     answer = client.post("/v1/weights", files={"file": ("evil.pth", data)})
     told = answer.json()
     assert answer.status_code == 422 and told["field"] == "file" and "/" not in told["detail"].replace(".pth", "")
-    assert not found.worker.models and not [
-        one
-        for one in found.worker.store.root.iterdir()
-        if (one / "input").exists() and one.name not in found.worker.jobs
-    ]
+    assert not found.worker.models and set(found.worker.store.root.iterdir()) <= before
