@@ -110,6 +110,7 @@ def png_of(width: int, height: int, size: int = 64) -> bytes:
     )
 
 
+PICKLE = b"\x80\x02cos\nsystem\n(X\x08\x00\x00\x00touch /xtR."
 # A true PNG of 36 megapixels in a tenth of a megabyte.
 BOMB = png_of(6000, 6000, 6000 * (3 * 6000 + 1))
 
@@ -205,6 +206,15 @@ TABLE: list[tuple[str, str, str, dict[str, str], bytes | None, int]] = [
     ("a header of 2^31", "POST", "/v1/upscale", {}, form(("file", png_of(2**31 - 1, 2**31 - 1), "a.png")), 422),
     ("a bomb", "POST", "/v1/upscale", {}, form(("file", BOMB, "a.png")), 413),
     ("a bomb to look at", "POST", "/v1/pictures", {}, form(("file", BOMB, "a.png")), 413),
+    ("a path as the mask", "POST", "/v1/jobs", {}, form(FILE, ("mask", "/etc/passwd")), 422),
+    ("a bomb as the mask", "POST", "/v1/jobs", {}, form(FILE, ("mask", BOMB, "m.png")), 422),
+    ("a path as weights", "POST", "/v1/weights", {}, form(("file", "/etc/passwd")), 422),
+    ("a pickle as weights", "POST", "/v1/weights", {}, form(("file", PICKLE, "w.pth")), 422),
+    ("weights that are too much", "POST", "/v1/weights", {}, form(("file", b"0" * (3 << 20), "w.pth")), 413),
+    ("foreign origin, weights", "POST", "/v1/weights", {"Origin": "https://evil.example"}, form(FILE), 403),
+    ("a path as the model of one's own", "POST", "/v1/jobs", {}, form(FILE, ("model", "own:../../etc/passwd")), 422),
+    ("nobody's weights", "DELETE", "/v1/weights/own:nobody", {}, None, 404),
+    ("nobody's result, converted", "GET", "/v1/jobs/nobody/result?format=../../x", {}, None, 404),
     ("a bomb to foresee", "POST", "/v1/forecast", {}, form(("file", BOMB, "a.png")), 413),
 ]  # fmt: skip
 
