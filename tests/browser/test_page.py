@@ -372,6 +372,9 @@ def test_what_is_painted_gets_the_work_first(wide: Any, server: tuple[str, Any])
     wide.mouse.up()
     assert np.abs(pixels(wide) - before).max() > 30  # the paint is seen, and the picture has not moved
     expect(wide.locator("#clear")).to_be_visible()
+    wide.click("#brush")
+    expect(wide.locator("#look")).not_to_have_class(re.compile("painting"))
+    wide.click("#brush")
     enlarge(wide)
     (job,) = server[1].worker.jobs.values()
     cells = job.result.report.effort_map

@@ -445,10 +445,12 @@ function actions() {
 }
 
 // The brush is there where a model takes a mask; while it is in the hand, the picture is painted on and not moved.
+let inHand = false;
 function brush() {
-  const able = takesMask(current), on = able && viewer.painting;
-  if (able && on) current.mask ||= new Mask(current.picture.width, current.picture.height);
-  if (viewer.mask !== (able ? current.mask ?? null : null) || viewer.painting !== on) viewer.showMask(able ? current.mask ?? null : null, on);
+  const able = takesMask(current), on = able && inHand;
+  if (on) current.mask ||= new Mask(current.picture.width, current.picture.height);
+  const mask = able ? current.mask ?? null : null;
+  if (viewer.mask !== mask || viewer.painting !== on) viewer.showMask(mask, on);
   $("brush").hidden = !able;
   $("brush").setAttribute("aria-pressed", String(on));
   $("clear").hidden = !on || current.mask.empty;
@@ -619,7 +621,7 @@ function wire() {
   });
   $("own").addEventListener("click", () => $("weights").click());
   $("weights").addEventListener("change", () => { const [file] = $("weights").files; $("weights").value = ""; if (file) ownWeights(file); });
-  const paint = () => { viewer.painting = !viewer.painting; refresh(); };
+  const paint = () => { inHand = !inHand; refresh(); };
   $("brush").addEventListener("click", paint);
   $("look").addEventListener("keydown", (event) => { if (event.key === "b" && !$("brush").hidden) paint(); });
   $("clear").addEventListener("click", () => { current.mask = new Mask(current.picture.width, current.picture.height); $("brush").focus(); refresh(); });
