@@ -28,6 +28,7 @@ from scalewise.images.sink import CANVAS_BYTES
 from scalewise.machine.device import pick_device, pick_dtype, torch_defaults
 from scalewise.machine.memory import free_bytes, used_bytes
 from scalewise.models.model import Model
+from scalewise.models.partial import PartialModel
 from scalewise.models.rescaled import Rescaled
 
 MAX_TILE_BYTES = 1 << 30  # beyond this, larger tiles bring little ...
@@ -52,13 +53,14 @@ def plan_run(source: images.Source, out: Size, model: Model, budget: Budget, opt
 def _plan_run(
     source: images.Source, out: Size, own: Model, budget: Budget, options: RunOptions, device: torch.device
 ) -> RunPlan:
-    size, model, notes = source.size, own, list(source.notes)
+    size, notes = source.size, list(source.notes)
     dtype = pick_dtype(options.dtype, device)
+    model = in_parts(own, size, out, budget, options)
     if own.scales is not None and not own_scale(own.scales, size, out):
         if options.exact_scale:
             made = ", ".join(f"×{s:g}" for s in own.scales)
             raise InvalidRequest(f"this model was made for {made} only; leave out the exact scale to resize the rest")
-        model = Rescaled(own, size, out)
+        model = Rescaled(model, size, out)
         notes.append(model.note)
     frame = frame_of(size, options.projection, source.gpano)
     if frame.wrap and not model.wraps:
@@ -105,6 +107,17 @@ def _plan_run(
         )
     run_plan = replace(run_plan, side=side, memory=used + other + round(needed), notes=tuple(notes))
     return _correctable(run_plan) if budget.kind == "seconds" and options.tile is None else run_plan
+
+
+def in_parts(model: Model, size: Size, out: Size, budget: Budget, options: RunOptions) -> Model:
+    """`model`, or where it has one level of effort and less is asked for, the same on a part of the picture."""
+    less = budget.kind in ("seconds", "macs") or (budget.kind == "fraction" and budget.value < 1)
+    if model.limits.levels != "one" or not less:
+        return model
+    scale = 1.0 if model.scales is None else max(model.scales)
+    whole = out if model.scales is None else (round(size[0] * scale), round(size[1] * scale))
+    # Bicubic interpolation has no MACs to spare.
+    return PartialModel(model) if model.full_macs(Frame(size), size, (0, 0, *size), whole) else model
 
 
 def _too_little(given: int, needed: float) -> InvalidRequest:

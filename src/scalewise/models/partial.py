@@ -1,0 +1,292 @@
+"""PartialModel: a model with one level of effort, run where it pays; the rest of the picture is bicubic.
+
+No training is needed. How much a cell of the picture gains is read off the picture itself: where it loses detail when
+it is reduced and enlarged again, a network has detail to restore. The cells of greatest gain are joined into rectangles
+(`routing/rectangles.py`), and the model runs on those, with a margin around each.
+
+Two things keep the borders from being seen. What the model adds to bicubic fades out towards cells that are left to
+bicubic. And its low frequencies are locked: the mean of what it adds, cell by cell, is taken off again, so that a model
+that shifts tone does not draw the border of its cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import replace
+from functools import lru_cache
+from math import lcm
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from scalewise.budget.budget import Budget, Effort
+from scalewise.budget.cost import Macs
+from scalewise.budget.route import Decision
+from scalewise.geometry.grid import Box, Frame, Size, first_output, output_box
+from scalewise.geometry.resize import base_macs, bicubic_base, imresize
+from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan
+from scalewise.routing.rectangles import Cells
+
+CELL = 8  # LR pixels a side of what is decided about
+RIM = 2 * CELL  # LR pixels beyond a tile whose cells say how its own fade and what their tone is
+FADE = 2  # LR pixels over which a cell fades into bicubic
+CALL_PIXELS = 150.0  # LR pixels of a small network that could be computed in the time that a call takes
+SEARCHES = 24  # prices that are tried, each halving the span of the logarithm
+LOWEST_PRICE = 1e-9  # over the highest
+BASE_REACH = 3  # LR pixels under the taps of bicubic
+
+MARGINS = 16  # LR pixels; the largest margin that is considered
+MARGIN_SHARE = 0.25  # error at the cut over what the model adds to bicubic, at the end of the margin
+PROBE_SIDE = 64  # LR pixels of the part that is compared
+
+
+class PartialModel(Model):
+    """`model`, which has one level of effort, on some cells of the picture, and bicubic on the others.
+
+    At full budget it is `model` itself. A 360° picture is enlarged as a flat one.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @property
+    def limits(self) -> ModelLimits:
+        own = self.model.limits
+        context = None if own.context is None else max(own.context, BASE_REACH) + RIM
+        grid = lcm(own.patch_stride, CELL)
+        return replace(own, context=context, patch_stride=grid, score_margin=0, wraps=False, levels="cells")
+
+    def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
+        return self.model.bytes_per_pixel(scale)
+
+    def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
+        """(1, gy, gx): mean absolute difference of each cell and itself reduced by 2 and enlarged again."""
+        height, width = lr.shape[-2:]
+        small = imresize(lr[0].float(), (-(-height // 2), -(-width // 2)))
+        lost = (lr[0] - imresize(small, (height, width))).abs().mean(0)
+        cells = Cells((height, width), CELL, 0)
+        return (cells.sums(lost).cpu() / cells.areas()).unsqueeze(0)
+
+    def cells(self, size: Size) -> Cells:
+        return Cells(size, CELL, effective_margin(self.model), CALL_PIXELS)
+
+    def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
+        """The cells of greatest gain within the budget, the margins of their rectangles included."""
+        assert evidence is not None
+        inner = self.model.plan(None, size, out, Budget.full())
+        full = inner.macs_full
+        budget.dial_of()
+        allowed = budget.allowed(full)
+        cells, frame, whole = self.cells(size), Frame(size), (0, 0, *size)
+        choice = torch.ones(cells.shape, dtype=torch.bool)
+        spent = full
+        if allowed < full:
+            gain = evidence[0].double().square() * cells.areas()
+            choice, spent = torch.zeros_like(choice), 0
+            high = float(gain.max()) + 1e-30
+            low = high * LOWEST_PRICE
+            for _ in range(SEARCHES):
+                price = (low * high) ** 0.5
+                candidate = cells.worth(gain, price)
+                macs = self._cost(frame, size, whole, out, candidate)
+                if macs <= allowed:
+                    high = price
+                    if macs > spent:
+                        choice, spent = candidate, macs
+                else:
+                    low = price
+        each = torch.stack((torch.zeros(cells.shape, dtype=torch.float64), cells.areas() * full / (size[0] * size[1])))
+        decision = Decision("patch", CELL, choice.long().unsqueeze(0), each, evidence)
+        return RoutePlan(Effort(share=allowed / full), (decision,), spent, full)
+
+    def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
+        return self.model.full_macs(frame, tile, core, out)
+
+    def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int:
+        return self._cost(frame, tile, core, out, _taken(plan))
+
+    def _cost(self, frame: Frame, tile: Size, core: Box, out: Size, taken: Tensor) -> int:
+        if bool(taken.all()):
+            return self.model.full_macs(frame, tile, core, out)
+        return sum(
+            self._part_macs(frame.size, (source[2] - source[0], source[3] - source[1]), box, out)
+            for box, source in self._parts(frame, tile, core, taken)
+        )
+
+    def _part_macs(self, size: Size, read: Size, box: Box, out: Size) -> int:
+        return self.model.full_macs(Frame(size, box[:2]), read, box, out)
+
+    def _parts(self, frame: Frame, tile: Size, core: Box, taken: Tensor) -> list[tuple[Box, Box]]:
+        """What runs in a tile: (LR pixels that are rendered, LR pixels that are read for them)."""
+        limits, cells = self.model.limits, self.cells(frame.size)
+        reach = MARGINS if limits.context is None else limits.context
+        region, found = _region(core, frame.size), []
+        for box in _cover(cells, taken):
+            whole = cells.pixels(box)
+            part = _meet(whole, region)
+            if part[0] >= part[2] or part[1] >= part[3]:
+                continue
+            source = []
+            for axis in (0, 1):
+                start = max(whole[axis] - cells.margin, part[axis] - reach, frame.origin[axis], 0)
+                source.append(start // limits.window_multiple * limits.window_multiple)
+            for axis in (0, 1):
+                end = min(frame.size[axis], frame.origin[axis] + tile[axis])
+                stop = min(whole[axis + 2] + cells.margin, part[axis + 2] + reach)
+                read = -(-(stop - source[axis]) // limits.window_multiple) * limits.window_multiple
+                source.append(min(source[axis] + read, end))
+            found.append((part, (source[0], source[1], source[2], source[3])))
+        return found
+
+    @torch.no_grad()
+    def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
+        """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
+        taken, tile, size = _taken(plan), (lr.shape[-2], lr.shape[-1]), frame.size
+        inner = self.model.plan(None, size, out, Budget.full())
+        if bool(taken.all()):
+            return self.model.render(lr, frame, core, out, inner)
+        region = _region(core, size)
+        window, target = output_box(region, size, out), output_box(core, size, out)
+        base = bicubic_base(lr, frame, out, window)[0]
+        macs, lean = Macs(sampling=base_macs(frame, out, window)), 0
+        added = torch.zeros_like(base)
+        for box, source in self._parts(frame, tile, core, taken):
+            (oy, ox), (y0, x0, y1, x1) = frame.origin, source
+            part = lr[..., y0 - oy : y1 - oy, x0 - ox : x1 - ox]
+            rendered = self.model.render(part, replace(frame, origin=(y0, x0)), box, out, inner)
+            place = _inside(output_box(box, size, out), window)
+            added[place] = rendered.rgb.float() - base[place]
+            macs, lean = macs + rendered.macs, lean + rendered.lean
+        added = _faded(added, taken, size, out, region, window)
+        place = _inside(target, window)
+        return Rendered(base[place] + added[place], macs, lean)
+
+
+def _taken(plan: RoutePlan) -> Tensor:
+    """(gy, gx) bool: the cells on which the model runs."""
+    return plan.route[0].choice[0] > 0
+
+
+def _region(core: Box, size: Size) -> Box:
+    """The whole cells within a rim of a core, in LR pixels."""
+    return (
+        max(0, core[0] // CELL - 1) * CELL,
+        max(0, core[1] // CELL - 1) * CELL,
+        min((-(-core[2] // CELL) + 1) * CELL, size[0]),
+        min((-(-core[3] // CELL) + 1) * CELL, size[1]),
+    )
+
+
+def _cover(cells: Cells, taken: Tensor) -> tuple[Box, ...]:
+    return _known_cover(cells, taken.shape[0], taken.shape[1], taken.numpy().tobytes())
+
+
+@lru_cache(maxsize=8)
+def _known_cover(cells: Cells, rows: int, columns: int, taken: bytes) -> tuple[Box, ...]:
+    """Every tile asks for the rectangles of the whole picture."""
+    return tuple(cells.cover(torch.frombuffer(bytearray(taken), dtype=torch.bool).view(rows, columns)))
+
+
+def _meet(a: Box, b: Box) -> Box:
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def _inside(box: Box, window: Box) -> tuple[Any, ...]:
+    """The pixels of a box, in a canvas that shows a window."""
+    rows, columns = slice(box[0] - window[0], box[2] - window[0]), slice(box[1] - window[1], box[3] - window[1])
+    return ..., rows, columns
+
+
+def _faded(added: Tensor, taken: Tensor, size: Size, out: Size, region: Box, window: Box) -> Tensor:
+    """What the model adds to bicubic in the window, (3, H, W), without its tone, and fading out where it ends."""
+    first, last = (region[0] // CELL, region[1] // CELL), (-(-region[2] // CELL), -(-region[3] // CELL))
+    here = taken[first[0] : last[0], first[1] : last[1]].to(added)
+    axes = [_Axis(size[k], out[k], first[k], last[k], window[k], window[k + 2]) for k in (0, 1)]
+    tone = axes[1].means(axes[0].means(added, -2), -1) * here
+    share = _spread(here, axes, linear=True).clamp_min(1e-6)
+    weight = (2 * _spread(here, axes, linear=False) - 1).clamp_(0, 1)
+    return (added - _spread(tone, axes, linear=True) / share) * weight
+
+
+class _Axis:
+    """Output pixels start..stop-1 of an axis, and the cells first..last-1 in which they lie."""
+
+    def __init__(self, length: int, out: int, first: int, last: int, start: int, stop: int) -> None:
+        edges = [first_output(min(k * CELL, length), length, out) - start for k in range(first, last + 1)]
+        self.counts = torch.tensor(edges).diff()
+        self.cell = torch.repeat_interleave(torch.arange(last - first), self.counts)
+        centre = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * length / (out * CELL) - 0.5 - first
+        self.lower = centre.floor().clamp(0, last - first - 1)
+        self.upper = (self.lower + 1).clamp(max=last - first - 1).long()
+        self.way = (centre - self.lower).clamp(0, 1).float()  # from the centre of one cell to that of the next
+        self.lower = self.lower.long()
+
+    def means(self, values: Tensor, axis: int) -> Tensor:
+        """Means over the pixels of each cell along an axis."""
+        shape = list(values.shape)
+        shape[axis] = len(self.counts)
+        sums = values.new_zeros(shape).index_add_(axis, self.cell.to(values.device), values)
+        counts = self.counts.clamp_min(1).to(values)
+        return sums / (counts[:, None] if axis == -2 else counts)
+
+    def between(self, cells: Tensor, axis: int, linear: bool) -> Tensor:
+        """Values of cells at the output pixels: linear from centre to centre, or a step with a ramp of FADE pixels on
+        each side of the border."""
+        way = self.way if linear else ((self.way - 0.5) * CELL / (2 * FADE) + 0.5).clamp(0, 1)
+        way = (way[:, None] if axis == -2 else way).to(cells)
+        lower, upper = (cells.index_select(axis, index.to(cells.device)) for index in (self.lower, self.upper))
+        return torch.lerp(lower, upper, way)
+
+
+def _spread(cells: Tensor, axes: list[_Axis], *, linear: bool) -> Tensor:
+    """(..., gy, gx) → (..., H, W)"""
+    return axes[0].between(axes[1].between(cells, -1, linear), -2, linear)
+
+
+_MARGINS: MutableMapping[Any, int] = WeakKeyDictionary()
+
+
+def effective_margin(model: Model) -> int:
+    """LR pixels around a rectangle after which the cut is no longer felt: the error that it makes there is a quarter of
+    what the model adds to bicubic, and fades out with the border. Measured once for each model, on a picture with the
+    spectrum of photos."""
+    if model not in _MARGINS:
+        _MARGINS[model] = _measured_margin(model)
+    return _MARGINS[model]
+
+
+@torch.no_grad()
+def _measured_margin(model: Model) -> int:
+    limits = model.limits
+    most = MARGINS if limits.context is None else min(MARGINS, limits.context)
+    unit = lcm(limits.window_multiple, limits.patch_stride)
+    rim, side = -(-MARGINS // unit) * unit, -(-PROBE_SIDE // unit) * unit
+    size = (side + 2 * rim, side + 2 * rim)
+    factor = 4 if limits.scales is None else round(max(limits.scales))
+    out = (size[0] * factor, size[1] * factor)
+    device = next((p.device for p in getattr(model, "parameters", lambda: iter(()))()), torch.device("cpu"))
+    lr = photo_like(size).unsqueeze(0).to(device)
+    core = (rim, rim, rim + side, rim + side)
+    plan = model.plan(None, size, out, Budget.full())
+    whole = model.render(lr, Frame(size), core, out, plan).rgb.float()
+    cut = lr[..., rim : rim + side, rim : rim + side]
+    alone = model.render(cut, Frame(size, (rim, rim)), core, out, plan).rgb.float()
+    adds = (whole - bicubic_base(lr, Frame(size), out, output_box(core, size, out))[0]).square().mean()
+    error = (whole - alone).square().mean(0)
+    for margin in range(most):
+        ring = error[margin * factor : -margin * factor or None, margin * factor : -margin * factor or None]
+        if float(torch.cat((ring[:factor].flatten(), ring[:, :factor].flatten())).mean()) <= MARGIN_SHARE**2 * adds:
+            return -(-margin // limits.window_multiple) * limits.window_multiple
+    return most
+
+
+@lru_cache(maxsize=4)
+def photo_like(size: Size) -> Tensor:
+    """(3, h, w) in [0, 1]: seeded noise whose amplitude falls with frequency, as that of photos does."""
+    noise = torch.fft.rfft2(torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) - 0.5)
+    rows, columns = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])
+    falling = 1 / (rows.square() + columns.square()).sqrt().clamp_min(1 / max(size))
+    picture = torch.fft.irfft2(noise * falling, s=size)
+    return (0.5 + picture / (6 * picture.std())).clamp(0, 1)
