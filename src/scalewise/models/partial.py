@@ -25,20 +25,20 @@ from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.geometry.grid import Box, Frame, Size, first_output, output_box
-from scalewise.geometry.resize import base_macs, bicubic_base, imresize
+from scalewise.geometry.resize import base_macs, bicubic_base, imresize, resample
 from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan
 from scalewise.routing.rectangles import Cells
 
 CELL = 8  # LR pixels a side of what is decided about
 RIM = 2 * CELL  # LR pixels beyond a tile whose cells say how its own fade and what their tone is
 FADE = 2  # LR pixels over which a cell fades into bicubic
-CALL_PIXELS = 150.0  # LR pixels of a small network that could be computed in the time that a call takes
-SEARCHES = 24  # prices that are tried, each halving the span of the logarithm
+CALL_PIXELS = 50.0  # LR pixels of a small network that could be computed in the time that a call takes
+SEARCHES = 16  # prices that are tried, each halving the span of the logarithm
 LOWEST_PRICE = 1e-9  # over the highest
 BASE_REACH = 3  # LR pixels under the taps of bicubic
 
 MARGINS = 16  # LR pixels; the largest margin that is considered
-MARGIN_SHARE = 0.25  # error at the cut over what the model adds to bicubic, at the end of the margin
+MARGIN_SHARE = 0.5  # error at the cut over what the model adds to bicubic, at the end of the margin
 PROBE_SIDE = 64  # LR pixels of the part that is compared
 
 
@@ -87,9 +87,10 @@ class PartialModel(Model):
             choice, spent = torch.zeros_like(choice), 0
             high = float(gain.max()) + 1e-30
             low = high * LOWEST_PRICE
+            choices = cells.choices(gain)
             for _ in range(SEARCHES):
                 price = (low * high) ** 0.5
-                candidate = cells.worth(gain, price)
+                candidate = choices.taken(price)
                 macs = self._cost(frame, size, whole, out, candidate)
                 if macs <= allowed:
                     high = price
@@ -149,19 +150,22 @@ class PartialModel(Model):
             return self.model.render(lr, frame, core, out, inner)
         region = _region(core, size)
         window, target = output_box(region, size, out), output_box(core, size, out)
-        base = bicubic_base(lr, frame, out, window)[0]
+        canvas = bicubic_base(lr, frame, out, window)[0]
+        fade = _Fade(taken, size, out, region, window)
         macs, lean = Macs(sampling=base_macs(frame, out, window)), 0
-        added = torch.zeros_like(base)
+        added = []
         for box, source in self._parts(frame, tile, core, taken):
             (oy, ox), (y0, x0, y1, x1) = frame.origin, source
             part = lr[..., y0 - oy : y1 - oy, x0 - ox : x1 - ox]
             rendered = self.model.render(part, replace(frame, origin=(y0, x0)), box, out, inner)
-            place = _inside(output_box(box, size, out), window)
-            added[place] = rendered.rgb.float() - base[place]
+            place = output_box(box, size, out)
+            here = rendered.rgb.float() - canvas[_inside(place, window)]
+            fade.see(here, box, place)
+            added.append((here, place))
             macs, lean = macs + rendered.macs, lean + rendered.lean
-        added = _faded(added, taken, size, out, region, window)
-        place = _inside(target, window)
-        return Rendered(base[place] + added[place], macs, lean)
+        for here, place in added:
+            canvas[_inside(place, window)] += fade.apply(here, place)
+        return Rendered(canvas[_inside(target, window)], macs, lean)
 
 
 def _taken(plan: RoutePlan) -> Tensor:
@@ -199,57 +203,61 @@ def _inside(box: Box, window: Box) -> tuple[Any, ...]:
     return ..., rows, columns
 
 
-def _faded(added: Tensor, taken: Tensor, size: Size, out: Size, region: Box, window: Box) -> Tensor:
-    """What the model adds to bicubic in the window, (3, H, W), without its tone, and fading out where it ends."""
-    first, last = (region[0] // CELL, region[1] // CELL), (-(-region[2] // CELL), -(-region[3] // CELL))
-    here = taken[first[0] : last[0], first[1] : last[1]].to(added)
-    axes = [_Axis(size[k], out[k], first[k], last[k], window[k], window[k + 2]) for k in (0, 1)]
-    tone = axes[1].means(axes[0].means(added, -2), -1) * here
-    share = _spread(here, axes, linear=True).clamp_min(1e-6)
-    weight = (2 * _spread(here, axes, linear=False) - 1).clamp_(0, 1)
-    return (added - _spread(tone, axes, linear=True) / share) * weight
+class _Fade:
+    """How what the model adds to bicubic loses its tone, and fades out where it ends.
 
+    `taken` are the cells of the picture on which the model runs, `region` the LR pixels and `window` the output pixels
+    of those that are looked at.
+    """
 
-class _Axis:
-    """Output pixels start..stop-1 of an axis, and the cells first..last-1 in which they lie."""
+    def __init__(self, taken: Tensor, size: Size, out: Size, region: Box, window: Box) -> None:
+        self.first = region[0] // CELL, region[1] // CELL
+        last = -(-region[2] // CELL), -(-region[3] // CELL)
+        self.here = taken[self.first[0] : last[0], self.first[1] : last[1]].float()
+        self.size, self.out, self.window = size, out, window
+        self.tone = self.here.new_zeros(3, *self.here.shape)
 
-    def __init__(self, length: int, out: int, first: int, last: int, start: int, stop: int) -> None:
-        edges = [first_output(min(k * CELL, length), length, out) - start for k in range(first, last + 1)]
-        self.counts = torch.tensor(edges).diff()
-        self.cell = torch.repeat_interleave(torch.arange(last - first), self.counts)
-        centre = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * length / (out * CELL) - 0.5 - first
-        self.lower = centre.floor().clamp(0, last - first - 1)
-        self.upper = (self.lower + 1).clamp(max=last - first - 1).long()
-        self.way = (centre - self.lower).clamp(0, 1).float()  # from the centre of one cell to that of the next
-        self.lower = self.lower.long()
+    def see(self, added: Tensor, box: Box, place: Box) -> None:
+        """Take the mean of each cell of a part: (3, H, W) at the output pixels `place`, LR pixels `box`."""
+        sums, starts, stops = added, [], []
+        for axis in (0, 1):
+            length, out = self.size[axis], self.out[axis]
+            cells = range(box[axis] // CELL, -(-box[axis + 2] // CELL))
+            edges = [first_output(min(k * CELL, length), length, out) for k in (*cells, cells.stop)]
+            counts = torch.tensor(edges).diff()
+            index = torch.repeat_interleave(torch.arange(len(cells)), counts).to(added.device)
+            shape = (3, len(cells), sums.shape[2]) if axis == 0 else (3, sums.shape[1], len(cells))
+            sums = sums.new_zeros(shape).index_add_(axis + 1, index, sums)
+            sums /= counts.clamp_min(1).to(sums).view(*((-1, 1) if axis == 0 else (-1,)))
+            starts.append(cells.start - self.first[axis])
+            stops.append(cells.stop - self.first[axis])
+        self.tone[:, starts[0] : stops[0], starts[1] : stops[1]] = sums.cpu()
 
-    def means(self, values: Tensor, axis: int) -> Tensor:
-        """Means over the pixels of each cell along an axis."""
-        shape = list(values.shape)
-        shape[axis] = len(self.counts)
-        sums = values.new_zeros(shape).index_add_(axis, self.cell.to(values.device), values)
-        counts = self.counts.clamp_min(1).to(values)
-        return sums / (counts[:, None] if axis == -2 else counts)
+    def apply(self, added: Tensor, place: Box) -> Tensor:
+        """`added` at the output pixels `place` without its tone, times how far it counts."""
+        tone = self._between(torch.cat((self.tone, self.here[None])), place, linear=True).to(added)
+        weight = (2 * self._between(self.here[None], place, linear=False) - 1).clamp_(0, 1).to(added)
+        return (added - tone[:3] / tone[3].clamp_min(1e-6)) * weight
 
-    def between(self, cells: Tensor, axis: int, linear: bool) -> Tensor:
-        """Values of cells at the output pixels: linear from centre to centre, or a step with a ramp of FADE pixels on
-        each side of the border."""
-        way = self.way if linear else ((self.way - 0.5) * CELL / (2 * FADE) + 0.5).clamp(0, 1)
-        way = (way[:, None] if axis == -2 else way).to(cells)
-        lower, upper = (cells.index_select(axis, index.to(cells.device)) for index in (self.lower, self.upper))
-        return torch.lerp(lower, upper, way)
-
-
-def _spread(cells: Tensor, axes: list[_Axis], *, linear: bool) -> Tensor:
-    """(..., gy, gx) → (..., H, W)"""
-    return axes[0].between(axes[1].between(cells, -1, linear), -2, linear)
+    def _between(self, cells: Tensor, place: Box, *, linear: bool) -> Tensor:
+        """Values of cells (n, gy, gx) at output pixels: linear from centre to centre, or a step with a ramp of FADE LR
+        pixels on each side of the border."""
+        taps = []
+        for axis, count in enumerate(cells.shape[1:]):
+            j = torch.arange(place[axis], place[axis + 2], dtype=torch.float64) + 0.5
+            centre = j * self.size[axis] / (self.out[axis] * CELL) - 0.5 - self.first[axis]
+            lower = centre.floor()
+            way = centre - lower if linear else ((centre - lower - 0.5) * CELL / (2 * FADE) + 0.5).clamp(0, 1)
+            index = torch.stack((lower, lower + 1), 1).clamp(0, count - 1).long()
+            taps.append((index, torch.stack((1 - way, way), 1)))
+        return resample(cells, taps[0], taps[1])
 
 
 _MARGINS: MutableMapping[Any, int] = WeakKeyDictionary()
 
 
 def effective_margin(model: Model) -> int:
-    """LR pixels around a rectangle after which the cut is no longer felt: the error that it makes there is a quarter of
+    """LR pixels around a rectangle after which the cut is no longer felt: the error that it makes there is half of
     what the model adds to bicubic, and fades out with the border. Measured once for each model, on a picture with the
     spectrum of photos."""
     if model not in _MARGINS:

@@ -2,7 +2,7 @@
 
 A network that runs on a part of a picture also reads a margin around it, so scattered cells are dear and joined ones
 are cheap. The rectangles considered are dyadic: sides of 1, 2, 4, … cells at multiples of their length. Among all sets
-of disjoint ones, `worth` finds the one of greatest gain minus price times cost, by dynamic programming.
+of disjoint ones, `Choices.best` finds the one of greatest gain minus price times cost, by dynamic programming.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,64 +58,87 @@ class Cells:
             min(box[3] * self.cell, self.size[1]),
         )
 
-    def worth(self, gain: Tensor, price: float) -> Tensor:
-        """(gy, gx) bool: the cells of the rectangles for which the sum of gain - price · cost is greatest."""
-        taken = torch.zeros(self.shape, dtype=torch.bool)
-        for top, left, bottom, right in self._best(gain.double(), price):
-            taken[top:bottom, left:right] = True
-        return taken
+    def choices(self, gain: Tensor) -> Choices:
+        """Which rectangles are worth a price, for gains (gy, gx) of the cells."""
+        return Choices(self, gain.double().numpy())
 
     def cover(self, taken: Tensor) -> list[Box]:
         """Rectangles of cells, row by row, that hold the cells of `taken` (gy, gx) and no others, at least cost."""
         whole = 1.0 + 4 * math.prod(self.size) + self.overhead * taken.numel()  # more than any set of rectangles costs
-        gain = torch.full(self.shape, -torch.inf, dtype=torch.float64)
-        gain[taken] = whole
-        return sorted(self._best(gain, 1.0))
+        gain = np.full(self.shape, -np.inf)
+        gain[taken.numpy()] = whole
+        return sorted(Choices(self, gain).best(1.0))
 
-    def _best(self, gain: Tensor, price: float) -> list[Box]:
-        rows, columns = self.shape
-        levels = [max(0, math.ceil(math.log2(n))) for n in self.shape]
-        padded = F.pad(gain, (0, 2 ** levels[1] - columns, 0, 2 ** levels[0] - rows))
-        sides = [self._sides(level, n) for level, n in zip(levels, self.size, strict=True)]
-        value: dict[Size, Tensor] = {}
-        action: dict[Size, Tensor] = {}  # 0: leave it, 1: take it, 2: cut its rows in halves, 3: its columns
-        tall = padded
-        for y in range(levels[0] + 1):
+
+class Choices:
+    """The gain and the cost of every dyadic rectangle of a picture, for several prices.
+
+    Level (y, x) holds the rectangles of 2**y by 2**x cells.
+    """
+
+    def __init__(self, cells: Cells, gain: np.ndarray) -> None:
+        self.shape = cells.shape
+        self.levels = [max(0, math.ceil(math.log2(n))) for n in self.shape]
+        padding = [(0, (1 << level) - n) for level, n in zip(self.levels, self.shape, strict=True)]
+        rows, columns = (
+            _sides(cells, level, length) for level, length in zip(self.levels, cells.size, strict=True)
+        )
+        tall = np.pad(gain, padding)
+        self.gain: dict[Size, np.ndarray] = {}
+        self.cost: dict[Size, np.ndarray] = {}
+        for y, rows_read in enumerate(rows):
             summed = tall
-            for x in range(levels[1] + 1):
-                area = torch.outer(sides[0][y], sides[1][x])
-                take = summed - price * (area + self.overhead)
-                options = [torch.zeros_like(take), torch.where(area > 0, take, -torch.inf)]
-                options.append(_pairs(value[y - 1, x], 0) if y else torch.full_like(take, -torch.inf))
-                options.append(_pairs(value[y, x - 1], 1) if x else torch.full_like(take, -torch.inf))
-                value[y, x], action[y, x] = torch.stack(options).max(0)
-                if x < levels[1]:
-                    summed = _pairs(summed, 1)
-            if y < levels[0]:
-                tall = _pairs(tall, 0)
-        found, pending = [], [(levels[0], levels[1], 0, 0)]
+            for x, columns_read in enumerate(columns):
+                area = np.outer(rows_read, columns_read)
+                self.gain[y, x], self.cost[y, x] = summed, np.where(area > 0, area + cells.overhead, np.inf)
+                summed = _pairs(summed, 1) if x < self.levels[1] else summed
+            tall = _pairs(tall, 0) if y < self.levels[0] else tall
+
+    def taken(self, price: float) -> Tensor:
+        """(gy, gx) bool: the cells of the best rectangles at a price."""
+        cells = torch.zeros(self.shape, dtype=torch.bool)
+        for top, left, bottom, right in self.best(price):
+            cells[top:bottom, left:right] = True
+        return cells
+
+    def best(self, price: float) -> list[Box]:
+        """The disjoint rectangles of cells for which the sum of gain - price · cost is greatest."""
+        take, value = {}, {}
+        for y, x in self.gain:
+            take[y, x] = self.gain[y, x] - price * self.cost[y, x]
+            best = np.maximum(take[y, x], 0.0)
+            if y:
+                np.maximum(best, _pairs(value[y - 1, x], 0), out=best)
+            if x:
+                np.maximum(best, _pairs(value[y, x - 1], 1), out=best)
+            value[y, x] = best
+        (rows, columns), found = self.shape, []
+        pending = [(self.levels[0], self.levels[1], 0, 0)]
         while pending:
             y, x, i, j = pending.pop()
-            match int(action[y, x][i, j]):
-                case 1:
-                    found.append((i << y, j << x, min((i + 1) << y, rows), min((j + 1) << x, columns)))
-                case 2:
-                    pending += [(y - 1, x, 2 * i, j), (y - 1, x, 2 * i + 1, j)]
-                case 3:
-                    pending += [(y, x - 1, i, 2 * j), (y, x - 1, i, 2 * j + 1)]
-        return found
-
-    def _sides(self, levels: int, length: int) -> list[Tensor]:
-        """For each level: how many LR pixels of an axis its rectangles read, 0 for those beyond the picture."""
-        found = []
-        for level in range(levels + 1):
-            start = (torch.arange(1 << (levels - level)) << level) * self.cell
-            stop = (start + (self.cell << level)).clamp(max=length)
-            read = (stop + self.margin).clamp(max=length) - (start - self.margin).clamp(min=0)
-            found.append(torch.where(start < length, read, 0).double())
+            best = value[y, x][i, j]
+            if best <= 0:
+                continue
+            if take[y, x][i, j] >= best:
+                found.append((i << y, j << x, min((i + 1) << y, rows), min((j + 1) << x, columns)))
+            elif y and value[y - 1, x][2 * i, j] + value[y - 1, x][2 * i + 1, j] >= best:
+                pending += [(y - 1, x, 2 * i, j), (y - 1, x, 2 * i + 1, j)]
+            else:
+                pending += [(y, x - 1, i, 2 * j), (y, x - 1, i, 2 * j + 1)]
         return found
 
 
-def _pairs(values: Tensor, axis: int) -> Tensor:
+def _sides(cells: Cells, levels: int, length: int) -> list[np.ndarray]:
+    """For each level: how many LR pixels of an axis its rectangles read, 0 for those beyond the picture."""
+    found = []
+    for level in range(levels + 1):
+        start = (np.arange(1 << (levels - level)) << level) * cells.cell
+        stop = np.minimum(start + (cells.cell << level), length)
+        read = np.minimum(stop + cells.margin, length) - np.maximum(start - cells.margin, 0)
+        found.append(np.where(start < length, read, 0).astype(np.float64))
+    return found
+
+
+def _pairs(values: np.ndarray, axis: int) -> np.ndarray:
     """Sums of neighbours two by two along an axis."""
     return values[0::2] + values[1::2] if axis == 0 else values[:, 0::2] + values[:, 1::2]
