@@ -6,14 +6,13 @@ Our own reader reads the file, without running code from it; spandrel gets tenso
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from scalewise.checkpoints.build import parameter_count
 from scalewise.checkpoints.files import Content, leaves, sha256
@@ -21,9 +20,10 @@ from scalewise.checkpoints.load import Description, Loaded, check_overrides, few
 from scalewise.errors import CheckpointError, MissingDependency, UnknownNetwork
 from scalewise.foreign.measure import measured
 from scalewise.foreign.torchvision_names import supplied
+from scalewise.machine.memory import LiveTensors
 from scalewise.models.whole_network import Needs, WholeNetwork
 
-INSTALL = "pip install einops typing_extensions && pip install --no-deps spandrel"
+INSTALL = "pip install einops && pip install --no-deps spandrel"
 REFUSED = {
     "FaceSR": "it restores faces, from crops that a face detector makes: scalewise enlarges whole pictures",
     "Inpainting": "it fills in what a mask marks: scalewise enlarges pictures",
@@ -42,7 +42,11 @@ class SpandrelNetwork(nn.Module):
         self.network = descriptor.model
 
     def forward(self, picture: Tensor) -> Tensor:
-        """The picture must have a size that the network takes."""
+        """The picture must have a size that the network takes. The output is not clamped, where the descriptor says how
+        the network is called."""
+        call = getattr(self.descriptor, "_call_fn", None)
+        if call is not None:
+            return call(self.network, picture)
         return self.descriptor(picture).clone()  # an ordinary tensor, not one of inference mode
 
 
@@ -52,7 +56,9 @@ def load(content: Content, overrides: Mapping[str, Any]) -> Loaded:
     path = content.path
     spandrel = imported()
     state = _state(content, spandrel)
-    with malformed(path), _bounded(path, state), torch.random.fork_rng(devices=[]):
+    # What old code of theirs makes torch warn of is no concern of who runs it.
+    quiet = warnings.catch_warnings(action="ignore")
+    with malformed(path), _bounded(path, state), torch.random.fork_rng(devices=[]), quiet:
         try:
             descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
         except spandrel.UnsupportedModelError:
@@ -75,7 +81,7 @@ def load(content: Content, overrides: Mapping[str, Any]) -> Loaded:
     network = SpandrelNetwork(descriptor.eval()).requires_grad_(False)
     digest = sha256(path)
     whole = descriptor.tiling is not spandrel.ModelTiling.SUPPORTED
-    with malformed(path):
+    with malformed(path), warnings.catch_warnings(action="ignore"):
         found = measured(network, descriptor.scale, needs, digest, whole=whole)
     model = WholeNetwork(network, descriptor.scale, needs, found).eval()
     check_overrides(path, overrides, set())
@@ -147,32 +153,17 @@ class _TooLargeError(Exception):
     """Building a network takes more memory than its weights explain."""
 
 
-class _Counted(TorchDispatchMode):
-    """Counts the bytes that new tensors take, and ends where they are too many."""
+class _Bounded(LiveTensors):
+    """Counts the bytes that tensors take, and ends where they are too many."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
-        self.left = most
+        self.most = most
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if "empty" in str(func) or "zeros" in str(func) or "ones" in str(func) or "full" in str(func):
-            sizes = args[0] if args and isinstance(args[0], list | tuple) else ()
-            self._take(4 * _product(sizes))
-        result = func(*args, **(kwargs or {}))
-        self._take(sum(value.nbytes for value in tree_iter(result) if isinstance(value, Tensor) and value.is_leaf) // 8)
-        return result
-
-    def _take(self, count: int) -> None:
-        self.left -= count
-        if self.left < 0:
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        super()._count(storage)
+        if self.bytes > self.most:
             raise _TooLargeError
-
-
-def _product(sizes: Any) -> int:
-    total = 1
-    for n in sizes:
-        total *= int(n)
-    return total
 
 
 @contextmanager
@@ -180,7 +171,7 @@ def _bounded(path: Any, state: Mapping[str, Tensor]) -> Iterator[None]:
     """A file whose shapes would make spandrel build something far larger than itself is refused."""
     held = sum(value.nbytes for _, value in leaves(state))
     try:
-        with _Counted(BUILT_BYTES * held + SPARE_BYTES):
+        with _Bounded(BUILT_BYTES * held + SPARE_BYTES):
             yield
     except _TooLargeError:
         raise CheckpointError(f"{path} was refused: the network that it describes is far larger than the file") from None
