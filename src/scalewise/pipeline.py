@@ -18,13 +18,14 @@ from scalewise.budget.cost import CostReport
 from scalewise.budget.route import paint
 from scalewise.errors import InvalidRequest
 from scalewise.execution.enlarge import enlarge
-from scalewise.execution.plan import RunOptions
+from scalewise.execution.plan import Beyond, RunOptions
 from scalewise.execution.planner import plan_run
 from scalewise.execution.progress import Progress
 from scalewise.geometry.grid import Box, Size, check_output, output_size
 from scalewise.geometry.projection import Projection
 from scalewise.machine.device import Dtype, for_inference, pick_device, torch_defaults
 from scalewise.machine.memory import parse_bytes
+from scalewise.models.chained import Chained
 from scalewise.models.model import Model
 from scalewise.version import __version__
 from scalewise.zoo import LoadedModel, load
@@ -82,6 +83,9 @@ def upscale(
     projection: Projection = "auto",
     max_memory: str | int | None = None,
     crop: Box | None = None,
+    beyond: Beyond = "bicubic",
+    effort_mask: str | Path | None = None,
+    restore: str | Path | LoadedModel | Model | None = None,
     progress: Progress | None = None,
 ) -> Upscaled:
     """Enlarge a picture: a path, numpy HWC (uint8, uint16, float in [0, 1]), PIL image, torch CHW tensor.
@@ -92,15 +96,21 @@ def upscale(
     `tile` is the side of a tile in LR pixels, chosen by memory if absent. `projection` "erp" is for 360° pictures;
     "auto" finds them by their metadata. `max_memory` bounds what the process holds ("2GiB"; by default half of what is
     free). `crop` (y0, x0, y1, x1) in LR pixels, its end excluded, renders that part as it will be in the whole
-    picture. `progress` gets the share done in [0, 1], between layers too; returning False cancels.
+    picture. `beyond` says how a model of fixed scales goes beyond its largest: "bicubic", or "again" for a second run on
+    its own output. `effort_mask` is a grey picture of the input's shape: white for all of the effort, black for the
+    least. `restore` is a model of scale 1 that runs before. `progress` gets the share done in [0, 1], between layers too; returning False cancels.
     Safe to call from several threads. Raises the children of ScalewiseError.
     """
     most = None if max_memory is None else parse_bytes(max_memory)
-    options = RunOptions(tile, device, dtype, exact_scale, projection, most, crop)
+    mask = None if effort_mask is None else str(effort_mask)
+    options = RunOptions(tile, device, dtype, exact_scale, projection, most, crop, beyond, mask)
     with torch_defaults(pick_device(device)):
         source = images.open(image)
         out = wanted_size(source.size, scale, size, long_edge)
-        run_plan = plan_run(source, out, resolve_model(model, device), Budget.parse(budget), options)
+        found = resolve_model(model, device)
+        if restore is not None:
+            found = restored(resolve_model(restore, device), found)
+        run_plan = plan_run(source, out, found, Budget.parse(budget), options)
         sink = images.create(None, run_plan.canvas, cropped(source, crop))
         picture, report = enlarge(run_plan, sink, progress)
     name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
@@ -143,6 +153,14 @@ def resolve_model(model: str | Path | LoadedModel | Model, device: str | None = 
     if not hasattr(model, "render"):
         raise InvalidRequest(f"model is {type(model).__name__}: give a name, a weight file, or what load() gives")
     return for_inference(model, pick_device(device))
+
+
+def restored(restoration: Model, model: Model) -> Model:
+    """`model` on what `restoration` makes of a picture. Raises InvalidRequest for one that does not restore."""
+    if restoration.scales is None or 1.0 not in restoration.scales:
+        scales = "any" if restoration.scales is None else ", ".join(f"×{scale:g}" for scale in restoration.scales)
+        raise InvalidRequest(f"a restoration has scale ×1; this model has {scales}: give it by -n to enlarge with it")
+    return Chained(restoration, model)
 
 
 def provenance(model: str, size: Size, out: Size, budget: Budget) -> str:

@@ -11,17 +11,26 @@ import typer
 
 from scalewise.cli.format import format_line, table_text
 from scalewise.cli.options import OneScale, Overwrite
+from scalewise.errors import InvalidRequest, ScalewiseError
 
 if TYPE_CHECKING:
     from scalewise.zoo import Entry
 
 
-def models() -> None:
+def models(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="FOLDER", help="List the weight files of a folder instead.", show_default=False),
+    ] = None,
+) -> None:
     """List the models that can be named by -n."""
     import torch
 
     from scalewise import zoo
 
+    if folder is not None:
+        typer.echo(_files_of(folder), nl=False)
+        return
     rows = []
     for name, entry in zoo.MODELS.items():
         with torch.device("meta"):  # its shape, without its memory
@@ -32,6 +41,28 @@ def models() -> None:
     typer.echo(
         "\nAny weight file can be given instead: -n FILE, or -n FILE:key=value; scalewise inspect FILE says what it is."
     )
+
+
+def _files_of(folder: Path) -> str:
+    """The weight files of a folder as a table; those that cannot be used with the reason."""
+    from scalewise import zoo
+
+    if not folder.is_dir():
+        raise InvalidRequest(f"{str(folder)!r} is no folder: name one that holds weight files")
+    rows = []
+    for path in zoo.weight_files(folder):
+        try:
+            found = zoo.describe(path)
+        except ScalewiseError as error:
+            rows.append([format_line(path.name), "", "", "", format_line(str(error).removeprefix(f"{path}: "))])
+            continue
+        scales = "any" if found.scales is None else ", ".join(f"×{scale:g}" for scale in found.scales)
+        licence = next((value for key, value in found.about.items() if key.lower() in ("license", "licence")), "not said")
+        network = found.network if not found.lacks else f"{found.network}: lacks {found.lacks}"
+        rows.append([format_line(path.name), scales, f"{found.parameters:,}", format_line(licence), format_line(network)])
+    if not rows:
+        return f"{folder}: no weight files ({', '.join(zoo.WEIGHT_ENDINGS)})\n"
+    return table_text(["file", "scales", "parameters", "licence", "network"], rows, "text")
 
 
 def _weights(entry: Entry) -> str:
@@ -49,7 +80,7 @@ def inspect(
     """Say what a weight file is: network, scales, parameters, and what had to be assumed."""
     from scalewise import zoo
 
-    found = zoo.describe(file)
+    found = zoo.describe(zoo.file_and_settings(str(file))[0])
     typer.echo(json.dumps(found.as_dict(), indent=2, default=str) if as_json else format_description(found.lines()))
 
 

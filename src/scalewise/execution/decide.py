@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scalewise.budget.budget import Budget, format_budget
 from scalewise.errors import BudgetInfeasible
+from scalewise.execution.mask import masked
 from scalewise.execution.plan import RunPlan
 from scalewise.geometry.grid import Frame
 from scalewise.models.model import Model, RoutePlan
@@ -26,8 +27,17 @@ def plan_tiles_within(run_plan: RunPlan, budget: Budget, evidence: Tensor | None
     """A plan that keeps to the budget in the tiles of this run, from what the router saw.
 
     A model plans for the picture without context, and that plan stays if it can. But tiles compute their context too,
-    which costs most where the picture is difficult: then the model is asked to plan for less. Raises BudgetInfeasible.
+    which costs most where the picture is difficult: then the model is asked to plan for less. An effort mask takes
+    away from the plan. Raises BudgetInfeasible.
     """
+    plan = _within(run_plan, budget, evidence)
+    if (mask := run_plan.mask) is None:
+        return plan
+    return masked(plan, mask, run_plan.model, run_plan.out)
+
+
+def _within(run_plan: RunPlan, budget: Budget, evidence: Tensor | None) -> RoutePlan:
+    """As `plan_tiles_within`, without a mask."""
     model, frame, out, tiles = run_plan.model, run_plan.frame, run_plan.out, run_plan.all_tiles
     size = frame.size
     if budget.kind == "native" or (len(tiles) == 1 and not frame.wrap):

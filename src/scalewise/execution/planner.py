@@ -11,6 +11,7 @@ import torch
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import InvalidRequest
+from scalewise.execution.mask import read_mask
 from scalewise.execution.plan import (
     DECODED_BYTES,
     UNBOUNDED_CONTEXT,
@@ -27,6 +28,7 @@ from scalewise.geometry.projection import frame_of
 from scalewise.images.sink import CANVAS_BYTES
 from scalewise.machine.device import pick_device, pick_dtype, torch_defaults
 from scalewise.machine.memory import free_bytes, used_bytes
+from scalewise.models.chained import Chained
 from scalewise.models.model import Model
 from scalewise.models.partial import PartialModel
 from scalewise.models.rescaled import Rescaled
@@ -55,6 +57,9 @@ def _plan_run(
 ) -> RunPlan:
     size, notes = source.size, list(source.notes)
     dtype = pick_dtype(options.dtype, device)
+    if options.beyond == "again" and own.scales is not None and _goes_beyond(max(own.scales), size, out):
+        own = Chained(own, own)
+        notes.append("run a second time on its own output")
     model = in_parts(own, size, out, budget, options)
     if own.scales is not None and not own_scale(own.scales, size, out):
         if options.exact_scale:
@@ -68,13 +73,14 @@ def _plan_run(
         notes.append("this model cannot look across the seam of a 360° picture: it was enlarged as a flat one")
     elif frame.wrap:
         notes.append("enlarged as a 360° picture, " + ("poles included" if any(frame.poles) else "without poles"))
+    mask = None if options.effort_mask is None else read_mask(options.effort_mask, size)
     unbounded = model.context is None
     context = UNBOUNDED_CONTEXT if model.context is None else model.context
     used, other, room = _room(source, out, device, options)
     most = room if unbounded else min(room, MAX_TILE_BYTES)
     rough = model.bytes_per_pixel((out[0] / size[0], out[1] / size[1]))
     run_plan = RunPlan(
-        source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes)
+        source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes), mask=mask
     )
     whole = _held(max(size), size, 0, rough)
     if whole <= most / 2 and options.tile is None and budget.kind != "seconds":  # whatever the rough number is worth
@@ -109,10 +115,18 @@ def _plan_run(
     return _correctable(run_plan) if budget.kind == "seconds" and options.tile is None else run_plan
 
 
+def _goes_beyond(scale: float, size: Size, out: Size) -> bool:
+    return any(target > round(n * scale) for n, target in zip(size, out, strict=True))
+
+
 def in_parts(model: Model, size: Size, out: Size, budget: Budget, options: RunOptions) -> Model:
-    """`model`, or where it has one level of effort and less is asked for, the same on a part of the picture."""
+    """`model`, or where it has one level of effort and less is asked for, the same on a part of the picture. A mask
+    asks for that of every model that does not choose patches."""
     less = budget.kind in ("seconds", "macs") or (budget.kind == "fraction" and budget.value < 1)
-    if model.limits.levels != "one" or not less:
+    levels = model.limits.levels
+    if levels == "cells" or (levels == "inside" and options.effort_mask is None):
+        return model
+    if not less and options.effort_mask is None:
         return model
     scale = 1.0 if model.scales is None else max(model.scales)
     whole = out if model.scales is None else (round(size[0] * scale), round(size[1] * scale))

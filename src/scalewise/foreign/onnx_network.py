@@ -20,7 +20,7 @@ from scalewise.models.whole_network import Needs, WholeNetwork
 
 INSTALL = "pip install 'scalewise[onnx]'"
 MAX_BYTES = 2 << 30  # the format holds no more in one file
-PROBE_SIDES = (64, 48)  # LR pixels, two so that a size that is built in shows
+PROBE_SIDES = (61, 50)  # LR pixels, two so that a size that is built in shows
 NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 OWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
@@ -138,8 +138,7 @@ def _tried(path: Path, network: OnnxNetwork, channels: int) -> tuple[int, int]:
     words = ""
     for multiple in (1, 2, 4, 8, 16, 32, 64):
         found = set()
-        for side in (PROBE_SIDES if multiple > 1 else (61, 50)):
-            side = -(-side // multiple) * multiple
+        for side in (-(-n // multiple) * multiple for n in PROBE_SIDES):
             try:
                 output = network(torch.full((1, channels, side, side + multiple), 0.5))
             except Exception as error:

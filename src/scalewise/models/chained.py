@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import gcd, lcm
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scalewise.budget.budget import Budget
 from scalewise.errors import UnsupportedScale
@@ -13,7 +13,7 @@ from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan, below_floor
 
 
-class Chained(Model):
+class Chained(nn.Module, Model):
     """`second` on the output of `first`, which runs at its own whole scale.
 
     After a first model of scale 1 the second one spends what a budget leaves; it looks at the picture before the first
@@ -22,6 +22,7 @@ class Chained(Model):
     """
 
     def __init__(self, first: Model, second: Model) -> None:
+        super().__init__()
         scales = first.limits.scales
         if scales is None:
             raise UnsupportedScale("the first of two models must have a scale of its own; this one has any")
