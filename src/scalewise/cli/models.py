@@ -57,9 +57,13 @@ def _files_of(folder: Path) -> str:
             rows.append([format_line(path.name), "", "", "", format_line(str(error).removeprefix(f"{path}: "))])
             continue
         scales = "any" if found.scales is None else ", ".join(f"×{scale:g}" for scale in found.scales)
-        licence = next((value for key, value in found.about.items() if key.lower() in ("license", "licence")), "not said")
+        licence = next(
+            (value for key, value in found.about.items() if key.lower() in ("license", "licence")), "not said"
+        )
         network = found.network if not found.lacks else f"{found.network}: lacks {found.lacks}"
-        rows.append([format_line(path.name), scales, f"{found.parameters:,}", format_line(licence), format_line(network)])
+        rows.append(
+            [format_line(path.name), scales, f"{found.parameters:,}", format_line(licence), format_line(network)]
+        )
     if not rows:
         return f"{folder}: no weight files ({', '.join(zoo.WEIGHT_ENDINGS)})\n"
     return table_text(["file", "scales", "parameters", "licence", "network"], rows, "text")

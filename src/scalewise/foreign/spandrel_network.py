@@ -174,7 +174,9 @@ def _bounded(path: Any, state: Mapping[str, Tensor]) -> Iterator[None]:
         with _Bounded(BUILT_BYTES * held + SPARE_BYTES):
             yield
     except _TooLargeError:
-        raise CheckpointError(f"{path} was refused: the network that it describes is far larger than the file") from None
+        raise CheckpointError(
+            f"{path} was refused: the network that it describes is far larger than the file"
+        ) from None
 
 
 def _notes(content: Content) -> dict[str, str]:

@@ -11,6 +11,7 @@ that shifts tone does not draw the border of its cells.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import MutableMapping
 from dataclasses import replace
 from functools import lru_cache
@@ -34,6 +35,7 @@ RIM = 2 * CELL  # LR pixels beyond a tile whose cells say how its own fade and w
 FADE = 2  # LR pixels over which a cell fades into bicubic
 CALL_PIXELS = 50.0  # LR pixels of a small network that could be computed in the time that a call takes
 SEARCHES = 16  # prices that are tried, each halving the span of the logarithm
+FILLINGS = 40  # rectangles that are tried for what the best price leaves of the budget
 LOWEST_PRICE = 1e-9  # over the highest
 BASE_REACH = 3  # LR pixels under the taps of bicubic
 
@@ -88,16 +90,30 @@ class PartialModel(Model):
             high = float(gain.max()) + 1e-30
             low = high * LOWEST_PRICE
             choices = cells.choices(gain)
+            too_much = choices.best(low)
             for _ in range(SEARCHES):
                 price = (low * high) ** 0.5
-                candidate = choices.taken(price)
+                rectangles = choices.best(price)
+                candidate = _with(torch.zeros_like(choice), *rectangles)
                 macs = self._cost(frame, size, whole, out, candidate)
                 if macs <= allowed:
                     high = price
                     if macs > spent:
                         choice, spent = candidate, macs
                 else:
-                    low = price
+                    low, too_much = price, rectangles
+            # What is left buys rectangles that the next lower price would have brought, or halves of them.
+            pending = deque(sorted(too_much, key=lambda box: -float(gain[box[0] : box[2], box[1] : box[3]].mean())))
+            for _ in range(FILLINGS):
+                if not pending:
+                    break
+                box = pending.popleft()
+                candidate = _with(choice, box)
+                macs = self._cost(frame, size, whole, out, candidate)
+                if macs <= allowed:
+                    choice, spent = candidate, macs
+                else:
+                    pending.extendleft(_halves(box))
         each = torch.stack((torch.zeros(cells.shape, dtype=torch.float64), cells.areas() * full / (size[0] * size[1])))
         decision = Decision("patch", CELL, choice.long().unsqueeze(0), each, evidence)
         return RoutePlan(Effort(share=allowed / full), (decision,), spent, full)
@@ -166,6 +182,24 @@ class PartialModel(Model):
         for here, place in added:
             canvas[_inside(place, window)] += fade.apply(here, place)
         return Rendered(canvas[_inside(target, window)], macs, lean)
+
+
+def _with(taken: Tensor, *rectangles: Box) -> Tensor:
+    """`taken` (gy, gx) and the cells of some rectangles."""
+    taken = taken.clone()
+    for top, left, bottom, right in rectangles:
+        taken[top:bottom, left:right] = True
+    return taken
+
+
+def _halves(box: Box) -> tuple[Box, ...]:
+    """A rectangle of cells cut across its longer side; none of a single cell."""
+    (y0, x0, y1, x1), rows, columns = box, box[2] - box[0], box[3] - box[1]
+    if rows * columns == 1:
+        return ()
+    if rows >= columns:
+        return (y0 + rows // 2, x0, y1, x1), (y0, x0, y0 + rows // 2, x1)
+    return (y0, x0 + columns // 2, y1, x1), (y0, x0, y1, x0 + columns // 2)
 
 
 def _taken(plan: RoutePlan) -> Tensor:

@@ -14,7 +14,15 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor, one_level
+from scalewise.models.model import (
+    BYTES_PER_OUTPUT_PIXEL,
+    Model,
+    ModelLimits,
+    Rendered,
+    RoutePlan,
+    below_floor,
+    one_level,
+)
 
 Base = Literal["bilinear", "bicubic"]
 BASE_TAPS: dict[Base, int] = {"bilinear": 2, "bicubic": 4}  # pixels along an axis

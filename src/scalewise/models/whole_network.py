@@ -117,5 +117,7 @@ class WholeNetwork(nn.Module, Model):
         mirrored = min(rows, height - 1), min(columns, width - 1)
         picture = F.pad(picture, (0, mirrored[1], 0, mirrored[0]), "reflect")
         picture = F.pad(picture, (0, columns - mirrored[1], 0, rows - mirrored[0]), "replicate")
-        with torch.autocast(picture.device.type, enabled=self.needs.half and torch.is_autocast_enabled(picture.device.type)):
+        with torch.autocast(
+            picture.device.type, enabled=self.needs.half and torch.is_autocast_enabled(picture.device.type)
+        ):
             return self.network(picture)[..., : height * self.scale, : width * self.scale]

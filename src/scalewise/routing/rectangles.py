@@ -80,9 +80,7 @@ class Choices:
         self.shape = cells.shape
         self.levels = [max(0, math.ceil(math.log2(n))) for n in self.shape]
         padding = [(0, (1 << level) - n) for level, n in zip(self.levels, self.shape, strict=True)]
-        rows, columns = (
-            _sides(cells, level, length) for level, length in zip(self.levels, cells.size, strict=True)
-        )
+        rows, columns = (_sides(cells, level, length) for level, length in zip(self.levels, cells.size, strict=True))
         tall = np.pad(gain, padding)
         self.gain: dict[Size, np.ndarray] = {}
         self.cost: dict[Size, np.ndarray] = {}
@@ -93,13 +91,6 @@ class Choices:
                 self.gain[y, x], self.cost[y, x] = summed, np.where(area > 0, area + cells.overhead, np.inf)
                 summed = _pairs(summed, 1) if x < self.levels[1] else summed
             tall = _pairs(tall, 0) if y < self.levels[0] else tall
-
-    def taken(self, price: float) -> Tensor:
-        """(gy, gx) bool: the cells of the best rectangles at a price."""
-        cells = torch.zeros(self.shape, dtype=torch.bool)
-        for top, left, bottom, right in self.best(price):
-            cells[top:bottom, left:right] = True
-        return cells
 
     def best(self, price: float) -> list[Box]:
         """The disjoint rectangles of cells for which the sum of gain - price · cost is greatest."""
