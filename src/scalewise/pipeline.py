@@ -96,9 +96,10 @@ def upscale(
     `tile` is the side of a tile in LR pixels, chosen by memory if absent. `projection` "erp" is for 360° pictures;
     "auto" finds them by their metadata. `max_memory` bounds what the process holds ("2GiB"; by default half of what is
     free). `crop` (y0, x0, y1, x1) in LR pixels, its end excluded, renders that part as it will be in the whole
-    picture. `beyond` says how a model of fixed scales goes beyond its largest: "bicubic", or "again" for a second run on
-    its own output. `effort_mask` is a grey picture of the input's shape: white for all of the effort, black for the
-    least. `restore` is a model of scale 1 that runs before. `progress` gets the share done in [0, 1], between layers too; returning False cancels.
+    picture. `beyond` says how a model of fixed scales goes beyond its largest: "bicubic", or "again" for a second run
+    on its own output. `effort_mask` is a grey picture of the input's shape: white for all of the effort, black for the
+    least. `restore` is a model of scale 1 that runs before. `progress` gets the share done in [0, 1], between layers
+    too; returning False cancels.
     Safe to call from several threads. Raises the children of ScalewiseError.
     """
     most = None if max_memory is None else parse_bytes(max_memory)

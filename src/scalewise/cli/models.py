@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from scalewise.zoo import Entry
 
 
+LICENCE_KEYS = ("license", "licence")
+
+
 def models(
     folder: Annotated[
         Path | None,
@@ -54,19 +57,16 @@ def _files_of(folder: Path) -> str:
         try:
             found = zoo.describe(path)
         except ScalewiseError as error:
-            rows.append([format_line(path.name), "", "", "", format_line(str(error).removeprefix(f"{path}: "))])
+            rows.append([path.name, "", "", "", str(error).removeprefix(f"{path}: ")])
             continue
         scales = "any" if found.scales is None else ", ".join(f"×{scale:g}" for scale in found.scales)
-        licence = next(
-            (value for key, value in found.about.items() if key.lower() in ("license", "licence")), "not said"
-        )
+        licence = next((text for key, text in found.about.items() if key.lower() in LICENCE_KEYS), "not said")
         network = found.network if not found.lacks else f"{found.network}: lacks {found.lacks}"
-        rows.append(
-            [format_line(path.name), scales, f"{found.parameters:,}", format_line(licence), format_line(network)]
-        )
+        rows.append([path.name, scales, f"{found.parameters:,}", licence, network])
     if not rows:
         return f"{folder}: no weight files ({', '.join(zoo.WEIGHT_ENDINGS)})\n"
-    return table_text(["file", "scales", "parameters", "licence", "network"], rows, "text")
+    lines = [[format_line(cell) for cell in row] for row in rows]
+    return table_text(["file", "scales", "parameters", "licence", "network"], lines, "text")
 
 
 def _weights(entry: Entry) -> str:

@@ -38,8 +38,8 @@ class RunOptions:
     none, "auto" for what the metadata say. `max_memory` is the most bytes that the process, or the GPU, may hold; by
     default half of what is free. `crop` is a box of LR pixels (y0, x0, y1, x1): only these are rendered, as they will
     be in the whole picture. `beyond` says how a model of fixed scales goes beyond its largest: by "bicubic", or by
-    running "again" on its own output. `effort_mask` is a grey picture: white for all of the effort, black for the least.
-    Raises InvalidRequest for a side that is none.
+    running "again" on its own output. `effort_mask` is a grey picture: white for all of the effort, black for
+    the least. Raises InvalidRequest for a side that is none.
     """
 
     tile: int | None = None

@@ -1,1 +1,1 @@
-"""Networks that are not ours: weight files that spandrel knows, and ONNX files. Where they come from is said by each."""
+"""Networks that are not ours: weight files that spandrel knows, and ONNX files."""

@@ -88,7 +88,8 @@ def load(path: Path, overrides: Mapping[str, Any]) -> Loaded:
     if channels not in (1, 3, 4):
         raise CheckpointError(f"{path}: sees {channels} channels; allowed are 1, 3 and 4")
     if any(isinstance(side, int) for side in sides):
-        raise CheckpointError(f"{path}: takes pictures of {sides[1]}×{sides[0]} only: export it with any height and width")
+        size = f"{sides[1]}×{sides[0]}"
+        raise CheckpointError(f"{path}: takes pictures of {size} only: export it with any height and width")
     scale, multiple = _tried(path, network, channels)
     needs = Needs(channels=channels, multiple=multiple, half=False)
     found = measured(network, scale, needs, network.digest, macs=lambda: _macs(onnx, graph))
@@ -169,7 +170,8 @@ def _macs(onnx: Any, graph: Any, side: int = 64) -> tuple[float, float]:
     } | {weights.name: list(weights.dims) for weights in inferred.initializer}
     conv = matmul = 0
     for node in inferred.node:
-        left, right, out = (shapes.get(name, []) for name in (*node.input[:1], *node.input[1:2] or [""], node.output[0]))
+        names = [*node.input[:2], "", ""][:2]
+        left, right, out = (shapes.get(name, []) for name in (*names, node.output[0]))
         if node.op_type == "Conv" and right:
             conv += math.prod(out) * math.prod(right[1:])
         elif node.op_type == "ConvTranspose" and right:

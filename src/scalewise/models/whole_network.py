@@ -40,8 +40,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a network: `context` in LR pixels, None if it sees the whole picture; the largest `difference`
-    that a cut at that distance makes, in [0, 1]; MACs and working memory of an LR pixel."""
+    """What was measured of a network: `context` in LR pixels, None if it sees the whole picture; the largest
+    `difference` that a cut at that distance makes, in [0, 1]; MACs and working memory of an LR pixel."""
 
     context: int | None
     difference: float
@@ -111,7 +111,7 @@ class WholeNetwork(nn.Module, Model):
         return Rendered(rgb, macs, min(macs.total, self.macs(kept).total))
 
     def _run(self, picture: Tensor) -> Tensor:
-        """The network on a picture that is padded as it needs: mirrored, and repeated where it is too small for that."""
+        """The network on a picture padded as it needs: mirrored, and repeated where it is too small for that."""
         height, width = picture.shape[-2:]
         rows, columns = (n - m for n, m in zip(self.needs.padded((height, width)), (height, width), strict=True))
         mirrored = min(rows, height - 1), min(columns, width - 1)
