@@ -44,7 +44,6 @@ SMALL: dict[str, tuple[str, dict[str, Any], int]] = {
     "MoSR": ("MoSR", {"dim": 16, "n_block": 2, "upscale": 2}, 2),
     "RCAN": ("RCAN", {"scale": 2, "n_resgroups": 2, "n_resblocks": 2, "n_feats": 16, "reduction": 4}, 2),
     "SAFMN": ("SAFMN", {"dim": 16, "n_blocks": 2, "upscaling_factor": 2}, 2),
-    "RealCUGAN": ("UpCunet2x", {}, 2),
     "SeemoRe": ("SeemoRe", {"scale": 2, "num_experts": 3, "num_layers": 2, "embedding_dim": 12}, 2),
     "DITN": ("DITN", {"dim": 12, "ITL_blocks": 1, "SAL_blocks": 1, "UFONE_blocks": 1, "upscale": 2}, 2),
     "NAFNet": ("NAFNet", {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1], "dec_blk_nums": [1]}, 1),

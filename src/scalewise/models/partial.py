@@ -35,7 +35,8 @@ RIM = 2 * CELL  # LR pixels beyond a tile whose cells say how its own fade and w
 FADE = 2  # LR pixels over which a cell fades into bicubic
 CALL_PIXELS = 50.0  # LR pixels of a small network that could be computed in the time that a call takes
 SEARCHES = 16  # prices that are tried, each halving the span of the logarithm
-FILLINGS = 40  # rectangles that are tried for what the best price leaves of the budget
+CORRECTIONS = 4  # plans that are tried where rectangles cost more than their pixels
+FILLINGS = 64  # rectangles that are tried for what the best price leaves of the budget
 LOWEST_PRICE = 1e-9  # over the highest
 BASE_REACH = 3  # LR pixels under the taps of bicubic
 
@@ -86,34 +87,15 @@ class PartialModel(Model):
         spent = full
         if allowed < full:
             gain = evidence[0].double().square() * cells.areas()
-            choice, spent = torch.zeros_like(choice), 0
-            high = float(gain.max()) + 1e-30
-            low = high * LOWEST_PRICE
-            choices = cells.choices(gain)
-            too_much = choices.best(low)
-            for _ in range(SEARCHES):
-                price = (low * high) ** 0.5
-                rectangles = choices.best(price)
-                candidate = _with(torch.zeros_like(choice), *rectangles)
-                macs = self._cost(frame, size, whole, out, candidate)
-                if macs <= allowed:
-                    high = price
-                    if macs > spent:
-                        choice, spent = candidate, macs
-                else:
-                    low, too_much = price, rectangles
-            # What is left buys rectangles that the next lower price would have brought, or halves of them.
-            pending = deque(sorted(too_much, key=lambda box: -float(gain[box[0] : box[2], box[1] : box[3]].mean())))
-            for _ in range(FILLINGS):
-                if not pending:
+            granted = allowed / full * size[0] * size[1]
+            for _ in range(CORRECTIONS):
+                choice = _best_within(cells, gain, granted, self.model.limits.window_multiple)
+                spent = self._cost(frame, size, whole, out, choice)
+                if spent <= allowed:
                     break
-                box = pending.popleft()
-                candidate = _with(choice, box)
-                macs = self._cost(frame, size, whole, out, candidate)
-                if macs <= allowed:
-                    choice, spent = candidate, macs
-                else:
-                    pending.extendleft(_halves(box))
+                granted *= 0.99 * allowed / spent
+            else:
+                choice, spent = torch.zeros_like(choice), 0
         each = torch.stack((torch.zeros(cells.shape, dtype=torch.float64), cells.areas() * full / (size[0] * size[1])))
         decision = Decision("patch", CELL, choice.long().unsqueeze(0), each, evidence)
         return RoutePlan(Effort(share=allowed / full), (decision,), spent, full)
@@ -182,6 +164,40 @@ class PartialModel(Model):
         for here, place in added:
             canvas[_inside(place, window)] += fade.apply(here, place)
         return Rendered(canvas[_inside(target, window)], macs, lean)
+
+
+def _best_within(cells: Cells, gain: Tensor, granted: float, unit: int) -> Tensor:
+    """(gy, gx) bool: the cells of the greatest gain whose rectangles read no more than `granted` LR pixels, in multiples
+    of `unit`."""
+    choices = cells.choices(gain)
+    high = float(gain.max()) + 1e-30
+    low = high * LOWEST_PRICE
+    best: list[Box] = []
+    spent, too_much = 0, choices.best(low)
+    for _ in range(SEARCHES):
+        price = (low * high) ** 0.5
+        rectangles = choices.best(price)
+        pixels = sum(cells.read(box, unit) for box in rectangles)
+        if pixels > granted:
+            low, too_much = price, rectangles
+            continue
+        high = price
+        if pixels > spent:
+            best, spent = rectangles, pixels
+    taken = _with(torch.zeros(cells.shape, dtype=torch.bool), *best)
+    # What is left buys rectangles that the next lower price would have brought, or halves of them.
+    pending = deque(sorted(too_much, key=lambda box: -float(gain[box[0] : box[2], box[1] : box[3]].mean())))
+    for _ in range(FILLINGS):
+        if not pending:
+            break
+        box = pending.popleft()
+        if bool(taken[box[0] : box[2], box[1] : box[3]].all()):
+            continue
+        if spent + (pixels := cells.read(box, unit)) <= granted:
+            taken, spent = _with(taken, box), spent + pixels
+        else:
+            pending.extendleft(_halves(box))
+    return taken
 
 
 def _with(taken: Tensor, *rectangles: Box) -> Tensor:

@@ -58,6 +58,13 @@ class Cells:
             min(box[3] * self.cell, self.size[1]),
         )
 
+    def read(self, box: Box, unit: int = 1) -> int:
+        """LR pixels that a rectangle of cells reads: itself and its margin, up to multiples of `unit`."""
+        top, left, bottom, right = self.pixels(box)
+        rows = min(bottom + self.margin, self.size[0]) - max(top - self.margin, 0)
+        columns = min(right + self.margin, self.size[1]) - max(left - self.margin, 0)
+        return -(-rows // unit) * -(-columns // unit) * unit * unit
+
     def choices(self, gain: Tensor) -> Choices:
         """Which rectangles are worth a price, for gains (gy, gx) of the cells."""
         return Choices(self, gain.double().numpy())
