@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -84,8 +85,22 @@ def inspect(
     """Say what a weight file is: network, scales, parameters, and what had to be assumed."""
     from scalewise import zoo
 
-    found = zoo.describe(zoo.file_and_settings(str(file))[0])
+    loaded = zoo.open_file(zoo.file_and_settings(str(file))[0])
+    found = replace(loaded.description, about=_measures(loaded.model) | dict(loaded.description.about))
     typer.echo(json.dumps(found.as_dict(), indent=2, default=str) if as_json else format_description(found.lines()))
+
+
+def _measures(model: Any) -> dict[str, str]:
+    """MACs of a pixel and context of what can upscale, at its largest scale, or at 4 where it has any."""
+    if not hasattr(model, "full_macs"):
+        return {}
+    from scalewise.geometry.grid import Frame
+
+    side, limits = 32 * model.grid, model.limits
+    scale = 4 if limits.scales is None else round(max(limits.scales))
+    macs = model.full_macs(Frame((side, side)), (side, side), (0, 0, side, side), (scale * side, scale * side))
+    context = "the whole picture" if limits.context is None else f"{limits.context} pixels"
+    return {"macs": f"{macs / side**2:.3g} per pixel of the input (×{scale})", "context": context}
 
 
 def format_description(lines: list[str]) -> str:

@@ -167,8 +167,8 @@ class PartialModel(Model):
 
 
 def _best_within(cells: Cells, gain: Tensor, granted: float, unit: int) -> Tensor:
-    """(gy, gx) bool: the cells of the greatest gain whose rectangles read no more than `granted` LR pixels, in multiples
-    of `unit`."""
+    """(gy, gx) bool: the cells of the greatest gain whose rectangles read no more than `granted` LR pixels, in
+    multiples of `unit`."""
     choices = cells.choices(gain)
     high = float(gain.max()) + 1e-30
     low = high * LOWEST_PRICE
