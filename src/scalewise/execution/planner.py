@@ -128,6 +128,11 @@ def in_parts(model: Model, size: Size, out: Size, budget: Budget, options: RunOp
         return model
     if not less and options.effort_mask is None:
         return model
+    if levels == "inside" and model.score(torch.zeros(1, 3, 8 * model.grid, 8 * model.grid), (2.0, 2.0)) is not None:
+        raise InvalidRequest(
+            "this model decides by a look at the whole picture, so an effort mask cannot steer it: take fast, or a "
+            "model that routes patches"
+        )
     scale = 1.0 if model.scales is None else max(model.scales)
     whole = out if model.scales is None else (round(size[0] * scale), round(size[1] * scale))
     # Bicubic interpolation has no MACs to spare.

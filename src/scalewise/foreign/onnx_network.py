@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ class OnnxNetwork(nn.Module):
     @property
     def session(self) -> Any:
         if self._session is None:
-            import onnxruntime
-
+            onnxruntime = import_module("onnxruntime")
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             options.log_severity_level = 4  # errors are raised anyway
@@ -64,8 +64,8 @@ def load(path: Path, overrides: Mapping[str, Any]) -> Loaded:
     """The network of an ONNX file. Raises MissingDependency, CheckpointError for what is damaged or does something
     else than enlarge pictures."""
     try:
-        import onnx
-        import onnxruntime  # noqa: F401
+        onnx = import_module("onnx")
+        import_module("onnxruntime")
     except ImportError:
         raise MissingDependency(f"{path}: ONNX files are run by onnxruntime: {INSTALL}", INSTALL) from None
     if not path.is_file():

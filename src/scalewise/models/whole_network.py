@@ -35,7 +35,8 @@ class Needs:
     def padded(self, size: Size) -> Size:
         """The size that a picture is padded to."""
         height, width = (-(-max(n, self.minimum) // self.multiple) * self.multiple for n in size)
-        return (max(height, width),) * 2 if self.square else (height, width)
+        longest = max(height, width)
+        return (longest, longest) if self.square else (height, width)
 
 
 @dataclass(frozen=True)
