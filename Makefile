@@ -34,9 +34,11 @@ $(RUNTIME): pyproject.toml constraints.txt | $(PY)
 	$(INSTALL) -e .
 	@touch $@
 
+# spandrel asks for torchvision, whose build would have to fit torch's, and runs without: no dependencies of its own.
 # After this one the plain installation is satisfied too.
 $(DEV): pyproject.toml constraints.txt | $(PY)
 	$(INSTALL) -e ".[$(EXTRAS)]"
+	$(INSTALL) --no-deps einops spandrel
 	@touch $@ $(RUNTIME)
 
 demo: $(RUNTIME)

@@ -31,10 +31,11 @@ MAY_IMPORT = (
     | {"multiexit": NETWORK | {"routing", "encoders", "upsamplers"}}
     | {"execution": RUNNING - {"batch"}}
     | {"export": FILLERS, "checkpoints": FILLERS, "training": FILLERS | {"data"}}
-    | {"compat": FILLERS | {"checkpoints"}, "zoo": FILLERS | {"checkpoints", "compat"}}  # nothing else imports compat
+    | {"compat": FILLERS | {"checkpoints"}, "foreign": MODEL | {"checkpoints"}}
+    | {"zoo": FILLERS | {"checkpoints", "compat", "foreign"}}  # nothing else imports these two
     | {"recipes": FILLERS | {"data", "training", "checkpoints"}}
     | {"pipeline": RUNNING | {"zoo"}}
-    | {"evaluate": TOP, "app": TOP, "cli": TOP | {"app", "__init__"}}
+    | {"evaluate": TOP, "app": TOP, "cli": TOP | {"app", "__init__", "foreign"}}
     | {
         "__init__": {"version", "errors", "budget", "machine", "zoo", "pipeline"},
         "__main__": {"cli"},

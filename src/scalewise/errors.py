@@ -13,6 +13,7 @@
     │   └── UnwritableOutput        folder missing or read-only, format limit, disk full
     │       └── OutputExists        a file of that name, and nobody allowed to replace it
     ├── CheckpointError             a weight file that is damaged, hostile, incomplete or of an unknown kind
+    │   └── UnknownNetwork          weights, but of no network that is known
     ├── DataError                   a data folder that a recipe or protocol cannot use
     ├── TrainingError               a training run that cannot go on: not a number, a state that does not fit
     └── Cancelled                   the caller's progress callback asked to stop
@@ -75,7 +76,11 @@ class ProtocolMismatch(InvalidRequest):
 
 
 class MissingDependency(InvalidRequest):
-    """An optional library that is not installed."""
+    """An optional library that is not installed; `install` is the command that brings it, if the message has one."""
+
+    def __init__(self, message: str, install: str = "") -> None:
+        super().__init__(message)
+        self.install = install
 
 
 class ImageError(ScalewiseError):
@@ -103,6 +108,10 @@ class OutputExists(UnwritableOutput):
 
 class CheckpointError(ScalewiseError):
     """A weight file that is damaged, hostile, incomplete or of an unknown kind."""
+
+
+class UnknownNetwork(CheckpointError):
+    """Weights of a network that is not known."""
 
 
 class DataError(ScalewiseError):

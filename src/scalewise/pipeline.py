@@ -24,9 +24,8 @@ from scalewise.budget.route import paint
 from scalewise.errors import InvalidRequest, ScalewiseError, shown
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.pages import joined
-from scalewise.execution.plan import RunOptions
+from scalewise.execution.plan import Beyond, RunOptions
 from scalewise.execution.planner import plan_run
-from scalewise.execution.priority import with_mask
 from scalewise.execution.progress import Progress, ProgressMeter
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import Projection
@@ -34,6 +33,7 @@ from scalewise.geometry.sizes import checked_crop, wanted_size
 from scalewise.images.arrays import as_batch, batch_of
 from scalewise.machine.device import Dtype, for_inference, pick_device, torch_defaults
 from scalewise.machine.memory import parse_bytes
+from scalewise.models.chained import Chained
 from scalewise.models.model import Model
 from scalewise.version import __version__
 from scalewise.zoo import LoadedModel, load
@@ -68,7 +68,9 @@ class UpscaleOptions(TypedDict, total=False):
     projection: Projection
     max_memory: str | int | None
     crop: Sequence[int] | None
-    mask: object
+    beyond: Beyond
+    effort_mask: object
+    restore: str | Path | LoadedModel | Model | None
     progress: Progress | None
 
 
@@ -185,7 +187,9 @@ def upscale(
     projection: Projection = "auto",
     max_memory: str | int | None = None,
     crop: Sequence[int] | None = None,
-    mask: object = None,
+    beyond: Beyond = "bicubic",
+    effort_mask: object = None,
+    restore: str | Path | LoadedModel | Model | None = None,
     progress: Progress | None = None,
 ) -> Upscaled[Any]:
     """Enlarge a picture. Safe to call from several threads.
@@ -213,8 +217,10 @@ def upscale(
         max_memory: The most bytes that the process holds, as a number or `"2GiB"`; by default half of what is free.
         crop: (first row, first column, end row, end column) in LR pixels: only this part is rendered, as it will be in
             the whole picture.
-        mask: A picture of any size and kind, stretched over this one: where it is bright, the budget is spent first.
-            Only with models that are planned by patches, as those that ship are.
+        beyond: How a model of fixed scales goes beyond its largest: `bicubic`, or `again`, a second run on its output.
+        effort_mask: A picture of any kind, stretched over this one: white for all of the effort, and before the rest;
+            black for the least.
+        restore: A model of scale 1 that runs before.
         progress: Called with the share done in [0, 1], within tiles too. Returning False cancels; what it raises comes
             through.
 
@@ -227,10 +233,12 @@ def upscale(
     if progress is not None and not callable(progress):
         raise InvalidRequest(f"progress is {shown(progress)}: allowed is a function of the share done")
     loaded = _resolved(model, device)
+    if restore is not None:
+        loaded = replace(loaded, model=restored(_resolved(restore, device).model, loaded.model))
     most = None if max_memory is None else parse_bytes(max_memory)
     box = None if crop is None else checked_crop(crop)
-    options = RunOptions(tile, device, dtype, exact_scale, projection, most, box)
-    asked = {"scale": scale, "size": size, "long_edge": long_edge, "budget": Budget.parse(budget), "mask": mask}
+    options = RunOptions(tile, device, dtype, exact_scale, projection, most, box, beyond, effort_mask)
+    asked = {"scale": scale, "size": size, "long_edge": long_edge, "budget": Budget.parse(budget)}
     one = partial(_upscaled, loaded=loaded, options=options, **asked)
     batch = batch_of(image)
     if batch is None:
@@ -258,7 +266,6 @@ def _upscaled(
     long_edge: int | None,
     loaded: LoadedModel,
     budget: Budget,
-    mask: object,
     options: RunOptions,
     progress: Progress | None,
 ) -> Upscaled[Any]:
@@ -268,8 +275,6 @@ def _upscaled(
         out = wanted_size(source.size, scale, size, long_edge)
         with listening(None if progress is None else ProgressMeter(progress).hear):  # a probe can be cancelled too
             run_plan = plan_run(source, out, loaded.model, budget, options)
-        if mask is not None:
-            run_plan = with_mask(run_plan, images.open(mask))
         sink = images.create(None, run_plan.canvas, cropped(source, options.crop))
         picture, report = enlarge(run_plan, sink, progress)
     return Upscaled(picture, report, source, provenance(loaded.name, source.size, out, budget), options.crop)
@@ -300,6 +305,18 @@ def _resolved(model: str | Path | LoadedModel | Model, device: str | None = None
     device_found = pick_device(device)
     with torch_defaults(device_found):
         return LoadedModel(getattr(model, "name", type(model).__name__), for_inference(model, device_found))
+
+
+def restored(restoration: Model, model: Model) -> Model:
+    """`model` on what `restoration` makes of a picture. Raises InvalidRequest for one that does not restore."""
+    if restoration.limits.scales is None or 1.0 not in restoration.limits.scales:
+        scales = (
+            "any"
+            if restoration.limits.scales is None
+            else ", ".join(f"×{scale:g}" for scale in restoration.limits.scales)
+        )
+        raise InvalidRequest(f"a restoration has scale ×1; this model has {scales}: give it by -n to enlarge with it")
+    return Chained(restoration, model)
 
 
 def provenance(model: str, size: Size, out: Size, budget: Budget) -> str:

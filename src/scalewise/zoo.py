@@ -19,7 +19,7 @@ from scalewise.budget.quality import read_sidecar
 from scalewise.checkpoints import files, native
 from scalewise.checkpoints.build import BUILDERS
 from scalewise.checkpoints.load import Description, Loaded, load_native
-from scalewise.errors import CheckpointError, UnknownModel, shown
+from scalewise.errors import CheckpointError, MissingDependency, UnknownModel, UnknownNetwork, shown
 from scalewise.machine.device import for_inference, pick_device, torch_defaults
 from scalewise.models.model import Model
 from scalewise.models.super_resolver import SuperResolver
@@ -57,6 +57,9 @@ def shipped(name: str) -> nn.Module:
 
 def _shipped_file(file: str) -> Traversable:
     return resources.files("scalewise") / "weights" / file
+
+
+WEIGHT_ENDINGS = (".pth", ".safetensors", ".pt", ".ckpt", ".onnx", ".t7")
 
 
 @dataclass(frozen=True)
@@ -113,16 +116,21 @@ def load(name: str | Path, *, device: str | None = None) -> LoadedModel:
     `FILE:res_scale=1,…` sets what a file leaves open. Raises UnknownModel, CheckpointError.
     """
     text = str(name)
-    if text not in MODELS and not _exists(text):
-        path, _, overrides = text.rpartition(":")
-        if "=" not in overrides or not _exists(path):
-            raise UnknownModel(f"no model and no file is called {shown(text)}: the models are {', '.join(MODELS)}")
+    if text not in MODELS:
+        path, settings = file_and_settings(text)
+        if not _exists(path):
+            searched = ", ".join(map(str, model_folders()))
+            raise UnknownModel(
+                f"no model and no file is called {shown(text)}: the models are {', '.join(MODELS)}; files are also "
+                f"looked for in {searched}"
+            )
+        text = f"{path}:{text.rpartition(':')[2]}" if settings else str(path)
     found = pick_device(device)
     with torch_defaults(found):
         return _load(text, str(found))
 
 
-def _exists(path: str) -> bool:
+def _exists(path: str | Path) -> bool:
     """False also for what is too long to be a name."""
     try:
         return Path(path).exists()
@@ -166,13 +174,31 @@ def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str)
 
 
 def open_file(path: str | os.PathLike[str], **overrides: Any) -> Loaded:
-    """The network of a weight file, on the CPU. The readers of published formats are imported for files not ours."""
+    """The network of a weight file, on the CPU. The readers of published formats are imported for files not ours.
+
+    Ours come first, then the published ones that we have a network for, then those that spandrel knows; ONNX files by
+    their ending. Raises CheckpointError for what nobody knows, MissingDependency without the library that may.
+    """
+    if Path(path).suffix.lower() == ".onnx":
+        from scalewise.foreign import onnx_network
+
+        return onnx_network.load(Path(path), overrides)
     content = files.read(path)
     if native.accepts(content):
         return load_native(content, overrides)
     from scalewise import compat
 
-    return compat.load_content(content, overrides)
+    try:
+        return compat.load_content(content, overrides)
+    except UnknownNetwork as unknown:
+        from scalewise.foreign import spandrel_network
+
+        try:
+            return spandrel_network.load(content, overrides)
+        except UnknownNetwork:
+            raise CheckpointError(f"{unknown}; spandrel does not know it either") from None
+        except MissingDependency as error:
+            raise CheckpointError(f"{unknown}; more networks are read with spandrel: {error.install}") from None
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -190,11 +216,32 @@ def convert(
 
 
 def file_and_settings(text: str) -> tuple[Path, dict[str, Any]]:
-    """`FILE` or `FILE:key=value,…` → the file, and what was set."""
+    """`FILE` or `FILE:key=value,…` → the file, and what was set. A name without a folder that is not here is looked for
+    in `model_folders`, with any ending that weights have."""
     stem, _, settings = text.rpartition(":")
     if Path(text).exists() or "=" not in settings:
-        return Path(text), {}
-    return Path(stem), parse_overrides(settings)
+        return _located(text), {}
+    return _located(stem), parse_overrides(settings)
+
+
+def model_folders() -> list[Path]:
+    """Where weight files are looked for by name: the folders of SCALEWISE_MODELS, then the user's own."""
+    given = [Path(folder) for folder in os.environ.get("SCALEWISE_MODELS", "").split(os.pathsep) if folder]
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return [*given, Path(data) / "scalewise" / "models"]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of a folder, by their endings, in order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_ENDINGS and path.is_file())
+
+
+def _located(name: str) -> Path:
+    path = Path(name)
+    if path.exists() or path.name != name:
+        return path
+    candidates = (folder / f"{name}{ending}" for folder in model_folders() for ending in ("", *WEIGHT_ENDINGS))
+    return next((candidate for candidate in candidates if candidate.is_file()), path)
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def test_the_room_of_a_visitor_is_limited(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="one visitor") as caught:
             store("me")
         assert caught.value.status == 429
-        store("you"), store("they")
+        store("you")
+        store("they")
         with pytest.raises(Refused, match="full") as caught:
             store("somebody")
         assert caught.value.status == 503

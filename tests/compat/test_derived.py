@@ -141,6 +141,14 @@ DISP: Rows = (
     ),
     (r"upsampler\.conv", "upsampler.0"),
 )
+RLFN: Rows = (
+    (r"encoder\.head", "conv_1"),
+    (r"encoder\.body_end", "conv_2"),
+    (r"encoder\.blocks\.(\d+)\.conv(\d)", lambda m: f"block_{int(m[1]) + 1}.c{m[2]}_r"),
+    (r"encoder\.blocks\.(\d+)\.mix", lambda m: f"block_{int(m[1]) + 1}.c5"),
+    (r"encoder\.blocks\.(\d+)\.attention", lambda m: f"block_{int(m[1]) + 1}.esa"),
+    (r"upsampler\.conv", "upsampler.0"),
+)
 NLSN: Rows = (
     (r"encoder\.head", "head.0"),
     (r"encoder\.attentions\.(\d+)\.match", lambda m: f"body.{9 * int(m[1])}.conv_match.0"),
@@ -256,6 +264,14 @@ PAIRS: Mapping[str, tuple[str, dict[str, Any], str, dict[str, Any], Rows, str]] 
     "carn": ("carn", {"channels": 12, "groups": 2}, "cascade_tail", {"scales": (3,), "groups": 2}, CARN, ""),
     "srresnet": ("srresnet", {"channels": 8, "blocks": 3}, "resnet_tail", {"scale": 2}, SRRESNET, ""),
     "disp": ("disp", {"channels": 8, "blocks": 3, "layers": 5}, "direct_shuffle", {"scale": 3}, DISP, ""),
+    "rlfn": (
+        "rlfn",
+        {"channels": 10, "blocks": 3, "middle": 12, "width": 5},
+        "direct_shuffle",
+        {"scale": 3},
+        RLFN,
+        "",
+    ),
     "etds": ("etds", {"channels": 10, "layers": 4}, "rectified_shuffle", {"scale": 3, "width": 14}, ETDS, ""),
     "span": ("span", {"channels": 8, "blocks": 11}, "direct_shuffle", {"scale": 2}, SPAN, "no_norm"),
     "liif-plain": (

@@ -15,6 +15,7 @@ from scalewise import compat, zoo
 from scalewise.budget.budget import Effort
 from scalewise.errors import CheckpointError, InvalidRequest, UnwritableOutput
 from scalewise.evaluate import evaluate, upscaler_of
+from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Frame, rectangle
 from scalewise.models.super_resolver import SuperResolver
 
@@ -212,5 +213,5 @@ def test_carn_m_reaches_its_psnr_on_set5(shared: Path, scale: int, expected: flo
 @pytest.mark.parametrize(("name", "expected"), [("disp_x4.pth", 31.94), ("etds_m7c48_x4.pth", 31.71)])
 def test_plain_stacks_reach_their_psnr_on_set5(shared: Path, name: str, expected: float) -> None:
     model = zoo.load(shared / "weights" / name, device="cpu").model
-    result = evaluate(upscaler_of(model), shared / "data" / "bench" / "Set5", 4)
+    result = evaluate(upscaler_of(model, options=RunOptions(dtype="fp32")), shared / "data" / "bench" / "Set5", 4)
     assert result.mean["psnr"] == pytest.approx(expected, abs=0.005)

@@ -15,6 +15,7 @@ from scalewise.encoders.nlsa import NLSA, bucket_count, rotation
 from scalewise.encoders.plain_stack import DISP, ETDS, SPAN
 from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
+from scalewise.encoders.rlfn import RLFN
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution, DirectShuffle, RectifiedShuffle, ResNetTail
 
@@ -32,6 +33,7 @@ SMALL = {
     "disp": lambda: DISP(8, 2, layers=3),
     "etds": lambda: ETDS(8, 3),
     "span": lambda: SPAN(8, 2),
+    "rlfn": lambda: RLFN(8, 2, middle=10, width=4),
 }
 every_encoder = pytest.mark.parametrize("name", SMALL)
 
@@ -82,6 +84,7 @@ def open_rectifiers(encoder: PlainEncoder) -> PlainEncoder:
         (lambda: [CARN(), CascadeTail(64)], 414_811 - 24),
         (lambda: [SRResNet(), ResNetTail(64)], 1_517_571),
         (lambda: [DISP(), DirectShuffle(32, 4)], 163_792),
+        (lambda: [RLFN(), DirectShuffle(52, 4)], 543_740),  # the paper prints 543 K
         (lambda: [ETDS(), RectifiedShuffle(48)], 169_968),
     ],
     ids=[
@@ -96,6 +99,7 @@ def open_rectifiers(encoder: PlainEncoder) -> PlainEncoder:
         "carn-m-multiscale",
         "srresnet",
         "disp",
+        "rlfn",
         "etds",
     ],
 )

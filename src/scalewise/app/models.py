@@ -15,6 +15,7 @@ from scalewise.budget.budget import Budget
 from scalewise.errors import BudgetInfeasible, ScalewiseError
 from scalewise.execution.decide import decide
 from scalewise.execution.enlarge import enlarge
+from scalewise.execution.mask import takes_mask
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
 
@@ -95,6 +96,6 @@ def models() -> list[dict[str, Any]]:
         title, words = WORDS.get(name, (name, zoo.MODELS[name].summary))
         summary = zoo.MODELS[name].summary
         about = {"name": name, "title": title, "words": words, "summary": summary, "research": name not in WORDS}
-        mask = zoo.load(name).model.limits.weighs_patches
+        mask = takes_mask(zoo.load(name).model)
         found.append(about | {"least_budget": floor_of(name), "mask": mask})
     return found

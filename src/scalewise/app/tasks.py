@@ -27,10 +27,10 @@ from scalewise.errors import (
     ScalewiseError,
     UnreadableImage,
 )
+from scalewise.execution.mask import takes_mask
 from scalewise.execution.pages import enlarge_pages
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
-from scalewise.execution.priority import with_mask
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.sizes import wanted_size
 from scalewise.images import WRITABLE, Encoding
@@ -174,7 +174,7 @@ def pages_made(facts: Facts, box: Box | None, suffix: str) -> int:
 def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
     """The output size of a page; raises Refused for what this server will not do, before any work."""
     out, box = out_size(facts.size, request), box_of(request, facts.size)
-    limits_of = request.model_on(limits.device).model.limits
+    model = request.model_on(limits.device).model
     suffix = suffix_of(facts, request)
     with said_of("budget"):
         budget = Budget.parse(request.budget)
@@ -186,8 +186,10 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
             f"budget {budget.value:.0%} is below the least of {called}, {math.ceil(floor * 100)}%: ask for more",
             "budget",
         )
-    if request.mask is not None and not limits_of.weighs_patches:
-        raise Refused(422, f"model {request.model[:60]!r} takes no mask: fast, quality, photo and pano do", "mask")
+    if request.mask is not None and not takes_mask(model):
+        raise Refused(
+            422, f"model {request.model[:60]!r} takes no mask: it decides by a look at the whole picture", "mask"
+        )
     with said_of("quality"):
         Encoding(request.quality)
     if request.projection not in ("auto", "flat", "erp"):
@@ -238,13 +240,12 @@ def enlarge(
         box = box_of(request, source.size)
         budget = Budget.parse(request.budget)
         out = out_size(source.size, request)
-        how = RunOptions(device=limits.device, projection=request.projection, crop=box)  # type: ignore[arg-type] (checked)
+        projection: Any = request.projection  # checked
+        how = RunOptions(device=limits.device, projection=projection, crop=box, effort_mask=request.mask)
         suffix = suffix_of(facts, request)
         like = source if box is None else replace(pipeline.cropped(source, box), pages=1)
         with listening(lambda macs: progress(0.0)):  # a probe can be cancelled too
             run_plan = plan_run(source, out, loaded.model, budget, how)
-        if request.mask is not None:
-            run_plan = with_mask(run_plan, images.open(request.mask))
         note = pipeline.provenance(loaded.name, source.size, out, budget)
 
         def size_of(size: Size) -> Size:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scalewise.app.forms import clean_name
 from scalewise.app.problems import Refused
 from scalewise.app.server import ONE_FORM, Owner, Server, told
+from scalewise.execution.mask import takes_mask
 
 
 class WeightsForm(BaseModel):
@@ -71,5 +72,5 @@ def about(id: str, name: str, model: Any) -> dict[str, Any]:
         "title": name,
         "summary": model.summary,
         "least_budget": model.least,
-        "mask": model.loaded.model.limits.weighs_patches,
+        "mask": takes_mask(model.loaded.model),
     }

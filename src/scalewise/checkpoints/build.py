@@ -55,6 +55,7 @@ ENCODERS: Constructors = LazyConstructors(
     nlsa="encoders.nlsa:NLSA",
     rcan="encoders.rcan:RCAN",
     rdn="encoders.rdn:RDN",
+    rlfn="encoders.rlfn:RLFN",
     span="encoders.plain_stack:SPAN",
     srresnet="encoders.srresnet:SRResNet",
     swinir="encoders.swinir:SwinIR",

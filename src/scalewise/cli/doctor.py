@@ -21,8 +21,9 @@ OPTIONAL = {  # the library → the extra that brings it, or nothing, and what i
     "uvicorn": ("app", "the web page"),
     "ray": ("ray", "many machines"),
     "rasterio": ("geo", "maps with coordinates"),
-    "onnx": ("export", "ONNX files"),
-    "onnxruntime": ("bench", "comparison"),
+    "spandrel": ("spandrel", "weight files of other projects"),
+    "onnx": ("onnx", "ONNX files"),
+    "onnxruntime": ("onnx", "ONNX files"),
     "openvino": ("bench", "comparison"),
     "matplotlib": ("", "pictures of curves"),
     "pyiqa": ("", "LPIPS, NIQE, BRISQUE, PIQE"),
@@ -66,6 +67,11 @@ def _findings() -> Iterator[Finding]:
         version = _version(name)
         how = f"; extra {extra}" if extra else ""
         yield Finding(name, version or f"not installed (for {purpose}{how})")
+    if _version("spandrel") is not None:
+        from scalewise.foreign.torchvision_names import usable
+
+        stand_in = "absent or made for another torch: spandrel gets its three names from scalewise"
+        yield Finding("torchvision", "loads" if usable() else stand_in)
 
 
 def _versions() -> Iterator[Finding]:

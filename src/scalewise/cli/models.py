@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scalewise.cli.format import format_line, table_text
 from scalewise.cli.options import OneScale, Overwrite
+from scalewise.errors import InvalidRequest, ScalewiseError
 
 if TYPE_CHECKING:
     from scalewise.zoo import Entry
 
 
-def models() -> None:
+LICENCE_KEYS = ("license", "licence")
+
+
+def models(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="FOLDER", help="List the weight files of a folder instead.", show_default=False),
+    ] = None,
+) -> None:
     """List the models that can be named by -n."""
     import torch
 
     from scalewise import zoo
 
+    if folder is not None:
+        typer.echo(_files_of(folder), nl=False)
+        return
     rows = []
     for name, entry in zoo.MODELS.items():
         with torch.device("meta"):  # its shape, without its memory
@@ -32,6 +45,29 @@ def models() -> None:
     typer.echo(
         "\nAny weight file can be given instead: -n FILE, or -n FILE:key=value; scalewise inspect FILE says what it is."
     )
+
+
+def _files_of(folder: Path) -> str:
+    """The weight files of a folder as a table; those that cannot be used with the reason."""
+    from scalewise import zoo
+
+    if not folder.is_dir():
+        raise InvalidRequest(f"{str(folder)!r} is no folder: name one that holds weight files")
+    rows = []
+    for path in zoo.weight_files(folder):
+        try:
+            found = zoo.describe(path)
+        except ScalewiseError as error:
+            rows.append([path.name, "", "", "", str(error).removeprefix(f"{path}: ")])
+            continue
+        scales = "any" if found.scales is None else ", ".join(f"×{scale:g}" for scale in found.scales)
+        licence = next((text for key, text in found.about.items() if key.lower() in LICENCE_KEYS), "not said")
+        network = found.network if not found.lacks else f"{found.network}: lacks {found.lacks}"
+        rows.append([path.name, scales, f"{found.parameters:,}", licence, network])
+    if not rows:
+        return f"{folder}: no weight files ({', '.join(zoo.WEIGHT_ENDINGS)})\n"
+    lines = [[format_line(cell) for cell in row] for row in rows]
+    return table_text(["file", "scales", "parameters", "licence", "network"], lines, "text")
 
 
 def _weights(entry: Entry) -> str:
@@ -49,8 +85,22 @@ def inspect(
     """Say what a weight file is: network, scales, parameters, and what had to be assumed."""
     from scalewise import zoo
 
-    found = zoo.describe(file)
+    loaded = zoo.open_file(zoo.file_and_settings(str(file))[0])
+    found = replace(loaded.description, about=_measures(loaded.model) | dict(loaded.description.about))
     typer.echo(json.dumps(found.as_dict(), indent=2, default=str) if as_json else format_description(found.lines()))
+
+
+def _measures(model: Any) -> dict[str, str]:
+    """MACs of a pixel and context of what can upscale, at its largest scale, or at 4 where it has any."""
+    if not hasattr(model, "full_macs"):
+        return {}
+    from scalewise.geometry.grid import Frame
+
+    side, limits = 32 * model.limits.patch_stride, model.limits
+    scale = 4 if limits.scales is None else round(max(limits.scales))
+    macs = model.full_macs(Frame((side, side)), (side, side), (0, 0, side, side), (scale * side, scale * side))
+    context = "the whole picture" if limits.context is None else f"{limits.context} pixels"
+    return {"macs": f"{macs / side**2:.3g} per pixel of the input (×{scale})", "context": context}
 
 
 def format_description(lines: list[str]) -> str:

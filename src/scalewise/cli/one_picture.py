@@ -47,6 +47,7 @@ class UpscaleRequest:
     long_edge: int | None = None
     resume: bool | None = None  # None: for long runs
     restart: bool = False
+    restore: str | None = None
 
     def size_of(self, size: Size) -> Size:
         """The output size of a picture of `size`."""
@@ -68,8 +69,11 @@ class UpscaleRequest:
 
         how = dataclasses.asdict(self.how)
         del how["max_memory"], how["device"]
-        weights = stamp(file_and_settings(self.model)[0])
-        asked = {"scale": self.scale, "size": self.size, "long_edge": self.long_edge, "weights": weights}
+        files = [file_and_settings(name)[0] for name in (self.model, self.restore) if name is not None]
+        if self.how.effort_mask is not None:
+            files.append(Path(str(self.how.effort_mask)))
+        asked = {"scale": self.scale, "size": self.size, "long_edge": self.long_edge, "restore": self.restore}
+        asked["weights"] = [stamp(file) for file in files]
         budget, encoding = dataclasses.asdict(self.budget), dataclasses.asdict(self.encoding)
         return {"model": self.model, "budget": budget, "how": how, "encoding": encoding, **asked}
 
@@ -105,7 +109,14 @@ class UpscaleCommand:
     def __post_init__(self) -> None:
         from scalewise import zoo
 
-        object.__setattr__(self, "loaded", zoo.load(self.request.model, device=self.request.how.device))
+        loaded = zoo.load(self.request.model, device=self.request.how.device)
+        if self.request.restore is not None:
+            from scalewise.pipeline import restored
+
+            before = zoo.load(self.request.restore, device=self.request.how.device)
+            name = f"{before.name} + {loaded.name}"
+            loaded = replace(loaded, name=name, model=restored(before.model, loaded.model))
+        object.__setattr__(self, "loaded", loaded)
 
     def __call__(self, task: PictureTask) -> Result | PassedOver:
         from scalewise import images

@@ -103,6 +103,8 @@ def run_options(
     projection: str = "auto",
     max_memory: str | None = None,
     crop: str | None = None,
+    beyond: str = "bicubic",
+    effort_mask: str | None = None,
 ) -> RunOptions:
     """How to run, from the options. Raises InvalidRequest."""
     from scalewise.execution.plan import RunOptions
@@ -123,7 +125,8 @@ def run_options(
     if most is not None and most < 1:
         raise InvalidRequest(f"--max-memory {max_memory} is out of range: at least a byte, as 2GiB or 800MB")
     window = None if crop is None else parse_crop(crop)
-    return RunOptions(tile or None, device, "fp32" if fp32 else dtype, exact, projection, most, window)  # type: ignore[arg-type]
+    number = "fp32" if fp32 else dtype
+    return RunOptions(tile or None, device, number, exact, projection, most, window, beyond, effort_mask)  # type: ignore[arg-type]
 
 
 def measuring(command: Callable[..., None]) -> Callable[..., None]:

@@ -41,10 +41,12 @@ from scalewise.cli.paths import (
 from scalewise.cli.stdio import Streams, streams
 from scalewise.cli.upscale_options import (
     Address,
+    Beyond,
     Budget,
     Crop,
     Dpi,
     EffortMap,
+    EffortMask,
     Engine,
     ExactScale,
     Ext,
@@ -60,6 +62,7 @@ from scalewise.cli.upscale_options import (
     Recursive,
     Report,
     Restart,
+    Restore,
     Resume,
     Scale,
     Size,
@@ -88,6 +91,9 @@ def upscale(
     exact_scale: ExactScale = False,
     max_memory: MaxMemory = None,
     crop: Crop = None,
+    beyond: Beyond = "bicubic",
+    effort_mask: EffortMask = None,
+    restore: Restore = None,
     resume: Resume = None,
     restart: Restart = False,
     engine: Engine = "local",
@@ -123,13 +129,14 @@ def upscale(
     request = UpscaleRequest(
         name,
         wanted_budget(budget, native),
-        run_options(tile, device, dtype, fp32, exact_scale, projection, max_memory, crop),
+        run_options(tile, device, dtype, fp32, exact_scale, projection, max_memory, crop, beyond, effort_mask),
         Encoding(quality, lossless, strip, dpi),  # type: ignore[arg-type] (it looks itself)
         scale=None if scale is None else parse_scale(scale),
         size=None if size is None else parse_size(size),
         long_edge=long_edge,
         resume=resume,
         restart=restart,
+        restore=restore,
     )
     several = len(names) > 1 or os.path.isdir(names[0])
     if suffix is None:

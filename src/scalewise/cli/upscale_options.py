@@ -94,6 +94,33 @@ Crop = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
+Beyond = Annotated[
+    str,
+    typer.Option(
+        "--beyond",
+        metavar="bicubic|again",
+        help="Above the largest scale of a model of fixed scales: bicubic, or the model again on its own output.",
+        rich_help_panel=RUNNING,
+    ),
+]
+EffortMask = Annotated[
+    str | None,
+    typer.Option(
+        "--effort-mask",
+        metavar="PICTURE",
+        help="Where to spend effort, of the input's shape: white all of it, black the least.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Restore = Annotated[
+    str | None,
+    typer.Option(
+        "--restore",
+        metavar="FILE",
+        help="A network of scale 1 (noise, blur, JPEG) that runs before the enlargement.",
+        rich_help_panel=RUNNING,
+    ),
+]
 Resume = Annotated[
     bool | None,
     typer.Option(

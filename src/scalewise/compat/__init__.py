@@ -16,7 +16,7 @@ from scalewise.checkpoints.load import Description, Loaded, check_overrides, few
 from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, multipath, pcsr
 from scalewise.compat.official import OFFICIAL_BUILDERS
 from scalewise.compat.translate import Translated
-from scalewise.errors import CheckpointError, InvalidRequest
+from scalewise.errors import InvalidRequest, UnknownNetwork
 
 FORMATS = (adaformer, multipath, pcsr, liif, basicsr, elan, mmediting, bare)  # the first that accepts a file reads it
 
@@ -91,7 +91,7 @@ def _translate(content: Content, overrides: Mapping[str, Any]) -> tuple[Translat
     if form is None:
         keys = few(map(str, content.data)) if isinstance(content.data, Mapping) else type(content.data).__name__
         known = ", ".join(one.TITLE for one in FORMATS)
-        raise CheckpointError(f"{content.path}: no weights in a known wrapper (it holds {keys}); known are {known}")
+        raise UnknownNetwork(f"{content.path}: no weights in a known wrapper (it holds {keys}); known are {known}")
     with malformed(content.path):
         translated = form.read(content, overrides)
     check_overrides(content.path, overrides, translated.choices.asked, translated.choices.revealed)

@@ -121,6 +121,16 @@ def span_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
     return {"channels": t["head.weight"].shape[0], "blocks": count(t, r"blocks\.(\d+)\.")}
 
 
+def rlfn_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
+    middle, channels = t["blocks.0.conv1.weight"].shape[:2]
+    return {
+        "channels": channels,
+        "blocks": count(t, r"blocks\.(\d+)\."),
+        "middle": middle,
+        "width": t["blocks.0.attention.conv1.weight"].shape[0],
+    }
+
+
 def carn_arguments(t: Tensors, choices: Choices) -> dict[str, Any]:
     channels, per_group = t["blocks.0.unit.conv1.weight"].shape[:2]
     return {"channels": channels, "groups": channels // per_group}

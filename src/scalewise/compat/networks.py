@@ -21,6 +21,7 @@ from scalewise.compat.tables import (
     RCAN_BASICSR,
     RCAN_TORCH,
     RDN_LIIF,
+    RLFN_KEYS,
     SPAN_KEYS,
     SRRESNET_KEYS,
     SWINIR_KEYS,
@@ -65,6 +66,16 @@ def div2k(published_range: float) -> Normal:
         mean = choices.value("mean", list(DIV2K_MEAN))
         value_range = float(choices.value("value_range", published_range))
         return tuple(mean), (1 / value_range,) * 3  # type: ignore[return-value]
+
+    return normal
+
+
+def plain_range(published_range: float) -> Normal:
+    """RGB times a value range that is not in the file, without a mean."""
+
+    def normal(state: Tensors, choices: Choices) -> tuple[Colour, Colour]:
+        value_range = float(choices.value("value_range", published_range))
+        return (0.0, 0.0, 0.0), (1 / value_range,) * 3  # type: ignore[return-value]
 
     return normal
 
@@ -125,5 +136,6 @@ BASICSR_NETWORKS = (
     Network("SRResNet (BasicSR)", SRRESNET_KEYS, RESNET_TAIL, plain),
     Network("DISP", DISP_KEYS, DIRECT_UPSAMPLER, plain),
     Network("ETDS", ETDS_KEYS, RECTIFIED, plain),
+    Network("RLFN", RLFN_KEYS, DIRECT_UPSAMPLER, plain_range(255.0)),
     Network("SPAN", SPAN_KEYS, SPAN_TAIL, span_range),
 )

@@ -76,7 +76,7 @@ class UncroppedResolver(SuperResolver):
     ) -> Sampled:
         if not isinstance(self.upsampler, FixedTail):
             return super().forward(lr, query, scale, effort, frame, plan)
-        padded = pad_to_grid(lr, self.grid)
+        padded = pad_to_grid(lr, self.limits.patch_stride)
         frame = frame or Frame((padded.shape[-2], padded.shape[-1]))
         return super().forward(padded, query, scale, effort, frame, plan)
 

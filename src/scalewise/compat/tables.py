@@ -23,6 +23,7 @@ from scalewise.compat.arguments import (
     rcan_arguments,
     rcan_scaled_arguments,
     rdn_arguments,
+    rlfn_arguments,
     span_arguments,
     srresnet_arguments,
     swinir_arguments,
@@ -266,4 +267,18 @@ SPAN_KEYS = Layout(
     span_arguments,
     adapt=span_blocks,
     marks=6,
+)
+RLFN_KEYS = Layout(
+    "rlfn",
+    "RLFN",
+    (
+        (r"block_(\d+)\.esa(?=\.)", r"blocks.<\1>.attention"),
+        *((rf"block_(\d+)\.c{i}_r(?=\.)", rf"blocks.<\1>.conv{i}") for i in (1, 2, 3)),
+        (r"block_(\d+)\.c5(?=\.)", r"blocks.<\1>.mix"),
+        (r"conv_1(?=\.)", "head"),
+        (r"conv_2(?=\.)", "body_end"),
+    ),
+    rlfn_arguments,
+    adapt=from_zero,
+    marks=7,
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scalewise.checkpoints.build import Colour, Design, Part
 from scalewise.checkpoints.load import few
-from scalewise.errors import CheckpointError, InvalidRequest
+from scalewise.errors import InvalidRequest, UnknownNetwork
 
 Tensors = Mapping[str, Tensor]
 
@@ -125,7 +125,7 @@ def translate(path: object, state: Tensors, networks: Iterable[Network], choices
     match = next((one for one in matches if one.complete), None)
     if match is None:
         nearest = min(matches, key=lambda one: (len(one.extra) + len(one.missing), one.network.title))
-        raise CheckpointError(f"{path}: not a network that scalewise knows; {describe_misfit(nearest, len(state))}")
+        raise UnknownNetwork(f"{path}: not a network that scalewise knows; {describe_misfit(nearest, len(state))}")
     network = match.network
     try:
         choices.given = network.encoder.tells(state) | choices.given
@@ -139,7 +139,7 @@ def translate(path: object, state: Tensors, networks: Iterable[Network], choices
     except InvalidRequest:
         raise
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path}: looks like {network.title}, but {error} is missing or misshapen") from None
+        raise UnknownNetwork(f"{path}: looks like {network.title}, but {error} is missing or misshapen") from None
     tensors = {f"encoder.{name}" if upsampler else name: value for name, value in match.encoder.items()}
     tensors |= {f"upsampler.{name}": value for name, value in match.upsampler.items()}
     title = network.title if upsampler else f"{network.encoder.title} encoder"

@@ -116,6 +116,8 @@ def request_of(run_plan: RunPlan, model: Model, budget: Budget, output: Path) ->
                 "device": run_plan.device.type,
                 "tile": run_plan.options.tile,
                 "crop": run_plan.options.crop,
+                "beyond": run_plan.options.beyond,
+                "mask": None if run_plan.mask is None else hashlib.sha256(run_plan.mask.numpy().tobytes()).hexdigest(),
                 "frame": asdict(run_plan.frame),
                 "format": output.suffix.lower(),
             }

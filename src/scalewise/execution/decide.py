@@ -7,8 +7,8 @@ from torch import Tensor
 
 from scalewise.budget.budget import Budget, format_budget
 from scalewise.errors import BudgetInfeasible
+from scalewise.execution.mask import masked, weighted
 from scalewise.execution.plan import RunPlan
-from scalewise.execution.priority import weighted
 from scalewise.geometry.grid import Frame
 from scalewise.models.model import Model, RoutePlan
 
@@ -27,8 +27,17 @@ def plan_tiles_within(run_plan: RunPlan, budget: Budget, evidence: Tensor | None
     """A plan that keeps to the budget in the tiles of this run, from what the router saw.
 
     A model plans for the picture without context, and that plan stays if it can. But tiles compute their context too,
-    which costs most where the picture is difficult: then the model is asked to plan for less. Raises BudgetInfeasible.
+    which costs most where the picture is difficult: then the model is asked to plan for less. What an effort mask
+    marks comes first, and no patch gets more than it grants. Raises BudgetInfeasible.
     """
+    plan = _within(run_plan, budget, evidence)
+    if (mask := run_plan.mask) is None:
+        return plan
+    return masked(plan, mask, run_plan.model, run_plan.out)
+
+
+def _within(run_plan: RunPlan, budget: Budget, evidence: Tensor | None) -> RoutePlan:
+    """As `plan_tiles_within`, without a mask."""
     model, frame, out, tiles = run_plan.model, run_plan.frame, run_plan.out, run_plan.all_tiles
     size = frame.size
     if budget.kind == "native" or (len(tiles) == 1 and not frame.wrap):
@@ -71,7 +80,9 @@ def score(run_plan: RunPlan) -> Tensor | None:
             row.append(evidence.cpu())
         rows.append(torch.cat(row, -1))
     evidence = torch.cat(rows, -2)
-    return evidence if run_plan.weights is None else weighted(evidence, run_plan.weights)
+    if run_plan.mask is None or not model.limits.weighs_patches:
+        return evidence
+    return weighted(evidence, run_plan.mask, model.limits.patch_stride)
 
 
 def _pieces(length: int, model: Model) -> list[tuple[int, int]]:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from scalewise import images
 from scalewise.budget.budget import Budget
@@ -21,6 +22,8 @@ from scalewise.geometry.projection import Projection
 from scalewise.geometry.tiling import Tile
 from scalewise.machine.device import Dtype
 from scalewise.models.model import Model, RoutePlan
+
+Beyond = Literal["bicubic", "again"]
 
 UNBOUNDED_CONTEXT = 32  # LR pixels around a tile of a model whose context is the whole image
 DECODED_BYTES = 100 << 20  # an input that decodes to more is kept in a file by libvips
@@ -34,7 +37,9 @@ class RunOptions:
     `exact_scale` refuses scales that the model was not made for. `projection` is "erp" for a 360° picture, "flat" for
     none, "auto" for what the metadata say. `max_memory` is the most bytes that the process, or the GPU, may hold; by
     default half of what is free. `crop` is a box of LR pixels (y0, x0, y1, x1): only these are rendered, as they will
-    be in the whole picture. Raises InvalidRequest for a side that is none.
+    be in the whole picture. `beyond` says how a model of fixed scales goes beyond its largest: by "bicubic", or by
+    running "again" on its own output. `effort_mask` is a picture of any kind, stretched over this one: white for
+    all of the effort, and before the rest; black for the least. Raises InvalidRequest for a side that is none.
     """
 
     tile: int | None = None
@@ -44,11 +49,18 @@ class RunOptions:
     projection: Projection = "auto"
     max_memory: int | None = None
     crop: Box | None = None
+    beyond: Beyond = "bicubic"
+    effort_mask: object = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):
             raise InvalidRequest(f"tile is {shown(self.tile)}: allowed is a side in LR pixels, at least 1")
-        for name, given, allowed in (("dtype", self.dtype, Dtype), ("projection", self.projection, Projection)):
+        known = (
+            ("dtype", self.dtype, Dtype),
+            ("projection", self.projection, Projection),
+            ("beyond", self.beyond, Beyond),
+        )
+        for name, given, allowed in known:
             if not (isinstance(given, str) and given in get_args(allowed)):
                 raise InvalidRequest(f"{name} {shown(given)} is not known: allowed are {', '.join(get_args(allowed))}")
 
@@ -76,7 +88,7 @@ class RunPlan:
     speed: Speed | None = None
     notes: tuple[str, ...] = ()
     probe_bytes: int = 0
-    weights: torch.Tensor | None = None  # (gy, gx), of what the router sees in each patch: a mask of priority
+    mask: Tensor | None = None  # of effort, (h, w) in [0, 1]
     started: float = field(default_factory=time.perf_counter)  # a budget in seconds counts from here
 
     @cached_property

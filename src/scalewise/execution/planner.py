@@ -11,6 +11,7 @@ import torch
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import InvalidRequest
+from scalewise.execution.mask import read_mask, takes_mask
 from scalewise.execution.plan import (
     DECODED_BYTES,
     UNBOUNDED_CONTEXT,
@@ -27,7 +28,9 @@ from scalewise.geometry.projection import frame_of
 from scalewise.images.sink import CANVAS_BYTES
 from scalewise.machine.device import pick_device, pick_dtype, torch_defaults
 from scalewise.machine.memory import free_bytes, used_bytes
+from scalewise.models.chained import Chained
 from scalewise.models.model import Model
+from scalewise.models.partial import PartialModel
 from scalewise.models.rescaled import Rescaled
 
 MAX_TILE_BYTES = 1 << 30  # beyond this, larger tiles bring little ...
@@ -52,13 +55,18 @@ def plan_run(source: images.Source, out: Size, model: Model, budget: Budget, opt
 def _plan_run(
     source: images.Source, out: Size, own: Model, budget: Budget, options: RunOptions, device: torch.device
 ) -> RunPlan:
-    size, model, notes = source.size, own, list(source.notes)
+    size, notes = source.size, list(source.notes)
     dtype = pick_dtype(options.dtype, device)
+    scales = own.limits.scales
+    if options.beyond == "again" and scales is not None and _goes_beyond(max(scales), size, out):
+        own = Chained(own, own)
+        notes.append("run a second time on its own output")
+    model = in_parts(own, size, out, budget, options)
     if own.limits.scales is not None and not own_scale(own.limits.scales, size, out):
         if options.exact_scale:
             made = ", ".join(f"×{s:g}" for s in own.limits.scales)
             raise InvalidRequest(f"this model was made for {made} only; leave out the exact scale to resize the rest")
-        model = Rescaled(own, size, out)
+        model = Rescaled(model, size, out)
         notes.append(model.note)
     limits = model.limits
     frame = frame_of(size, options.projection, source.gpano)
@@ -67,13 +75,14 @@ def _plan_run(
         notes.append("this model cannot look across the seam of a 360° picture: it was enlarged as a flat one")
     elif frame.wrap:
         notes.append("enlarged as a 360° picture, " + ("poles included" if any(frame.poles) else "without poles"))
+    mask = None if options.effort_mask is None else read_mask(options.effort_mask, size)
     unbounded = limits.context is None
     context = UNBOUNDED_CONTEXT if limits.context is None else limits.context
     used, other, room = _room(source, out, device, options)
     most = room if unbounded else min(room, MAX_TILE_BYTES)
     rough = model.bytes_per_pixel((out[0] / size[0], out[1] / size[1]))
     run_plan = RunPlan(
-        source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes)
+        source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes), mask=mask
     )
     whole = _held(max(size), size, 0, rough)
     if whole <= most / 2 and options.tile is None and budget.kind != "seconds":  # whatever the rough number is worth
@@ -106,6 +115,30 @@ def _plan_run(
         )
     run_plan = replace(run_plan, side=side, memory=used + other + round(needed), notes=tuple(notes))
     return _correctable(run_plan) if budget.kind == "seconds" and options.tile is None else run_plan
+
+
+def _goes_beyond(scale: float, size: Size, out: Size) -> bool:
+    return any(target > round(n * scale) for n, target in zip(size, out, strict=True))
+
+
+def in_parts(model: Model, size: Size, out: Size, budget: Budget, options: RunOptions) -> Model:
+    """`model`, or where it has one level of effort and less is asked for, the same on a part of the picture. A mask
+    asks for that of every model that does not choose patches."""
+    less = budget.kind in ("seconds", "macs") or (budget.kind == "fraction" and budget.value < 1)
+    levels = model.limits.levels
+    if levels == "cells" or (levels == "inside" and options.effort_mask is None):
+        return model
+    if not less and options.effort_mask is None:
+        return model
+    if not takes_mask(model):
+        raise InvalidRequest(
+            "this model decides by a look at the whole picture, so an effort mask cannot steer it: take fast, or a "
+            "model that routes patches"
+        )
+    scale = 1.0 if model.limits.scales is None else max(model.limits.scales)
+    whole = out if model.limits.scales is None else (round(size[0] * scale), round(size[1] * scale))
+    # Bicubic interpolation has no MACs to spare.
+    return PartialModel(model) if model.full_macs(Frame(size), size, (0, 0, *size), whole) else model
 
 
 def _too_little(given: int, needed: float) -> InvalidRequest:

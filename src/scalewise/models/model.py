@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -48,6 +48,19 @@ def below_floor(budget: Budget, macs: int, full: int) -> BudgetInfeasible:
     )
 
 
+def one_level(budget: Budget, full: int) -> RoutePlan:
+    """The plan of a model with one level of effort. Raises BudgetInfeasible for less; `models/partial.py` runs such a
+    model on a part of the picture."""
+    budget.dial_of()
+    if (budget.kind == "fraction" and budget.value < 1) or budget.allowed(full) < full:
+        raise BudgetInfeasible(
+            f"budget {format_budget(budget)}: this model has one level of effort, 100% ({full:.3g} MACs); leave "
+            "the budget out, or take a model with exits (fast)",
+            1.0,
+        )
+    return RoutePlan(Effort(), (), full, full)
+
+
 @dataclass(frozen=True)
 class Rendered:
     """One tile: `rgb` (3, H, W) of its target box, not clamped; the MACs that ran; those without rims and context.
@@ -67,8 +80,10 @@ class ModelLimits:
     `scales`: the only factors that it has, or None for any. `context`: how far beyond a tile its output depends on the
     image; None: on all of it. `patch_stride`: tiles start at multiples of it. `window_multiple`: sides of what it reads
     are multiples of it. `score_margin`: how far the patches that `score` looks at reach beyond the stride. `wraps`: it
-    can render tiles of a 360° image that reach beyond its borders. `weighs_patches`: what `score` gives are gains of
-    patches of the stride, (exits, gy, gx), so a patch that is given more weight comes first.
+    can render tiles of a 360° image that reach beyond its borders. `levels` says among what a budget chooses: "one": it
+    has one level of effort, "cells": patches on a plan made before it runs, "inside": units that it chooses itself.
+    `weighs_patches`: what `score` gives are gains of patches of the stride, (exits, gy, gx), so a patch that is given
+    more weight comes first.
     """
 
     scales: tuple[float, ...] | None
@@ -77,6 +92,7 @@ class ModelLimits:
     window_multiple: int = 1
     score_margin: int = 0
     wraps: bool = True
+    levels: Literal["one", "cells", "inside"] = "inside"
     weighs_patches: bool = False
 
 

@@ -43,7 +43,8 @@ class MultiExitModel(nn.Module, Model):
 
     @property
     def limits(self) -> ModelLimits:
-        return ModelLimits(None, self.network.context, patch_stride=self.patch, weighs_patches=True)
+        context = self.network.context
+        return ModelLimits(None, context, patch_stride=self.patch, levels="cells", weighs_patches=True)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile: three layers in fp32, and the canvas."""

@@ -46,7 +46,8 @@ class PatchwiseModel(nn.Module, Model):
     @property
     def limits(self) -> ModelLimits:
         scales = (float(self.network.scale),)
-        return ModelLimits(scales, self.patch, self.step, score_margin=self.patch - self.step, wraps=False)
+        margin = self.patch - self.step
+        return ModelLimits(scales, self.patch, self.step, score_margin=margin, wraps=False, levels="cells")
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile: the canvas; patches are computed a few at a time."""

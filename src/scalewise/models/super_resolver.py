@@ -9,13 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalewise.budget.budget import Budget, Effort, format_budget
+from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
-from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
+from scalewise.models.model import (
+    BYTES_PER_OUTPUT_PIXEL,
+    Model,
+    ModelLimits,
+    Rendered,
+    RoutePlan,
+    below_floor,
+    one_level,
+)
 
 Base = Literal["bilinear", "bicubic"]
 BASE_TAPS: dict[Base, int] = {"bilinear": 2, "bicubic": 4}  # pixels along an axis
@@ -55,7 +62,8 @@ class SuperResolver(nn.Module, Model):
         context = None
         if reaches[0] is not None and reaches[1] is not None:
             context = max(reaches[0] + reaches[1], BASE_TAPS[self.base] // 2 if self.base else 0)
-        return ModelLimits(self._scales, context, patch_stride=grid, window_multiple=grid)
+        levels = "inside" if isinstance(self.encoder, RoutedEncoder) else "one"
+        return ModelLimits(self._scales, context, patch_stride=grid, window_multiple=grid, levels=levels)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile, by which tiles are sized: some layers of features at once, and
@@ -110,14 +118,7 @@ class SuperResolver(nn.Module, Model):
                 raise below_floor(budget, macs, full)
             effort = grant.effort if native is not None else replace(grant.effort, share=allowed / full)
             return RoutePlan(effort, grant.route, macs, full)
-        budget.dial_of()
-        if (budget.kind == "fraction" and budget.value < 1) or budget.allowed(full) < full:
-            raise BudgetInfeasible(
-                f"budget {format_budget(budget)}: this model has one level of effort, 100% ({full:.3g} MACs); leave "
-                "the budget out, or take a model with exits (fast)",
-                1.0,
-            )
-        return RoutePlan(Effort(), (), full, full)
+        return one_level(budget, full)
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""

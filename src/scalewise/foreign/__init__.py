@@ -1,0 +1,1 @@
+"""Networks that are not ours: weight files that spandrel knows, and ONNX files."""
