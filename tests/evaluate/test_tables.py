@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scalewise.budget.budget import Budget
 from scalewise.cli.format import reproduced_table, table_text
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.evaluate import PROTOCOLS, Prediction, Upscaler, bicubic, find_protocol
@@ -103,7 +104,8 @@ def test_tables_escape_what_their_style_needs() -> None:
 def test_a_curve_has_a_floor_and_names_what_it_cannot_do(tmp_path: Path) -> None:
     noise(tmp_path / "data/img.png")
 
-    def build(budget: float) -> Upscaler:
+    def build(given: Budget) -> Upscaler:
+        budget = given.value
         if budget < 0.5:
             raise BudgetInfeasible("the floor is 0.5", 0.5)
 
@@ -112,7 +114,7 @@ def test_a_curve_has_a_floor_and_names_what_it_cannot_do(tmp_path: Path) -> None
 
         return upscaler
 
-    result = curve({"toy": build}, tmp_path / "data", 2, budgets=(0.25, 0.5, 1.0))
+    result = curve({"toy": build}, tmp_path / "data", 2, budgets=tuple(map(Budget.fraction, (0.25, 0.5, 1.0))))
     assert [(point.model, point.budget) for point in result.points] == [("bicubic", 0), ("toy", 0.5), ("toy", 1.0)]
     assert [point.macs_share for point in result.points] == [0, 0.5, 1.0]
     assert result.notes == ("toy at 25%: the floor is 0.5",)
