@@ -199,9 +199,8 @@ def curve(
     check_files([json, picture], overwrite=overwrite)
     if picture is not None and picture.suffix.lower() != ".png":
         raise InvalidRequest(f"-o {picture}: the picture of a curve is a .png")
-    settings = (
-        parse_dials(dial, name) if dial else dict.fromkeys(name, list(map(Budget.fraction, parse_budgets(budgets))))
-    )
+    shares = [Budget.fraction(share) for share in parse_budgets(budgets)]
+    settings = parse_dials(dial, name) if dial else dict.fromkeys(name, shares)
     find = found_models(how)
     for one in name:
         find(one, Budget.full())  # a wrong name is an error before hours of work
