@@ -21,7 +21,7 @@ from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.projection import latitude_weights
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.routing.branch import PENALTY, TaskController, intensity_loss
+from scalewise.routing.branch import PENALTY, THRESHOLD, TaskController, intensity_loss
 from scalewise.routing.token import uncertainty_loss
 from scalewise.training.losses.pixel import query_of, rendered, ws_l1
 from scalewise.training.stage import Batch, StepContext
@@ -44,16 +44,18 @@ def all_branches_l1(model: nn.Module, batch: Batch, context: StepContext) -> dic
 class RoutedL1:
     """TADT's second stage: L1 of drawn routes plus `penalty` (λ) times the intensity loss (Eq. 5).
 
-    λ is weighed against the L1 of RGB in [-1, 1], which TADT takes from LIIF: twice that of RGB in [0, 1]."""
+    λ is weighed against the L1 of RGB in [-1, 1], which TADT takes from LIIF: twice that of RGB in [0, 1].
+    `threshold` is α of Eq. 6; None prices β everywhere."""
 
     penalty: float = PENALTY
+    threshold: tuple[float, float, float] | None = THRESHOLD
 
     def __call__(self, model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         controller = model.get_submodule("encoder.controller")
         assert isinstance(controller, TaskController)
         error = 2 * F.l1_loss(rendered(model, batch).rgb, batch["hr"])
         beta = controller.intensity(batch["scale"])
-        loss = error + self.penalty * intensity_loss(beta, batch["scale"])
+        loss = error + self.penalty * intensity_loss(beta, batch["scale"], self.threshold)
         return {"loss": loss, "l1": error.detach(), "beta": beta.detach().mean()}
 
 
