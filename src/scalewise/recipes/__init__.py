@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scalewise.errors import InvalidRequest
+from scalewise.recipes.ablations import STARTS, ablated
 from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY, ADAFORMER_X4, ADAFORMER_X4_TINY
 from scalewise.recipes.ape import APE
 from scalewise.recipes.arm import ARM
@@ -113,11 +114,14 @@ def find(
     seed: int | None = None,
     vgg: Path | None = None,
 ) -> Recipe:
-    """A recipe by name, with another model (`theirs:build`), number of steps or seed, and with VGG19's weights for its
-    perceptual loss. Raises InvalidRequest."""
-    if name not in RECIPES:
-        raise InvalidRequest(f"no recipe is called {name!r}: there are {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
+    """A recipe by name, or a variant of it (`tadt-liif@no-gsa`, see `ablations.py`), with another model
+    (`theirs:build`), number of steps or seed, and with VGG19's weights for its perceptual loss. Raises InvalidRequest.
+    """
+    stem, _, variant = name.partition("@")
+    start = STARTS.get(stem, stem) if variant else stem
+    if start not in RECIPES:
+        raise InvalidRequest(f"no recipe is called {stem!r}: there are {', '.join(RECIPES)}")
+    recipe = ablated(RECIPES[start], variant) if variant else RECIPES[start]
     if model is not None:
         recipe = replace(recipe, name=f"{name}-theirs", network=CustomModel(model), expects={})
     if steps is not None:
