@@ -13,7 +13,8 @@ from scalewise.cli.format import reproduced_table, table_text
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.evaluate import PROTOCOLS, Prediction, Upscaler, bicubic, find_protocol
 from scalewise.evaluate.curve import curve
-from scalewise.evaluate.tables import MEASURED, load_table, reproduce, tables
+from scalewise.evaluate.published import load_table, tables
+from scalewise.evaluate.tables import MEASURED, reproduce
 
 
 def noise(path: Path, side: int = 48) -> None:
@@ -92,7 +93,10 @@ def test_the_reproduced_table_in_three_styles(tmp_path: Path) -> None:
     markdown = reproduced_table(rows, "markdown").splitlines()
     assert markdown[1].startswith("| ---") and len(markdown) == len(rows) + 2
     lines = reproduced_table(rows, "csv").splitlines()
-    assert lines[0].endswith("difference,FLOPs,our count,why absent,source,note") and len(lines) == len(rows) + 1
+    assert (
+        lines[0].endswith("difference,FLOPs,our count,parameters,GMACs,why absent,source,note")
+        and len(lines) == len(rows) + 1
+    )
 
 
 def test_tables_escape_what_their_style_needs() -> None:
