@@ -52,7 +52,7 @@ TINY_ROUTED = replace(
 )  # fmt: skip
 TINY_ALONE = replace(TINY, loss=l1, trains=None)
 
-# Here β rises with the scale where the scale itself lets it fall; see `routing/branch.py`.
+# With the scale itself the price alone lets β fall with the scale; see `routing/branch.py`.
 ENCODERS: Mapping[str, Part] = {
     "tadt": Part(
         "TADT",

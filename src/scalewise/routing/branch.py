@@ -5,8 +5,8 @@ Xu et al., ECAI 2024. `TaskController` is TARC: an image branch and a scale bran
 inference too; we take the expectation (`expected`, or `likely`); `straight_through` draws with the caller's numbers.
 
 The scale branch of the paper's figure sees s itself. So does ours by default; `scale_input="log"` shows it log₂ s
-centred between ×1 and ×4, with which β rises with the scale from the price of Eq. 6 alone: a ReLU network answers a
-step taken at s by one in proportion to about s·s' at s', so that with s itself the price pulls most at large scales.
+centred between ×1 and ×4. A ReLU network answers a step taken at s by one in proportion to about s·s' at s', so with s
+itself the price of Eq. 6 pulls β down most at large scales; with the logarithm it does not (`tests/routing`).
 
 The paper leaves open, and ours are: widths and ReLUs; a sigmoid after the scale branch, which starts at β = .98, and an
 image branch that starts at e = 0, so that fine-tuning starts with nearly all branches on. Images are looked at in
