@@ -12,7 +12,7 @@ from scalewise.budget.budget import Budget
 from scalewise.cli.format import reproduced_table, table_text
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.evaluate import PROTOCOLS, Prediction, Upscaler, bicubic, find_protocol
-from scalewise.evaluate.curve import curve
+from scalewise.evaluate.curve import CurvePoint, at_psnr, curve
 from scalewise.evaluate.published import load_table, tables
 from scalewise.evaluate.tables import MEASURED, reproduce
 
@@ -128,6 +128,20 @@ def test_a_curve_has_a_floor_and_names_what_it_cannot_do(tmp_path: Path) -> None
     result.plot(tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as drawn:
         assert drawn.size[0] > 1000
+
+
+def test_the_cheapest_setting_that_reaches_a_psnr_is_between_two_that_were_measured() -> None:
+    """dB 30 + eta, at a cost of 100 eta: 31.3 dB need eta = 1.3."""
+
+    def point(budget: Budget) -> CurvePoint:
+        eta = budget.value
+        return CurvePoint("toy", eta, 30 + eta, 0.9, 100 * eta, eta / 4, 0.0, "eta")
+
+    points = [point(Budget.native("eta", eta)) for eta in (4.0, 1.0, 2.0)]
+    found = at_psnr(points, 31.3, point, steps=12)
+    assert found is not None and 31.3 <= found.psnr < 31.302 and found.setting.startswith("eta=1.3")
+    assert at_psnr(points, 30.5, point) == points[1]  # the cheapest reaches it
+    assert at_psnr(points, 35, point) is None
 
 
 def test_the_documentation_names_every_protocol() -> None:
