@@ -62,14 +62,17 @@ def _with_part(part: str, arguments: Mapping[str, object], recipe: Recipe) -> Re
     return replace(recipe, network=replace(network, **{part: replace(old, arguments={**old.arguments, **arguments})}))
 
 
-def loss(of: type | Loss, new: Callable[[Loss], Loss]) -> Change:
-    """Another loss in the stages whose loss is `of`, or of that type."""
+def loss(changed: Callable[[Loss], Loss | None]) -> Change:
+    """Another loss in the stages for whose loss `changed` gives one."""
 
     def change(recipe: Recipe) -> Recipe:
-        is_old = (lambda one: isinstance(one, of)) if isinstance(of, type) else (lambda one: one == of)
-        if not any(is_old(stage.loss) for stage in recipe.stages):
+        new = [changed(stage.loss) for stage in recipe.stages]
+        if not any(new):
             raise InvalidRequest(f"{recipe.name} has no stage with the loss that this variant changes")
-        stages = tuple(replace(stage, loss=new(stage.loss)) if is_old(stage.loss) else stage for stage in recipe.stages)
+        stages = tuple(
+            stage if other is None else replace(stage, loss=other)
+            for stage, other in zip(recipe.stages, new, strict=True)
+        )
         return replace(recipe, stages=stages)
 
     return change
@@ -96,11 +99,11 @@ def fixed_beta(first: float, slope: float) -> Change:
 
 
 def priced(penalty: float) -> Change:
-    return loss(RoutedL1, lambda old: replace(old, penalty=penalty))  # type: ignore[type-var]
+    return loss(lambda old: replace(old, penalty=penalty) if isinstance(old, RoutedL1) else None)
 
 
 def threshold(alpha: tuple[float, float, float] | None) -> Change:
-    return loss(RoutedL1, lambda old: replace(old, threshold=alpha))  # type: ignore[type-var]
+    return loss(lambda old: replace(old, threshold=alpha) if isinstance(old, RoutedL1) else None)
 
 
 def without_halting_loss(recipe: Recipe) -> Recipe:
@@ -109,12 +112,11 @@ def without_halting_loss(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=stages)
 
 
-def ponder(recipe: Recipe) -> Recipe:
-    return loss(halting_l1, lambda _: ponder_l1)(recipe)
+ponder = loss(lambda old: ponder_l1 if old == halting_l1 else None)
 
 
 def gamma(share: float) -> Change:
-    return loss(WindowedL1, lambda old: replace(old, gamma=share))  # type: ignore[type-var]
+    return loss(lambda old: replace(old, gamma=share) if isinstance(old, WindowedL1) else None)
 
 
 def no_blank(recipe: Recipe) -> Recipe:
