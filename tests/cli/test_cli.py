@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from scalewise import cli, images
 from scalewise.cli import app, format, options
-from scalewise.errors import InvalidRequest
+from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.execution import tiles
 from scalewise.geometry.resize import imresize
 from scalewise.geometry.sizes import parse_scale, parse_size
@@ -635,6 +635,12 @@ def test_width_comes_first_on_the_command_line() -> None:
     for wrong in ("٣x", "x", "0x5", "3840", "1x2x3", "9" * 200 + "x1"):
         with pytest.raises(InvalidRequest, match="is not a size"):
             parse_size(wrong)
+    dials = options.parse_dials(["eta=0.1,2", "k=1"], ["a", "b"])
+    assert [one.value for one in dials["a"]] == [0.1, 2.0] and [one.dial for one in dials["b"]] == ["k"]
+    assert options.parse_dials(["eta=1"], ["a", "b"])["b"] == options.parse_dials(["eta=1"], ["b"])["b"]
+    for wrong, models in ((["eta=1", "k=1"], ["a"]), (["eta"], ["a"]), (["size=3"], ["a"])):
+        with pytest.raises((InvalidRequest, BudgetInfeasible)):
+            options.parse_dials(wrong, models)
 
 
 @pytest.mark.parametrize(

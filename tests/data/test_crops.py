@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scalewise import images
 from scalewise.data import AnyScaleCrops, FixedScaleCrops, Numbered, decode_folder, open_pictures
@@ -17,6 +19,11 @@ from scalewise.geometry.grid import Frame
 from scalewise.geometry.resize import bicubic_base, imresize
 
 CROPS = AnyScaleCrops(lr_side=16, points=8)
+
+
+def area(hr: torch.Tensor, size: tuple[int, int], random: np.random.Generator) -> torch.Tensor:
+    """Exact for linear pictures, at borders too."""
+    return F.interpolate(F.interpolate(hr[None], scale_factor=8, mode="nearest"), size, mode="area")[0]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,28 @@ def test_a_share_of_the_samples_is_at_whole_scales(photos: list[torch.Tensor]) -
     assert replace(CROPS, scales=(1.5, 2.5)).whole_scales == [2]
     with pytest.raises(DataError, match="no whole scale"):
         replace(samples, scales=(1.0, 1.5))
+
+
+@pytest.mark.parametrize("layout", ["scattered", "window"])
+def test_a_crop_of_one_hr_size_is_learnt_in_part(
+    photos: list[torch.Tensor], layout: Literal["scattered", "window"]
+) -> None:
+    """The points of a linear picture are where its LR says, and samples of all scales fit into one batch."""
+    ramp = torch.arange(64).expand(3, 64, 64) * 2 + torch.arange(64)[:, None]
+    samples = replace(CROPS, hr_side=64, unequal=0.5, layout=layout, reduce=area)
+    assert samples.needs == 64
+    for number in range(6):
+        one = numbered(samples, [ramp.to(torch.uint8)])[number]
+        assert one["lr"].shape == (3, 16, 16)
+        y, x = (one["y"], one["x"]) if layout == "scattered" else torch.meshgrid(one["y"], one["x"], indexing="ij")
+        hr = one["hr"].T[0] if layout == "scattered" else one["hr"][0]
+        inner = (y > 1) & (y < 15) & (x > 1) & (x < 15)
+        assert bool(inner.any()) and float(y.min()) >= 0 and float(y.max()) <= 16
+        there = torch.stack((x / 8 - 1, y / 8 - 1), -1).float().view(1, 1, -1, 2)
+        seen = F.grid_sample(one["lr"][None, :1], there, align_corners=False)[0, 0, 0].view(hr.shape)
+        torch.testing.assert_close(seen[inner], hr[inner], atol=0.6 / 255, rtol=0)
+    with pytest.raises(DataError, match="40 HR pixels have 10 LR pixels at ×4"):
+        replace(CROPS, hr_side=40)
 
 
 @pytest.mark.parametrize("layout", ["scattered", "rows", "window"])

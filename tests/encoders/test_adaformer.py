@@ -18,6 +18,7 @@ from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.route import effort_map
 from scalewise.contracts import Encoded, RoutedEncoder
 from scalewise.encoders.adaformer import AdaFormer
+from scalewise.encoders.adaformer_block import PrototypeAttention
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Frame
 from scalewise.layers import merge, partition
@@ -265,3 +266,13 @@ def test_a_published_file_loads_to_our_rule_too(shared: Path, tmp_path: Path) ->
     compat.convert(path, tmp_path / "it.safetensors")
     again = compat.load(tmp_path / "it.safetensors").super_resolver
     assert torch.equal(upscale(again, small, 2), upscale(model, small, 2))
+
+
+def test_prototypes_that_start_alike_stay_alike() -> None:
+    """Why they do not start at 1, as the paper prints: each has the gradient of the others."""
+    attention = PrototypeAttention(8, 2, 4)
+    torch.nn.init.ones_(attention.prototypes)
+    attention(torch.rand(2, 9, 8)).square().sum().backward()
+    gradient = attention.prototypes.grad
+    assert gradient is not None
+    torch.testing.assert_close(gradient, gradient[:1].expand_as(gradient))

@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from scalewise.budget.budget import Budget
 from scalewise.cli.format import reproduced_table, table_text
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.evaluate import PROTOCOLS, Prediction, Upscaler, bicubic, find_protocol
-from scalewise.evaluate.curve import curve
-from scalewise.evaluate.tables import MEASURED, load_table, reproduce, tables
+from scalewise.evaluate.curve import CurvePoint, at_psnr, curve
+from scalewise.evaluate.published import load_table, tables
+from scalewise.evaluate.tables import MEASURED, reproduce
 
 
 def noise(path: Path, side: int = 48) -> None:
@@ -91,7 +93,10 @@ def test_the_reproduced_table_in_three_styles(tmp_path: Path) -> None:
     markdown = reproduced_table(rows, "markdown").splitlines()
     assert markdown[1].startswith("| ---") and len(markdown) == len(rows) + 2
     lines = reproduced_table(rows, "csv").splitlines()
-    assert lines[0].endswith("difference,FLOPs,our count,why absent,source,note") and len(lines) == len(rows) + 1
+    assert (
+        lines[0].endswith("difference,FLOPs,our count,parameters,GMACs,why absent,source,note")
+        and len(lines) == len(rows) + 1
+    )
 
 
 def test_tables_escape_what_their_style_needs() -> None:
@@ -103,7 +108,8 @@ def test_tables_escape_what_their_style_needs() -> None:
 def test_a_curve_has_a_floor_and_names_what_it_cannot_do(tmp_path: Path) -> None:
     noise(tmp_path / "data/img.png")
 
-    def build(budget: float) -> Upscaler:
+    def build(given: Budget) -> Upscaler:
+        budget = given.value
         if budget < 0.5:
             raise BudgetInfeasible("the floor is 0.5", 0.5)
 
@@ -112,7 +118,7 @@ def test_a_curve_has_a_floor_and_names_what_it_cannot_do(tmp_path: Path) -> None
 
         return upscaler
 
-    result = curve({"toy": build}, tmp_path / "data", 2, budgets=(0.25, 0.5, 1.0))
+    result = curve({"toy": build}, tmp_path / "data", 2, budgets=tuple(map(Budget.fraction, (0.25, 0.5, 1.0))))
     assert [(point.model, point.budget) for point in result.points] == [("bicubic", 0), ("toy", 0.5), ("toy", 1.0)]
     assert [point.macs_share for point in result.points] == [0, 0.5, 1.0]
     assert result.notes == ("toy at 25%: the floor is 0.5",)
@@ -122,6 +128,20 @@ def test_a_curve_has_a_floor_and_names_what_it_cannot_do(tmp_path: Path) -> None
     result.plot(tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as drawn:
         assert drawn.size[0] > 1000
+
+
+def test_the_cheapest_setting_that_reaches_a_psnr_is_between_two_that_were_measured() -> None:
+    """dB 30 + eta, at a cost of 100 eta: 31.3 dB need eta = 1.3."""
+
+    def point(budget: Budget) -> CurvePoint:
+        eta = budget.value
+        return CurvePoint("toy", eta, 30 + eta, 0.9, 100 * eta, eta / 4, 0.0, "eta")
+
+    points = [point(Budget.native("eta", eta)) for eta in (4.0, 1.0, 2.0)]
+    found = at_psnr(points, 31.3, point, steps=12)
+    assert found is not None and 31.3 <= found.psnr < 31.302 and found.setting.startswith("eta=1.3")
+    assert at_psnr(points, 30.5, point) == points[1]  # the cheapest reaches it
+    assert at_psnr(points, 35, point) is None
 
 
 def test_the_documentation_names_every_protocol() -> None:

@@ -22,6 +22,8 @@ from scalewise.geometry.tiling import plan_tiles
 from scalewise.models.early_exit import EarlyExitModel, going_on
 from scalewise.models.model import Rendered
 from scalewise.multiexit.ape import APE, capacity_loss
+from scalewise.multiexit.ape_backbones import BackboneAPE
+from scalewise.multiexit.paths import Backbone
 from scalewise.pipeline import upscale
 from scalewise.upsamplers.fixed import PixelShuffle
 
@@ -62,11 +64,22 @@ def middle_threshold(model: EarlyExitModel, lr: Tensor) -> float:
         return float(torch.stack(network_of(model)(patches)[1]).median())
 
 
+BACKBONES = (
+    Backbone("fsrcnn", 8, shrink=4, mean=(0.4, 0.5, 0.6)),
+    Backbone("carn", 8, groups=2),
+    Backbone("srresnet", 8, blocks=4),
+)
+
+
 @torch.no_grad()
-def test_leaving_at_an_exit_equals_taking_it(model: EarlyExitModel) -> None:
+@pytest.mark.parametrize("backbone", [None, *BACKBONES], ids=lambda one: one.name if one else "edsr")
+def test_leaving_at_an_exit_equals_taking_it(model: EarlyExitModel, backbone: Backbone | None) -> None:
+    torch.manual_seed(0)
     network, patches = network_of(model), torch.rand(10, 3, 8, 8)
+    if backbone is not None:
+        network = BackboneAPE(backbone).eval()
     pictures, capacities = network(patches)
-    exits = torch.randint(0, 4, (10,), generator=torch.Generator().manual_seed(2))
+    exits = torch.randint(0, network.paths, (10,), generator=torch.Generator().manual_seed(2))
     there = torch.arange(10)
 
     def stays(path: int, capacity: Tensor) -> Tensor:
@@ -80,6 +93,21 @@ def test_leaving_at_an_exit_equals_taking_it(model: EarlyExitModel) -> None:
     assert torch.equal(at, exits)
     expected = torch.stack([pictures[path][i] for i, path in enumerate(exits.tolist())])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", BACKBONES, ids=lambda one: one.name)
+def test_the_last_exit_is_the_backbone_and_exits_cost_what_runs(backbone: Backbone) -> None:
+    network, patches = BackboneAPE(backbone).eval(), torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(network(patches)[0][-1], network.network(patches), rtol=0, atol=1e-5)
+    whole = network.path_macs(network.paths - 1, (8, 8))
+    assert whole.total - whole.router == network.network.macs((8, 8)).total
+    for path in range(network.paths if backbone.name != "fsrcnn" else 0):  # whose deconvolution torch counts otherwise
+        with FlopCounterMode(display=False) as counter:
+            network.run_while(patches, lambda at, capacity, path=path: torch.full_like(capacity, at < path).bool())
+        assert counter.get_total_flops() // 2 == network.path_macs(path, (8, 8)).total
+    with pytest.raises(InvalidRequest, match="every 5"):
+        BackboneAPE(backbone, interval=5)
 
 
 @torch.no_grad()

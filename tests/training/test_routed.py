@@ -37,6 +37,9 @@ from scalewise.training.stage import Batch, StepContext
 
 METHODS = ("adaformer", "camixer", "enaf", "arm", "classsr", "ape")
 TINY = [name for name in RECIPES if name.split("-")[0] in METHODS and name.endswith("-tiny")]
+# The others take longer.
+QUICK = {"arm-fsrcnn-tiny", "classsr-fsrcnn-tiny", "ape-fsrcnn-tiny", "enaf-fsrcnn-tiny"}
+SMOKE = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in TINY]
 
 
 def context() -> StepContext:
@@ -58,13 +61,17 @@ def batch(count: int, side: int, scale: int) -> Batch:
     return {"lr": F.avg_pool2d(hr, scale), "hr": hr, "scale": torch.full((count, 2), float(scale))}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SMOKE)
 def test_tiny_recipes_run_twenty_steps_and_load(name: str, tmp_path: Path) -> None:
     recipe = find(name).shortened(20)
     crops = {4: FixedScaleCrops(scale=4, lr_side=8), 2: FixedScaleCrops(scale=2, lr_side=16)}
-    samples = PanoramaCrops(lr_side=16) if "odi" in name else crops[int(recipe.validate_at[0])]
+    samples = (
+        PanoramaCrops(scale=int(recipe.validate_at[0]), lr_side=16)
+        if "odi" in name
+        else crops[int(recipe.validate_at[0])]
+    )
     stages = tuple(replace(stage, samples=samples, batch=3) for stage in recipe.stages)
-    done = train(replace(recipe, stages=stages), waves(side=64), tmp_path, PLAN)
+    done = train(replace(recipe, stages=stages), waves(side=160), tmp_path, PLAN)
     assert (done.reason, done.step) == ("done", recipe.stages[-1].steps)
     state = done.model.state_dict()
     assert all(bool(value.isfinite().all()) for value in state.values())

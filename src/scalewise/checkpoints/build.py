@@ -87,6 +87,7 @@ BUILDERS: Constructors = LazyConstructors(
     arm="checkpoints.patch_networks:arm",
     classsr="checkpoints.patch_networks:classsr",
     classsr_camixer="checkpoints.patch_networks:classsr_camixer",
+    ape="checkpoints.patch_networks:ape",
 )
 
 

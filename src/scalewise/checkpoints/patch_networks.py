@@ -9,6 +9,7 @@ from scalewise.checkpoints.build import Constructors, LazyConstructors, construc
 from scalewise.models.early_exit import EarlyExitModel
 from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.ape import APE
+from scalewise.multiexit.ape_backbones import BackboneAPE
 from scalewise.multiexit.arm import ARM
 from scalewise.multiexit.camixer_paths import CAMixerPaths
 from scalewise.multiexit.classsr import ClassSR
@@ -51,9 +52,15 @@ def classsr(
     return PatchwiseModel(ClassRouter(tuple(costs), estimator=estimator), ClassSR(_backbone(backbone), tuple(channels)))
 
 
-def classsr_camixer(channels: tuple[int, ...], keep: tuple[float, ...], scale: int, predictor: str) -> PatchwiseModel:
+def classsr_camixer(
+    channels: tuple[int, ...],
+    keep: tuple[float, ...],
+    scale: int,
+    predictor: str,
+    depths: tuple[int, ...] = (4, 4, 6, 6),
+) -> PatchwiseModel:
     """ClassSR with CAMixerSR networks; costs are ours, as none were published for its own dial."""
-    network = CAMixerPaths(tuple(channels), tuple(keep), scale=scale, predictor=predictor)
+    network = CAMixerPaths(tuple(channels), tuple(keep), scale=scale, depths=tuple(depths), predictor=predictor)
     costs = tuple(float(network.path_macs(path, (32, 32)).total) for path in range(network.paths))
     return PatchwiseModel(ClassRouter(costs), network)
 
@@ -65,7 +72,12 @@ def _backbone(given: Mapping[str, Any]) -> Backbone:
 def patch_exits(
     channels: int, blocks: int, interval: int, scale: int, res_scale: float, patch: int = 48, step: int = 46
 ) -> EarlyExitModel:
-    """APE on its patches."""
+    """APE on EDSR and its patches."""
     return EarlyExitModel(
         APE(channels, blocks, interval=interval, scale=scale, res_scale=res_scale), patch=patch, step=step
     )
+
+
+def ape(backbone: Mapping[str, Any], interval: int, patch: int = 48, step: int = 46) -> EarlyExitModel:
+    """APE on FSRCNN, CARN-M or SRResNet, on its patches."""
+    return EarlyExitModel(BackboneAPE(_backbone(backbone), interval), patch=patch, step=step)

@@ -2,7 +2,7 @@
 
 - upscale.py: upscale, its options in upscale_options.py; one_picture.py, many_pictures.py: its work; paths.py: which
   files it reads and writes; stdio.py: the three streams, and signals
-- measure.py: evaluate, curve, calibrate, reproduce
+- measure.py: evaluate, curve, calibrate; published.py: reproduce
 - models.py: models, inspect, convert, export; doctor.py: doctor; serve.py: app
 - train.py: train
 - options.py: options that several commands share; format.py: how tables, numbers and errors are printed
@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import doctor, measure, models, serve, train, upscale
+from scalewise.cli import doctor, measure, models, published, serve, train, upscale
 from scalewise.cli.format import explain, missing_extra
 from scalewise.cli.stdio import Interrupted, end_by_signals, open_streams
 from scalewise.errors import InvalidRequest, ScalewiseError
@@ -94,7 +94,7 @@ for command in (
     measure.evaluate,
     measure.curve,
     measure.calibrate,
-    measure.reproduce,
+    published.reproduce,
     models.inspect,
     models.convert,
     models.export,

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def reproduced_table(rows: Sequence[Reproduced], style: Literal["text", "csv", "markdown"] = "text") -> str:
-    """published | ours | difference | FLOPs published | ours | why absent. CSV also has the source and the note of
-    every number."""
+    """published | ours | difference | FLOPs published | ours | parameters | GMACs at 1280×720 | why absent. CSV also
+    has the source and the note of every number."""
     from scalewise.evaluate.tables import MEASURED
 
     header = ["method", "dial", "dataset", "scale", "metric", "protocol"]
-    header += ["published", "ours", "difference", "FLOPs", "our count", "why absent"]
+    header += ["published", "ours", "difference", "FLOPs", "our count", "parameters", "GMACs", "why absent"]
     if style == "csv":
         header += ["source", "note"]
     cells = []
@@ -34,7 +34,10 @@ def reproduced_table(rows: Sequence[Reproduced], style: Literal["text", "csv", "
         line += [f"{printed.value:.{digits}f}" if printed.metric in MEASURED else f"{printed.value:g}"]
         line += ["", ""] if math.isnan(row.ours) else [f"{row.ours:.{digits}f}", f"{row.difference:+.{digits}f}"]
         cost = "" if row.cost is None else f"{row.cost.mean / 1e6:.1f}M ({row.cost.share:.1%})"
-        line += [printed.flops, cost, row.absent]
+        if not cost and row.flops is not None:
+            cost = f"{row.flops[1] / 1e6:.1f}M"
+        count = ["", ""] if row.count is None else [f"{row.count.parameters:,}", f"{row.count.macs / 1e9:.2f}"]
+        line += [printed.flops, cost, *count, row.absent]
         cells.append([*line, printed.source, printed.note] if style == "csv" else line)
     return table_text(header, cells, style)
 

@@ -1,15 +1,15 @@
-"""`scalewise evaluate`, `curve`, `calibrate`, `reproduce`: how good, and at what cost."""
+"""`scalewise evaluate`, `curve`, `calibrate`: how good, and at what cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalewise.cli.format import progress_bar, reproduced_table, table_text
+from scalewise.cli.format import progress_bar, table_text
 from scalewise.cli.options import (
     FILES,
     Data,
@@ -19,10 +19,10 @@ from scalewise.cli.options import (
     Overwrite,
     Protocol,
     Quiet,
-    Style,
     check_files,
     measuring,
     parse_budgets,
+    parse_dials,
     wanted_budget,
     write_json,
 )
@@ -31,12 +31,22 @@ from scalewise.errors import DataError, InvalidRequest
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.evaluate import EvalResult, Upscaler
+    from scalewise.evaluate.curve import CurvePoint
     from scalewise.execution.plan import RunOptions
 
 Model = Annotated[
     str, typer.Option("--model", "-n", metavar="MODEL|FILE", help="A name of `scalewise models`, or a weight file.")
 ]
 Budgets = Annotated[str, typer.Option("--budgets", metavar="LIST", help="Shares of the full model's MACs, in percent.")]
+
+Convention = Annotated[
+    str | None,
+    typer.Option(
+        "--convention",
+        metavar="honest|classsr|camixer",
+        help="Also the mean cost per patch: our MACs, or FLOPs as that paper counts them.",
+    ),
+]
 
 
 @measuring
@@ -50,14 +60,7 @@ def evaluate(
         typer.Option("--budget", metavar="SHARE|MACS", help="Per picture: 50%, 0.5 or 2e12macs. Default: 100%."),
     ] = None,
     native: Native = None,
-    convention: Annotated[
-        str | None,
-        typer.Option(
-            "--convention",
-            metavar="honest|classsr|camixer",
-            help="Also the mean cost per patch: our MACs, or FLOPs as that paper counts them.",
-        ),
-    ] = None,
+    convention: Convention = None,
     self_ensemble: Annotated[
         bool,
         typer.Option("--self-ensemble", help="The mean over 8 flips and turns: + in the papers, at 8 times the cost."),
@@ -81,7 +84,7 @@ def evaluate(
     from scalewise.evaluate import metrics
 
     check_files([json], overwrite=overwrite)
-    find = _models(how)
+    find = found_models(how)
     measured = upscaler = find(name, wanted_budget(budget, native))
     if self_ensemble:
         upscaler = runner.self_ensemble(upscaler)
@@ -137,7 +140,7 @@ def _end(result: EvalResult) -> None:
         raise typer.Exit(1)
 
 
-def _models(how: RunOptions) -> Callable[[str, Budget], Upscaler]:
+def found_models(how: RunOptions) -> Callable[[str, Budget], Upscaler]:
     """(name or file, budget) → what is measured. `bicubic` by name is MATLAB's own, whose taps cost no MACs."""
     from scalewise import evaluate as runner
     from scalewise import zoo
@@ -160,6 +163,24 @@ def curve(
     scale: OneScale = 4,
     protocol: Protocol = "default",
     budgets: Budgets = "25,50,75,100",
+    dial: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dial",
+            metavar="NAME=LIST",
+            help="Instead of budgets, values of the paper's own dial: eta=0.05,0.1,0.5. As often as models differ in "
+            "their dials: the first is the first model's, and so on; one alone is for all.",
+        ),
+    ] = None,
+    convention: Convention = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--match-psnr",
+            metavar="DB",
+            help="Also the cheapest setting of each model that reaches so many dB, and what it costs.",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw it, to a .png.", rich_help_panel=FILES)
     ] = None,
@@ -169,25 +190,27 @@ def curve(
     *,
     how: RunOptions,
 ) -> None:
-    """Quality against cost over budgets, for one or several models, with bicubic as the floor."""
-    from scalewise.budget.budget import Budget
+    """Quality against cost over budgets or values of the papers' dials, for one or several models, with bicubic as the
+    floor."""
+    from scalewise.budget.budget import Budget, format_budget
     from scalewise.evaluate import curve as curves
     from scalewise.storage import atomic_write
 
     check_files([json, picture], overwrite=overwrite)
     if picture is not None and picture.suffix.lower() != ".png":
         raise InvalidRequest(f"-o {picture}: the picture of a curve is a .png")
-    shares = parse_budgets(budgets)
-    find = _models(how)
+    shares = [Budget.fraction(share) for share in parse_budgets(budgets)]
+    settings = parse_dials(dial, name) if dial else dict.fromkeys(name, shares)
+    find = found_models(how)
     for one in name:
         find(one, Budget.full())  # a wrong name is an error before hours of work
-    models = {one: lambda share, one=one: find(one, Budget.fraction(share)) for one in name}
+    models = {one: lambda budget, one=one: find(one, budget) for one in name}
     with progress_bar(quiet) as bar:
-        steps = 1 + len(shares) * len([one for one in models if one != "bicubic"])
+        steps = sum(map(len, settings.values()))
         done = iter(range(steps))
         found = curves.curve(
-            models, data, scale, protocol, budgets=shares,
-            progress=lambda model, share: bar(f"{model} {share:.0%}", next(done) / steps),
+            models, data, scale, protocol, budgets=settings, convention=convention, target=target,
+            progress=lambda model, budget: bar(f"{model} {format_budget(budget)}", next(done) / steps),
         )  # fmt: skip
     if picture is not None:
         with atomic_write(picture, overwrite=overwrite) as temporary, temporary.open("wb") as file:
@@ -196,24 +219,35 @@ def curve(
         write_json(json, found.as_dict(), overwrite=overwrite)
     if not quiet:
         typer.echo(f"×{scale:g}, protocol {found.protocol}, means over {data}")
-        rows = [
-            [
-                p.model,
-                f"{p.budget:.0%}" if p.budget else "-",
-                f"{p.macs_share:.1%}",
-                f"{p.macs / 1e9:.2f}",
-                f"{p.psnr:.2f}",
-                f"{p.ssim:.4f}",
-                f"{p.seconds:.3f}",
-            ]
-            for p in found.points
-        ]
-        header = ["model", "budget", "share", "GMACs", "PSNR", "SSIM", "seconds"]
-        typer.echo(table_text(header, rows, "text"), nl=False)
+        typer.echo(table_text(*_curve_table(found.points), "text"), nl=False)
+        if found.matched:
+            typer.echo(f"at {found.target:g} dB")
+            typer.echo(table_text(*_curve_table(found.matched), "text"), nl=False)
     for note in found.notes:
         typer.echo(f"scalewise: {note}", err=True)
     if any(" was skipped: " in note for note in found.notes):
         raise typer.Exit(1)
+
+
+def _curve_table(points: Sequence[CurvePoint]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows; the cost of a patch where a convention was asked for."""
+    costs = any(point.cost is not None for point in points)
+    header = ["model", "setting", "share", "GMACs", "PSNR", "SSIM", "seconds", *(["M per patch", "of all"] * costs)]
+    rows = []
+    for p in points:
+        row = [
+            p.model,
+            p.setting or "-",
+            f"{p.macs_share:.1%}",
+            f"{p.macs / 1e9:.2f}",
+            f"{p.psnr:.3f}",
+            f"{p.ssim:.4f}",
+        ]
+        row.append(f"{p.seconds:.3f}")
+        if costs:
+            row += ["-", "-"] if p.cost is None else [f"{p.cost.mean / 1e6:.2f}", f"{p.cost.share:.1%}"]
+        rows.append(row)
+    return header, rows
 
 
 @measuring
@@ -244,7 +278,7 @@ def calibrate(
     weights = None if not keep else _weight_file(name)
     check_files([json], overwrite=overwrite)
     shares = parse_budgets(budgets)
-    find = _models(how)
+    find = found_models(how)
     results: list[EvalResult] = []
     with progress_bar(quiet) as bar:
 
@@ -282,68 +316,3 @@ def _weight_file(name: str) -> Path:
     if not path.is_file():
         raise InvalidRequest(f"--keep is for weight files, and {name!r} is a name: use --json")
     return path
-
-
-@measuring
-def reproduce(
-    table: Annotated[str, typer.Argument(help="A published table: adaformer, arm, bicubic, camixer, ciaosr, …")],
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="A folder that holds one folder per dataset: Set5, B100, …"),
-    ] = None,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", metavar="NAME", help="Only the rows of this method.")
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option("--weights", metavar="METHOD=FILE", help="The weight file of a method, or a model's name."),
-    ] = None,
-    style: Style = "text",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the table here instead.", rich_help_panel=FILES),
-    ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    *,
-    how: RunOptions,
-) -> None:
-    """A published table next to what we measure: published, ours, difference, and why a number is absent."""
-    from scalewise.budget.budget import Budget
-    from scalewise.evaluate import tables
-    from scalewise.storage import atomic_write
-
-    check_files([output], overwrite=overwrite)
-    known = {row.method for row in tables.load_table(table)}
-    files = dict(_pair(text) for text in weights or ())
-    for unknown in sorted({*(method or ()), *files} - known):
-        raise InvalidRequest(f"table {table} has no method {unknown!r}: there are {', '.join(sorted(known))}")
-    if data is not None and not data.is_dir():
-        raise DataError(f"no folder {str(data)!r}: give a folder that holds one folder per dataset")
-    find = _models(how)
-    for file in files.values():
-        find(file, Budget.full())
-
-    def models(name: str, dial: str) -> Upscaler | None:
-        if name in files and dial and "=" not in dial:
-            raise InvalidRequest(f"printed at {dial!r}: which value that is, is not published")
-        return find(files[name], wanted_budget(None, dial or None)) if name in files else None
-
-    with progress_bar(quiet) as bar:
-        rows = tables.reproduce(
-            table, data, models, methods=method or (),
-            progress=lambda row: bar(f"{row.method} {row.dataset} ×{row.scale:g}", 0.0),
-        )  # fmt: skip
-    text = reproduced_table(rows, style)
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    with atomic_write(output, overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    method, sign, file = text.partition("=")
-    if not (method and sign and file):
-        raise InvalidRequest(f"--weights {text!r}: write METHOD=FILE")
-    return method, file

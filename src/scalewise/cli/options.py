@@ -200,6 +200,19 @@ def parse_budgets(text: str) -> list[float]:
     return sorted({budget.value for budget in budgets})
 
 
+def parse_dials(texts: list[str], models: list[str]) -> dict[str, list[Budget]]:
+    """`eta=0.05,0.5` for all models, or one such list for each of them, in their order. Raises InvalidRequest."""
+    if len(texts) not in (1, len(models)):
+        raise InvalidRequest(
+            f"{len(texts)} lists of a dial for {len(models)} models: give --dial once for all, or once for each model"
+        )
+    lists = []
+    for text in texts:
+        name, _, values = checked_length("--dial", text).partition("=")
+        lists.append([wanted_budget(None, f"{name}={value}") for value in values.split(",")])
+    return dict(zip(models, lists * (len(models) // len(lists)), strict=True))
+
+
 def write_json(path: Path, value: Any, *, overwrite: bool) -> None:
     """Whole or not at all. Raises UnwritableOutput."""
     from scalewise.storage import atomic_write

@@ -51,7 +51,9 @@ class AnyScaleCrops:
     scale per axis; a share `whole` is at ×2, ×3 and so on, where pixels have centres that other scales do not have. Of
     `tries` crops the one with most detail is taken in half of the samples. `base` adds the bicubic enlargement at rows
     and columns, for networks that learn the residual on it. `target` makes of the crop what is to be learnt (sharpened,
-    say); the crop itself is then `plain`.
+    say); the crop itself is then `plain`. With `hr_side` a crop of that side is reduced as a whole, whatever the scale,
+    and `lr_side` pixels of its LR are cut out: samples of all scales fit into one batch. Raises DataError if its LR
+    could be smaller than that.
 
     A sample has `lr` (3, n, n), `y`, `x` float64 LR pixels, `cell` (2,), `scale` (2,), and `hr`: (3, p, p) at rows y
     (p,) and columns x (p,), or (p², 3) at points when scattered.
@@ -67,14 +69,22 @@ class AnyScaleCrops:
     base: bool = False
     reduce: Reduce = bicubic_8bit
     target: Callable[[Tensor], Tensor] | None = None
+    hr_side: int | None = None
 
     def __post_init__(self) -> None:
+        if self.hr_side is not None and round(self.hr_side / self.scales[1]) < self.lr_side:
+            raise DataError(
+                f"crops of {self.hr_side} HR pixels have {round(self.hr_side / self.scales[1])} LR pixels at "
+                f"×{self.scales[1]:g}, fewer than the {self.lr_side} that are learnt: raise hr_side"
+            )
+        if self.base and self.hr_side is not None:
+            raise DataError("crops with hr_side have no base: the bicubic picture of a part is not a part of it")
         if self.whole and not self.whole_scales:
             raise DataError(f"no whole scale lies in {self.scales[0]:g} to {self.scales[1]:g}: leave `whole` at 0")
 
     @property
     def needs(self) -> int:
-        return round(self.lr_side * self.scales[1])
+        return self.hr_side or round(self.lr_side * self.scales[1])
 
     @property
     def whole_scales(self) -> list[int]:
@@ -87,13 +97,19 @@ class AnyScaleCrops:
         sx = random.uniform(low, high) if random.random() < self.unequal else sy
         if self.whole and random.random() < self.whole:
             sy = sx = float(random.choice(self.whole_scales))
-        n = self.lr_side
-        hr = flipped(random_crop(pictures, (round(n * sy), round(n * sx)), random, self.tries), random).float() / 255
+        (n, m), crop = self._sides((sy, sx))
+        hr = flipped(random_crop(pictures, crop, random, self.tries), random).float() / 255
         hr, weight = self.seen(hr, random)
-        size = (hr.shape[-2], hr.shape[-1])
-        lr = self.reduce(hr, (n, n), random)
-        y, x = (axis_positions(0, side, n, side) for side in size)
-        factors = torch.tensor([size[0] / n, size[1] / n])
+        lr = self.reduce(hr, (n, m), random)
+        factors = torch.tensor([hr.shape[-2] / n, hr.shape[-1] / m])
+        (y, above, top), (x, left, first) = (
+            self._window(side, count, random) for side, count in zip(hr.shape[-2:], (n, m), strict=True)
+        )
+        if self.hr_side is not None:
+            hr = hr[:, above : above + len(y), left : left + len(x)]
+            lr = lr[:, top : top + self.lr_side, first : first + self.lr_side]
+            weight = None if weight is None else weight[above : above + len(y)]
+        size = (len(y), len(x))
         sample = {"lr": lr, "scale": factors, "cell": 1 / factors}
         goals = {"hr": hr} if self.target is None else {"hr": self.target(hr), "plain": hr}
         if self.layout == "scattered":
@@ -106,9 +122,27 @@ class AnyScaleCrops:
         sample |= {name: goal[:, rows][:, :, columns] for name, goal in goals.items()}
         sample |= {"y": y[rows], "x": x[columns]}
         if self.base:
-            (iy, wy), (ix, wx) = axis_taps(n, size[0]), axis_taps(n, size[1])
+            (iy, wy), (ix, wx) = axis_taps(n, size[0]), axis_taps(m, size[1])
             sample["base"] = resample(lr, (iy[rows], wy[rows]), (ix[columns], wx[columns]))
         return sample if weight is None else sample | {"weight": weight[rows].unsqueeze(1)}
+
+    def _sides(self, scale: tuple[float, float]) -> tuple[Size, Size]:
+        """Rows and columns of the LR at a scale (rows, columns), and of the HR crop that it is made of."""
+        if self.hr_side is None:
+            crop = (round(self.lr_side * scale[0]), round(self.lr_side * scale[1]))
+            return (self.lr_side, self.lr_side), crop
+        side = self.hr_side
+        return (max(self.lr_side, round(side / scale[0])), max(self.lr_side, round(side / scale[1]))), (side, side)
+
+    def _window(self, hr: int, lr: int, random: Random) -> tuple[Tensor, int, int]:
+        """What is learnt of an axis: positions of HR pixels in LR pixels from the window's start, the first of these HR
+        pixels, and the window's first LR pixel. All of it unless more was reduced than is learnt."""
+        y = axis_positions(0, hr, lr, hr)
+        if lr == self.lr_side:
+            return y, 0, 0
+        start = int(random.integers(lr - self.lr_side + 1))
+        inside = ((y >= start) & (y < start + self.lr_side)).nonzero().squeeze(1)
+        return y[inside] - start, int(inside[0]), start
 
     def seen(self, hr: Tensor, random: Random) -> tuple[Tensor, Tensor | None]:
         """What becomes of a crop (3, H, W) in [0, 1] before it is reduced, and how much each of its rows counts."""

@@ -99,6 +99,8 @@ class DeviceCrops:
     def __init__(self, pictures: Pictures, crops: AnyScaleCrops) -> None:
         if crops.layout != "rows" or (not isinstance(crops.reduce, Photo) and crops.reduce is not bicubic_8bit):
             raise DataError("samples are made on the device for rows and columns, by bicubic_8bit or Photo only")
+        if crops.hr_side is not None:
+            raise DataError("samples with an hr_side are not made on the device: train them by the engine")
         if crops.target is not None or type(crops).seen not in (AnyScaleCrops.seen, ErpCrops.seen):
             raise DataError("samples with a target of their own are not made on the device: train them by the engine")
         large_enough([torch.empty(size, device="meta") for size in pictures.sizes], crops)

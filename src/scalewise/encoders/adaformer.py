@@ -16,6 +16,7 @@ in chunks of the image at inference, unlike in training; that is `compat.adaform
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,10 @@ from scalewise.encoders.adaformer_block import Block
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.geometry.grid import Frame, Size
 from scalewise.layers import ResidualBlock, conv3, init_transformer, merge, partition
-from scalewise.routing.token import Confidence, Kept, below, lowest
+from scalewise.routing.token import Confidence, Kept, below, left, lowest, numbers
+
+Halting = Literal["both", "local", "none"]  # what leaves which branch; the paper's Table 3
+Rule = Literal["confidence", "uniform", "random"]  # who says what leaves; the paper's Table 4
 
 
 class AdaFormer(nn.Module):
@@ -40,6 +44,10 @@ class AdaFormer(nn.Module):
     `encoder_blocks` and `decoder_blocks` residual blocks lie before and behind `blocks` transformer blocks of `embed`
     channels. `epsilon` is ε of the halting threshold in training mode, unless the effort says otherwise. `deep`: what
     has left skips all that follows (module docstring). Published weights see RGB in 0..255 with the mean subtracted.
+
+    For the paper's Table 3: blocks without `global_attention`; `halting` of "both" branches, of the "local" one alone,
+    or "none". For its Table 4: `rule` "uniform" or "random" instead of the confidence, with a share `leaving` of the
+    windows and tokens of all blocks but the first; and an estimator for each block (`shared_estimator`).
     """
 
     dials = ("epsilon",)
@@ -60,21 +68,39 @@ class AdaFormer(nn.Module):
         decoder_blocks: int = 8,
         epsilon: float = 0.05,
         deep: bool = False,
+        global_attention: bool = True,
+        halting: Halting = "both",
+        rule: Rule = "confidence",
+        leaving: float = 0.5,
+        shared_estimator: bool = True,
     ) -> None:
         super().__init__()
+        if halting not in get_args(Halting) or rule not in get_args(Rule):
+            raise InvalidRequest(
+                f"halting {halting!r} by {rule!r} is not known: halting is {', '.join(get_args(Halting))}, the rule "
+                f"{', '.join(get_args(Rule))}"
+            )
+        if deep and halting != "both":
+            raise InvalidRequest(f"halting {halting!r} is for branches of attention: with deep=True windows leave both")
+        if not 0 <= 2 * leaving * (blocks - 1) <= blocks:
+            raise InvalidRequest(f"leaving={leaving:g} is out of range: 0 to {blocks / (2 * (blocks - 1)):.2f}")
         if embed % heads:
             raise InvalidRequest(f"{embed} channels cannot be split over {heads} heads; choose a divisor")
         if blocks < 2:
             raise InvalidRequest(f"{blocks} transformer block: the first keeps everything, so take at least 2")
         self.channels, self.grid = channels, window
         self.epsilon, self.deep = epsilon, deep
+        self.halting, self.rule, self.leaving = halting, rule, leaving
         self.head = conv3(3, channels)
         self.encoder = nn.Sequential(*(ResidualBlock(channels) for _ in range(encoder_blocks)))
         self.embed = nn.Linear(channels, embed)
         self.blocks = nn.ModuleList(
-            self.block_type(embed, heads, window, prototypes, hidden, deep=deep) for _ in range(blocks)
+            self.block_type(embed, heads, window, prototypes, hidden, deep=deep, global_attention=global_attention)
+            for _ in range(blocks)
         )
-        self.confidence = Confidence(embed)
+        self.confidence = (
+            Confidence(embed) if shared_estimator else nn.ModuleList(Confidence(embed) for _ in range(blocks))
+        )
         self.unembed = nn.Linear(embed, channels)
         self.decoder = nn.ModuleList(ResidualBlock(channels) for _ in range(decoder_blocks))
         init_transformer(self)
@@ -106,12 +132,12 @@ class AdaFormer(nn.Module):
             t = block(t, kept)
             logits = None
             if self.training or self.judges(index):
-                logits = self.confidence(merge(t.detach(), window).permute(0, 3, 1, 2))
+                logits = self._estimator(index)(merge(t.detach(), window).permute(0, 3, 1, 2))
                 score = score + partition(logits.float().sigmoid().permute(0, 2, 3, 1), window).squeeze(-1)
                 logits = logits[:, 0]
             route += self._decisions(block, kept, logits)  # type: ignore[arg-type]
             if index < len(counts):
-                kept = self.leave(score, kept, effort, *counts[index])
+                kept = self.leave(score, kept, effort, *counts[index], done=index + 1)
         x = x + self.unembed(merge(t, window)).permute(0, 3, 1, 2)
         if self.deep:
             route.append(self._decoder_decision(kept.windows))
@@ -161,34 +187,51 @@ class AdaFormer(nn.Module):
 
     def judges(self, index: int) -> bool:
         """Is the confidence behind block `index` needed? Behind the last it decides only what the decoder does."""
-        return self.deep or index < len(self.blocks) - 1
+        return self.rule == "confidence" and (self.deep or index < len(self.blocks) - 1)
+
+    def _estimator(self, index: int) -> Confidence:
+        one = self.confidence[index] if isinstance(self.confidence, nn.ModuleList) else self.confidence
+        assert isinstance(one, Confidence)
+        return one
 
     def counts(self, keep: float, grid: Size) -> list[tuple[int, int]]:
         """Windows and tokens that every block but the first keeps (and the decoder, with `deep`) at a share `keep`."""
         windows, layers = grid[0] * grid[1], len(self.blocks) - (not self.deep)
+        if self.halting == "none":
+            return [(windows, windows * self.grid**2)] * (layers)
         of_windows = spread(math.floor(keep * windows * layers + 1e-6), layers)
         if self.deep:
             return [(count, count * self.grid**2) for count in of_windows]
+        if self.halting == "local":
+            return [(count, windows * self.grid**2) for count in of_windows]
         of_tokens = spread(math.floor(keep * windows * self.grid**2 * layers + 1e-6), layers)
         return list(zip(of_windows, of_tokens, strict=True))
 
-    def leave(self, score: Tensor, kept: Kept, effort: Effort, windows: int, tokens: int) -> Kept:
-        """Score (b, gy, gx, n) → what the next block keeps: by ε or by count."""
+    def leave(self, score: Tensor, kept: Kept, effort: Effort, windows: int, tokens: int, *, done: int) -> Kept:
+        """Score (b, gy, gx, n) after `done` blocks → what the next block keeps: by ε or by count."""
         epsilon = self.threshold(effort)
-        if epsilon is not None:
+        if self.halting == "none":
+            return kept
+        if self.rule != "confidence":
+            score = numbers(score, random=self.rule == "random")
+        if epsilon is not None and self.rule != "confidence":
+            after = left(score, 2 * self.leaving * done / len(self.blocks))
+        elif epsilon is not None:
             after = below(score, epsilon)
         elif effort.keep == 1:
             return kept
         else:
             after = lowest(score, windows, tokens, kept)
-        return Kept.of_windows(after.windows, score.shape[-1]) if self.deep else after
+        if self.deep:
+            return Kept.of_windows(after.windows, score.shape[-1])
+        return after if self.halting == "both" else Kept(after.windows, kept.tokens)
 
     def threshold(self, effort: Effort) -> float | None:
         """ε, if it decides; in training mode it does unless the effort asks for a share."""
         return effort.native.get("epsilon", self.epsilon if self.training and effort.keep == 1 else None)
 
     def _decisions(self, block: Block, kept: Kept, logits: Tensor | None) -> list[Decision]:
-        window, token, n = block.local.macs(1).total, block.prototype.token_macs().total, self.grid**2
+        window, token, n = block.local.macs(1).total, block.token_macs().total, self.grid**2
         if self.deep:
             window += n * token + block.mlp.macs(n).total
             return [Decision("window", self.grid, kept.windows.long(), _costs(window), logits)]
@@ -238,7 +281,7 @@ class AdaFormer(nn.Module):
         c, pixels, grid = self.channels, size[0] * size[1], (size[0] // self.grid, size[1] // self.grid)
         total = cost.conv2d(3, c, 3, *size) + cost.conv2d(c, c, 3, *size) * (2 * len(self.encoder))
         total += cost.linear(c, self.embed.out_features, pixels) + cost.linear(self.embed.out_features, c, pixels)
-        total += self.confidence.macs(size) * sum(map(self.judges, range(len(self.blocks))))
+        total += self._estimator(0).macs(size) * sum(map(self.judges, range(len(self.blocks))))
         for block, (windows, tokens) in zip(self.blocks, kept, strict=False):
             total += block.macs(grid, windows, tokens)  # type: ignore[operator]
         return total + self._decoder_macs(size, kept[-1][0] if self.deep else grid[0] * grid[1])

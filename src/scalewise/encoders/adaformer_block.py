@@ -82,16 +82,27 @@ def put(x: Tensor, mask: Tensor, entries: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """TSAB on tokens (b, gy, gx, n, c) in windows: x + local + global of LN(x), then x + MLP(LN(x))."""
+    """TSAB on tokens (b, gy, gx, n, c) in windows: x + local + global of LN(x), then x + MLP(LN(x)); without
+    `global_attention` x + local, as in the paper's Table 3."""
 
     prototype_type = PrototypeAttention
 
-    def __init__(self, channels: int, heads: int, window: int, prototypes: int, hidden: int, *, deep: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: int,
+        prototypes: int,
+        hidden: int,
+        *,
+        deep: bool,
+        global_attention: bool = True,
+    ) -> None:
         super().__init__()
         self.deep = deep
         self.norm1 = nn.LayerNorm(channels)
         self.local = LocalAttention(channels, heads, window)
-        self.prototype = self.prototype_type(channels, heads, prototypes)
+        self.prototype = self.prototype_type(channels, heads, prototypes) if global_attention else None
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = Mlp(channels, hidden)
 
@@ -105,30 +116,43 @@ class Block(nn.Module):
     def _masked(self, u: Tensor, kept: Kept) -> Tensor:
         """The definition: compute all, then select; what has left keeps its input, from either branch."""
         local = torch.where(kept.windows[..., None, None], self.local(u), u)
+        if self.prototype is None:
+            return local
         seen = self.prototype(u.flatten(1, 3), kept.tokens.flatten(1)).view_as(u)
         return local + torch.where(kept.tokens.unsqueeze(-1), seen, u)
 
     def _gathered(self, u: Tensor, kept: Kept) -> Tensor:
         """The same from what is kept alone."""
         local = put(u, kept.windows, self.local(take(u, kept.windows)))
+        if self.prototype is None:
+            return local
         return local + put(u, kept.tokens, self.prototype.of_kept(u, kept.tokens))
 
     def _masked_windows(self, x: Tensor, windows: Tensor) -> Tensor:
         u = self.norm1(x)
         mask = windows.unsqueeze(-1).expand(x.shape[:-1])
-        seen = self.prototype(u.flatten(1, 3), mask.flatten(1)).view_as(u)
-        y = x + self.local(u) + seen
+        y = x + self.local(u)
+        if self.prototype is not None:
+            y = y + self.prototype(u.flatten(1, 3), mask.flatten(1)).view_as(u)
         return torch.where(mask.unsqueeze(-1), y + self.mlp(self.norm2(y)), x)
 
     def _kept_windows(self, x: Tensor, windows: Tensor) -> Tensor:
         live = take(x, windows)  # (k, n, c)
         u = self.norm1(live)
-        counts = [count * u.shape[1] for count in windows.flatten(1).sum(1).tolist()]
-        y = live + self.local(u) + self.prototype.of_images(u.flatten(0, 1), counts).view_as(u)
+        y = live + self.local(u)
+        if self.prototype is not None:
+            counts = [count * u.shape[1] for count in windows.flatten(1).sum(1).tolist()]
+            y = y + self.prototype.of_images(u.flatten(0, 1), counts).view_as(u)
         return put(x, windows, y + self.mlp(self.norm2(y)))
+
+    def token_macs(self) -> Macs:
+        """What a kept token costs in the global branch."""
+        return Macs() if self.prototype is None else self.prototype.token_macs()
 
     def macs(self, grid: Size, windows: int, tokens: int) -> Macs:
         """One image with as many windows and tokens kept."""
-        attention = self.local.macs(windows) + self.prototype.macs(tokens)
+        attention = self.local.macs(windows)
+        if self.prototype is not None:
+            attention = attention + self.prototype.macs(tokens)
         n = self.local.window[0] * self.local.window[1]
         return attention + self.mlp.macs((windows if self.deep else grid[0] * grid[1]) * n)

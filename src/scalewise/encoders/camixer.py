@@ -214,18 +214,28 @@ class MixerTrunk(nn.Module):
 
 
 class CAMixer(MixerTrunk):
-    """Defaults: the published Base; `SMALL` and `MEDIUM` have 36 and 48 channels. `predictor`: see `Predictor`."""
+    """Defaults: the published Base; `SMALL` and `MEDIUM` have 36 and 48 channels. `predictor`: see `Predictor`. Without
+    `conv_attention` neither pixels of simple windows nor channels are weighed (supplement, Figure 5)."""
 
     mixer: type[Mixer] = Mixer
 
     def __init__(
-        self, channels: int = BASE, depths: Sequence[int] = (4, 4, 6, 6), *, predictor: str = "published"
+        self,
+        channels: int = BASE,
+        depths: Sequence[int] = (4, 4, 6, 6),
+        *,
+        predictor: str = "published",
+        conv_attention: bool = True,
     ) -> None:
         groups = []
         for depth in depths:
             blocks = [
                 Block(
-                    self.mixer(channels, Predictor(channels, 2, kind=predictor), depthwise_pair(channels)),
+                    self.mixer(
+                        channels,
+                        Predictor(channels, 2, kind=predictor, weighs=conv_attention),
+                        depthwise_pair(channels),
+                    ),
                     GatedConvolution(channels),
                 )
                 for _ in range(depth)

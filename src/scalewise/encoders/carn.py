@@ -73,9 +73,11 @@ class CARN(PlainEncoder):
         return cascade(self.entry(lr), list(self.blocks), self.fusions)
 
     def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
+        return conv2d(3, self.channels, 3, *size) + self.cascade_macs(size, STEPS)
+
+    def cascade_macs(self, size: Size, blocks: int) -> Macs:
+        """The first cascading blocks, and the fusion after each."""
         c = self.channels
         unit = conv2d(c, c, 3, *size, groups=self.groups) * 2 + conv2d(c, c, 1, *size)
-        fused = Macs()
-        for k in range(STEPS):
-            fused += conv2d((k + 2) * c, c, 1, *size)
-        return conv2d(3, c, 3, *size) + (unit * STEPS + fused) * STEPS + fused
+        fused = [conv2d((k + 2) * c, c, 1, *size) for k in range(STEPS)]
+        return (unit * STEPS + sum(fused, Macs())) * blocks + sum(fused[:blocks], Macs())

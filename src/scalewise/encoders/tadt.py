@@ -29,19 +29,21 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision, Route
 from scalewise.budget.solver import solve
 from scalewise.contracts import Allocation, Encoded, PlainEncoder, Scale
-from scalewise.encoders.tadt_block import Block, Group, check_sizes
+from scalewise.encoders.tadt_block import Block, Group, Reduction, check_sizes
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.projection import units
 from scalewise.layers import conv3, init_transformer, window_context
-from scalewise.routing.branch import TaskController, expected, likely, straight_through, unclipped
+from scalewise.routing.branch import ScaleInput, TaskController, expected, likely, straight_through, unclipped
 
 
 class MultiScaleTransformer(PlainEncoder):
     """The trunk, with all branches on: the paper's Baseline. `features` are the channels that upsamplers get.
 
     Inputs are (rgb - 0.5) / 0.5. Sides are multiples of the global window, in which all windows nest: a tile with
-    `context` pixels around it gives what the whole image gives.
+    `context` pixels around it gives what the whole image gives. For the paper's Tables 7 and 8: without
+    `global_attention` a block has the local branches alone, and `reduction` says what keys and values of the global one
+    become: "max", "average" or "random", a fixed random matrix.
     """
 
     def __init__(
@@ -55,18 +57,29 @@ class MultiScaleTransformer(PlainEncoder):
         heads: int = 2,
         mlp_ratio: float = 2.0,
         features: int = 64,
+        global_attention: bool = True,
+        reduction: Reduction = "max",
     ) -> None:
         super().__init__()
         check_sizes(channels, windows, global_window, pooled, heads)
         self.channels, self.grid = features, global_window
-        self.branches = len(windows) + 1
+        self.branches = len(windows) + global_attention
         hidden = round(channels * mlp_ratio)
         self.head = conv3(3, channels)
         self.groups = nn.ModuleList(
             Group(
                 channels,
                 [
-                    Block(channels, windows, global_window=global_window, pooled=pooled, heads=heads, hidden=hidden)
+                    Block(
+                        channels,
+                        windows,
+                        global_window=global_window,
+                        pooled=pooled,
+                        heads=heads,
+                        hidden=hidden,
+                        global_attention=global_attention,
+                        reduction=reduction,
+                    )
                     for _ in range(2)
                 ],
             )
@@ -106,6 +119,7 @@ class TADT(MultiScaleTransformer):
     Dial `beta`: Eq. 3 with that intensity; 0 takes the controller's own for the scale. Which branches run then says
     `rule`: "expected", as many as a draw would on average, or "half", those with p > 0.5. With a budget branches run by
     p per MAC. In training mode routes are drawn, with numbers from `generator` (None: torch's global one).
+    `scale_input` and `fixed_beta`: see `TaskController`.
     """
 
     dials = ("beta",)
@@ -121,8 +135,12 @@ class TADT(MultiScaleTransformer):
         heads: int = 2,
         mlp_ratio: float = 2.0,
         features: int = 64,
+        global_attention: bool = True,
+        reduction: Reduction = "max",
         cells: bool = False,
         rule: Literal["expected", "half"] = "expected",
+        scale_input: ScaleInput = "raw",
+        fixed_beta: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(
             channels,
@@ -133,10 +151,14 @@ class TADT(MultiScaleTransformer):
             heads=heads,
             mlp_ratio=mlp_ratio,
             features=features,
+            global_attention=global_attention,
+            reduction=reduction,
         )
         self.cells, self.rule = cells, rule
         self.generator: torch.Generator | None = None
-        self.controller = TaskController(groups * self.branches, cell=global_window)
+        self.controller = TaskController(
+            groups * self.branches, cell=global_window, scale_input=scale_input, fixed_beta=fixed_beta
+        )
 
     # --- the sockets of contracts.RoutedEncoder -----------------------------------------------------------------------
 

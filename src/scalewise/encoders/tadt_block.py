@@ -6,6 +6,7 @@ Xu et al., ECAI 2024; the network is in `tadt.py`. `Block` is MSTB (Fig. 3b; Eq.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from scalewise.geometry.grid import Size
 from scalewise.layers import LocalAttention, Mlp, conv3, merge, partition, size_table, split_heads, window_attention
 
 Active = tuple[bool, ...]  # which branches of a group run
+Reduction = Literal["max", "average", "random"]  # of the keys and values of global attention; the paper's Table 8
 
 
 @size_table
@@ -31,10 +33,19 @@ def pooled_position_index(window: int, pooled: int) -> Tensor:
 
 
 class GlobalAttention(nn.Module):
-    """GSA: all pixels of a large window attend to its `pooled`² maxima of keys and values."""
+    """GSA: all pixels of a large window attend to its `pooled`² maxima of keys and values; to their averages, or to
+    random sums of all pixels, with another `reduction`."""
 
-    def __init__(self, channels: int, heads: int, window: int, pooled: int) -> None:
+    matrix: Tensor
+
+    def __init__(self, channels: int, heads: int, window: int, pooled: int, reduction: Reduction = "max") -> None:
         super().__init__()
+        if reduction not in get_args(Reduction):
+            raise InvalidRequest(f"reduction is {reduction!r}: allowed are {', '.join(get_args(Reduction))}")
+        self.reduction = reduction
+        if reduction == "random":  # drawn once, the same for all blocks and never trained
+            drawn = torch.randn(pooled**2, window**2, generator=torch.Generator().manual_seed(0), device="cpu")
+            self.register_buffer("matrix", (drawn / window).to(torch.get_default_device()))
         self.heads, self.window, self.pooled = heads, (window, window), pooled
         self.bias_table = nn.Parameter(torch.empty((2 * window - window // pooled) ** 2, heads))
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -48,30 +59,49 @@ class GlobalAttention(nn.Module):
 
     def _pool(self, x: Tensor) -> Tensor:
         """(…, n, d) → (…, pooled², d)."""
+        if self.reduction == "random":
+            return self.matrix.to(x) @ x
         step = self.window[0] // self.pooled
         cells = x.unflatten(-2, (self.pooled, step, self.pooled, step))
-        return cells.amax((-4, -2)).flatten(-3, -2)
+        return (cells.mean((-4, -2)) if self.reduction == "average" else cells.amax((-4, -2))).flatten(-3, -2)
 
     def macs(self, windows: int) -> Macs:
         channels, n = self.qkv.in_features, self.window[0] * self.window[1]
-        return cost.linear(channels, 3 * channels, windows * n) + cost.attention(n, self.pooled**2, channels, windows)
+        reduced = cost.matmul(self.pooled**2, n, 2 * channels, windows) if self.reduction == "random" else Macs()
+        return (
+            cost.linear(channels, 3 * channels, windows * n)
+            + cost.attention(n, self.pooled**2, channels, windows)
+            + reduced
+        )
 
 
 class Block(nn.Module):
     """MSTB: x + projection of the branches of LN(x), then x + MLP(LN(x)), on (b, h, w, c).
 
-    Every branch has an equal part of the channels; one that does not run contributes nothing (Eq. 1).
+    Every branch has an equal part of the channels; one that does not run contributes nothing (Eq. 1). Without
+    `global_attention` the last part goes past the attention.
     """
 
     def __init__(
-        self, channels: int, windows: Sequence[int], *, global_window: int, pooled: int, heads: int, hidden: int
+        self,
+        channels: int,
+        windows: Sequence[int],
+        *,
+        global_window: int,
+        pooled: int,
+        heads: int,
+        hidden: int,
+        global_attention: bool = True,
+        reduction: Reduction = "max",
     ) -> None:
         super().__init__()
-        width = channels // (len(windows) + 1)
+        self.width = width = channels // (len(windows) + 1)
         self.norm1 = nn.LayerNorm(channels)
         local = (LocalAttention(width, heads, window) for window in windows)
-        self.branches = nn.ModuleList([*local, GlobalAttention(width, heads, global_window, pooled)])
-        self.project = nn.Linear(channels, channels)
+        self.branches = nn.ModuleList(local)
+        if global_attention:
+            self.branches.append(GlobalAttention(width, heads, global_window, pooled, reduction))
+        self.project = nn.Linear(width * len(self.branches), channels)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = Mlp(channels, hidden)
 
@@ -80,7 +110,7 @@ class Block(nn.Module):
         active = active or (True,) * len(self.branches)
         outcomes = []
         if any(active):
-            parts = self.norm1(x).unflatten(-1, (len(self.branches), -1)).unbind(-2)
+            parts = self.norm1(x).unflatten(-1, (-1, self.width)).unbind(-2)
             for j in (j for j, runs in enumerate(active) if runs):
                 branch, window = self.branches[j], self.branches[j].window
                 out = merge(branch(partition(parts[j], window)), window)  # type: ignore[arg-type]

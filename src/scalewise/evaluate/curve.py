@@ -1,4 +1,8 @@
-"""Quality against cost: models at several budgets, as numbers and as a picture."""
+"""Quality against cost: models at several budgets or values of their dial, as numbers and as a picture.
+
+`at_psnr` is the protocol of ENAF (WACV 2025, Table 1): the PSNR is given, and the costs at which methods reach it are
+compared.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scalewise.budget.budget import Budget
 from scalewise.errors import BudgetInfeasible, MissingDependency
+from scalewise.evaluate.conventions import PaperCost, paper_cost
 from scalewise.evaluate.protocols import DEFAULT, EvalProtocol, find_protocol
 from scalewise.evaluate.runner import evaluate, plain
 from scalewise.evaluate.upscalers import Upscaler, bicubic
@@ -18,7 +24,8 @@ from scalewise.evaluate.upscalers import Upscaler, bicubic
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One model at one budget: means over pictures."""
+    """One model at one budget: means over pictures. `budget` is a share of its MACs, or the value of its `dial`;
+    `cost` is what a patch costs by the convention that was asked for."""
 
     model: str
     budget: float
@@ -27,20 +34,40 @@ class CurvePoint:
     macs: float
     macs_share: float
     seconds: float
+    dial: str = ""
+    cost: PaperCost | None = None
+
+    @property
+    def work(self) -> float:
+        """The cost by the convention, or the mean MACs without one."""
+        return self.macs if self.cost is None else self.cost.mean
+
+    @property
+    def setting(self) -> str:
+        """`50%` or `eta=0.5`; empty for bicubic."""
+        if self.dial:
+            return f"{self.dial}={self.budget:.4g}"
+        return f"{self.budget:.0%}" if self.budget else ""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Quality against cost. `notes` name the budgets that a model cannot meet, and pictures that were skipped."""
+    """Quality against cost. `notes` name the budgets that a model cannot meet, and pictures that were skipped.
+
+    `matched`: for each model that reaches `target` dB, the cheapest setting found that does."""
 
     protocol: str
     scale: float
     points: tuple[CurvePoint, ...]
     notes: tuple[str, ...] = ()
+    target: float | None = None
+    matched: tuple[CurvePoint, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        points = [{"model": point.model, **plain(_numbers(point))} for point in self.points]
-        return {"protocol": self.protocol, "scale": self.scale, "points": points, "notes": list(self.notes)}
+        found = {"protocol": self.protocol, "scale": self.scale, "points": [_numbers(point) for point in self.points]}
+        if self.target is not None:
+            found |= {"target": self.target, "matched": [_numbers(point) for point in self.matched]}
+        return found | {"notes": list(self.notes)}
 
     def write(self, path: Path | str) -> None:
         Path(path).write_text(json.dumps(self.as_dict(), indent=2) + "\n")
@@ -69,39 +96,112 @@ class Curve:
         figure.savefig(path, dpi=150)
 
 
-def _numbers(point: CurvePoint) -> dict[str, float]:
+def _numbers(point: CurvePoint) -> dict[str, Any]:
     values = dataclasses.asdict(point)
-    del values["model"]
-    return values
+    numbers = {key: value for key, value in values.items() if key not in ("model", "dial", "cost")}
+    found = {"model": point.model, **plain(numbers)} | ({"dial": point.dial} if point.dial else {})
+    return found if point.cost is None else found | {"cost": point.cost.as_dict()}
+
+
+Build = Callable[[Budget], Upscaler]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """One folder under one protocol, with the cost of patches by a convention if there is one."""
+
+    data: Path | str
+    scale: float
+    protocol: EvalProtocol
+    convention: str | None
+
+    def __call__(self, name: str, build: Build, budget: Budget) -> tuple[CurvePoint, list[str]]:
+        """The point of a model, and what is to be noted. Raises BudgetInfeasible."""
+        upscaler = build(budget)
+        result = evaluate(upscaler, self.data, self.scale, self.protocol)
+        mean = result.mean
+        notes = [f"{name}: {picture.name} was skipped: {picture.error}" for picture in result.skipped]
+        numbers = (mean.get(key, math.nan) for key in ("psnr", "ssim", "macs", "macs_share", "seconds"))
+        cost = None if self.convention is None else paper_cost(upscaler, result, self.convention)
+        return CurvePoint(name, budget.value, *numbers, dial=budget.dial, cost=cost), notes
 
 
 def curve(
-    models: Mapping[str, Callable[[float], Upscaler]],
+    models: Mapping[str, Build],
     data: Path | str,
     scale: float,
     protocol: EvalProtocol | str = DEFAULT,
     *,
-    budgets: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-    progress: Callable[[str, float], object] | None = None,
+    budgets: Sequence[Budget] | Mapping[str, Sequence[Budget]] = tuple(map(Budget.fraction, (0.25, 0.5, 0.75, 1.0))),
+    convention: str | None = None,
+    target: float | None = None,
+    progress: Callable[[str, Budget], object] | None = None,
 ) -> Curve:
-    """Evaluate each model at each budget (a share of its own MACs); bicubic is always added, as the floor.
+    """Evaluate each model at each budget, or at those that the mapping has for it; bicubic is always added, as the
+    floor. With `target` dB the cheapest setting of each model that reaches it is looked for between its points.
 
-    A budget that a model cannot meet leaves a note instead of a point.
+    A budget that a model cannot meet leaves a note instead of a point. Raises ProtocolMismatch where the convention
+    does not apply.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    points, notes = [], []
-    jobs = [("bicubic", 0.0, lambda _: bicubic)]
-    jobs += [(name, budget, build) for name, build in models.items() if name != "bicubic" for budget in budgets]
-    for name, budget, build in jobs:
-        if progress is not None:
-            progress(name, budget)
-        try:
-            result = evaluate(build(budget), data, scale, protocol)
-        except BudgetInfeasible as error:
-            notes.append(f"{name} at {budget:.0%}: {error}")
+    measure = _Measure(data, scale, protocol, convention)
+    point, notes = dataclasses.replace(measure, convention=None)("bicubic", lambda _: bicubic, Budget.full())
+    points, matched = [dataclasses.replace(point, budget=0.0)], []
+    for name, build in models.items():
+        if name == "bicubic":
             continue
-        mean = result.mean
-        notes += [f"{name}: {picture.name} was skipped: {picture.error}" for picture in result.skipped]
-        costs = (mean.get(key, math.nan) for key in ("psnr", "ssim", "macs", "macs_share", "seconds"))
-        points.append(CurvePoint(name, budget, *costs))
-    return Curve(protocol.name, scale, tuple(points), tuple(dict.fromkeys(notes)))
+        own: list[CurvePoint] = []
+        for budget in budgets[name] if isinstance(budgets, Mapping) else budgets:
+            if progress is not None:
+                progress(name, budget)
+            try:
+                point, more = measure(name, build, budget)
+            except BudgetInfeasible as error:
+                notes.append(f"{name} at {_setting(budget)}: {error}")
+                continue
+            own.append(point)
+            notes += more
+        points += own
+        if target is None:
+            continue
+        found = at_psnr(own, target, lambda budget, name=name, build=build: measure(name, build, budget)[0])
+        if found is None:
+            best = max((point.psnr for point in own), default=math.nan)
+            notes.append(f"{name} does not reach {target:g} dB at any of these settings: its best is {best:.3f} dB")
+        else:
+            matched.append(found)
+    return Curve(protocol.name, scale, tuple(points), tuple(dict.fromkeys(notes)), target, tuple(matched))
+
+
+def _setting(budget: Budget) -> str:
+    return f"{budget.dial}={budget.value:g}" if budget.kind == "native" else f"{budget.value:.0%}"
+
+
+def at_psnr(
+    points: Sequence[CurvePoint], target: float, measure: Callable[[Budget], CurvePoint], *, steps: int = 6
+) -> CurvePoint | None:
+    """The cheapest setting that reaches `target` dB: that of the points, brought closer to the next cheaper one by
+    `steps` bisections of the budget or dial. None if no point reaches it."""
+    ordered = sorted(points, key=lambda point: point.work)
+    reached = [place for place, point in enumerate(ordered) if point.psnr >= target]
+    if not reached:
+        return None
+    best = ordered[reached[0]]
+    if not reached[0]:
+        return best
+    short = ordered[reached[0] - 1]
+    for _ in range(steps):
+        middle = (best.budget + short.budget) / 2
+        if min(best.budget, short.budget) > 0:
+            middle = math.sqrt(best.budget * short.budget)
+        try:
+            point = measure(Budget.native(best.dial, middle) if best.dial else Budget.fraction(middle))
+        except BudgetInfeasible:
+            break
+        if point.psnr >= target:
+            best = min(best, point, key=lambda point: point.work)
+            if best is not point:
+                break
+        else:
+            short = point
+    return best

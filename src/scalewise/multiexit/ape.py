@@ -70,10 +70,15 @@ class APE(nn.Module):
                 on = stays(path, self.capacity(x).float()).cpu()
                 out, there = ~on, on.to(x.device)
                 exits[index[out]] = path
-                left, features, index, x = [*left, index[out]], [*features, x[~there]], index[on], x[there]
+                left, features, index, x = (
+                    [*left, index[out]],
+                    [*features, self.leaving(x[~there])],
+                    index[on],
+                    x[there],
+                )
                 if not len(index):
                     break
-        left, features = torch.cat([*left, index]), torch.cat([*features, x])
+        left, features = torch.cat([*left, index]), torch.cat([*features, self.leaving(x)])
         back = left.argsort()
         return _in_chunks(self.leave, chunk, shallow, features[back.to(features.device)]), exits
 
@@ -83,6 +88,10 @@ class APE(nn.Module):
     def stretch(self, path: int, x: Tensor) -> Tensor:
         """The blocks between exit `path` and the one before."""
         return self.trunk.blocks[path * self.interval : (path + 1) * self.interval](x)
+
+    def leaving(self, x: Tensor) -> Tensor:
+        """What `leave` needs of the features at an exit."""
+        return x
 
     def capacity(self, x: Tensor) -> Tensor:
         """(n, c, h, w) → (n,) in (-1, 1): near 1 where the last blocks brought nothing."""

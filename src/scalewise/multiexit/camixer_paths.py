@@ -16,6 +16,7 @@ from scalewise.budget.cost import Macs
 from scalewise.encoders.camixer import BASE, MEDIUM, SMALL, CAMixer
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Size
+from scalewise.multiexit.classsr import mix
 from scalewise.upsamplers.fixed import DirectShuffle
 
 
@@ -54,6 +55,10 @@ class CAMixerPaths(nn.Module):
         bottom, right = -height % encoder.grid, -width % encoder.grid
         features = encoder(F.pad(patches, (0, right, 0, bottom), mode="replicate"), Effort(keep=self.keep[path]))
         return tail.upscale(features[..., :height, :width], patches, self.scale)
+
+    def mixed(self, patches: Tensor, probability: Tensor) -> Tensor:
+        """As of ClassSR: the sum of all paths' pictures, weighted by the classes' probabilities (n, paths)."""
+        return mix([self.take(path, patches) for path in range(self.paths)], probability)
 
     def path_macs(self, path: int, side: Size) -> Macs:
         """One patch of `side`."""

@@ -3,6 +3,8 @@ arXiv:2103.04039. The classifier and its rule are in `routing/estimator.py`; in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -21,15 +23,23 @@ class ClassSR(nn.Module):
 
     def run(self, patches: Tensor, choice: Tensor) -> Tensor:
         """patches (n, 3, h, w) in [0, 1], choice (n,) on the CPU → (n, 3, 4h, 4w), not clamped."""
-        return run_by_path(lambda path, some: self.networks[path](some), patches, choice, self.scale)
+        return run_by_path(self.take, patches, choice, self.scale)
+
+    def take(self, path: int, patches: Tensor) -> Tensor:
+        """One path for all patches."""
+        return self.networks[path](patches)
 
     def mixed(self, patches: Tensor, probability: Tensor) -> Tensor:
         """The sum of all networks' pictures, weighted by the classes' probabilities (n, paths): for training."""
-        pictures = torch.stack([network(patches) for network in self.networks], 1)
-        return (pictures * probability[:, :, None, None, None]).sum(1)
+        return mix([self.take(path, patches) for path in range(self.paths)], probability)
 
     def path_macs(self, path: int, side: Size) -> Macs:
         return self.networks[path].macs(side)  # type: ignore[operator]
+
+
+def mix(pictures: Sequence[Tensor], probability: Tensor) -> Tensor:
+    """Pictures (n, 3, h, w) of each class, weighted by probabilities (n, classes), and added (Eq. 2)."""
+    return (torch.stack(list(pictures), 1) * probability[:, :, None, None, None]).sum(1)
 
 
 def class_loss(probability: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from scalewise.errors import InvalidRequest
+from scalewise.recipes.ablations import STARTS, ablated
 from scalewise.recipes.adaformer import ADAFORMER_X2, ADAFORMER_X2_TINY, ADAFORMER_X4, ADAFORMER_X4_TINY
-from scalewise.recipes.ape import APE_EDSR, APE_EDSR_TINY
-from scalewise.recipes.arm import ARM_FSRCNN, ARM_FSRCNN_TINY
+from scalewise.recipes.ape import APE
+from scalewise.recipes.arm import ARM
 from scalewise.recipes.camixer import (
     CAMIXER,
+    CAMIXER_AT_FOUR,
     CAMIXER_CODED,
     CAMIXER_CODED_TINY,
     CAMIXER_ODI,
@@ -20,7 +22,7 @@ from scalewise.recipes.camixer import (
     CAMIXER_TINY,
 )
 from scalewise.recipes.ciaosr_real import CIAOSR_REAL, CIAOSR_REAL_TINY
-from scalewise.recipes.classsr import CLASSSR_FSRCNN, CLASSSR_FSRCNN_TINY
+from scalewise.recipes.classsr import CLASSSR
 from scalewise.recipes.edsr import EDSR_LIIF, EDSR_LIIF_TINY, EDSR_X4, EDSR_X4_TINY
 from scalewise.recipes.enaf import (
     ENAF_CARN,
@@ -45,8 +47,9 @@ from scalewise.recipes.fast import (
     QUALITY_TINY,
 )
 from scalewise.recipes.fixed import FIXED
+from scalewise.recipes.own_tails import OWN_TAILS
 from scalewise.recipes.pairs import PAIRS, TINY_PAIRS
-from scalewise.recipes.tadt import TADT_LIIF, TADT_LIIF_TINY
+from scalewise.recipes.tadt import TADT_PAIRS
 from scalewise.training.gan import Adversarial
 from scalewise.training.recipe import CustomModel, Recipe
 from scalewise.training.stage import Stage
@@ -74,8 +77,7 @@ RECIPES: dict[str, Recipe] = {
         ADAFORMER_X2_TINY,
         ADAFORMER_X4,
         ADAFORMER_X4_TINY,
-        TADT_LIIF,
-        TADT_LIIF_TINY,
+        *TADT_PAIRS,
         CAMIXER,
         CAMIXER_TINY,
         CAMIXER_PRINTED,
@@ -84,19 +86,18 @@ RECIPES: dict[str, Recipe] = {
         CAMIXER_CODED_TINY,
         CAMIXER_ODI,
         CAMIXER_ODI_TINY,
+        *CAMIXER_AT_FOUR,
         ENAF_FSRCNN,
         ENAF_FSRCNN_TINY,
         ENAF_CARN,
         ENAF_CARN_TINY,
         ENAF_SRRESNET,
         ENAF_SRRESNET_TINY,
-        ARM_FSRCNN,
-        ARM_FSRCNN_TINY,
-        CLASSSR_FSRCNN,
-        CLASSSR_FSRCNN_TINY,
-        APE_EDSR,
-        APE_EDSR_TINY,
+        *ARM,
+        *CLASSSR,
+        *APE,
         *FIXED,
+        *OWN_TAILS,
         CIAOSR_REAL,
         CIAOSR_REAL_TINY,
         *PAIRS,
@@ -113,11 +114,14 @@ def find(
     seed: int | None = None,
     vgg: Path | None = None,
 ) -> Recipe:
-    """A recipe by name, with another model (`theirs:build`), number of steps or seed, and with VGG19's weights for its
-    perceptual loss. Raises InvalidRequest."""
-    if name not in RECIPES:
-        raise InvalidRequest(f"no recipe is called {name!r}: there are {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
+    """A recipe by name, or a variant of it (`tadt-liif@no-gsa`, see `ablations.py`), with another model
+    (`theirs:build`), number of steps or seed, and with VGG19's weights for its perceptual loss. Raises InvalidRequest.
+    """
+    stem, _, variant = name.partition("@")
+    start = STARTS.get(stem, stem) if variant else stem
+    if start not in RECIPES:
+        raise InvalidRequest(f"no recipe is called {stem!r}: there are {', '.join(RECIPES)}")
+    recipe = ablated(RECIPES[start], variant) if variant else RECIPES[start]
     if model is not None:
         recipe = replace(recipe, name=f"{name}-theirs", network=CustomModel(model), expects={})
     if steps is not None:

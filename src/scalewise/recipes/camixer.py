@@ -1,21 +1,25 @@
-"""CAMixerSR at ×2 in three ways: with the ratio loss that is coded, with the one that is printed, and with the repaired
-predictor, which routes by content; and CAMixerSR for 360° images. Tiny siblings.
+"""CAMixerSR at ×2 and ×4 in three ways: with the ratio loss that is coded, with the one that is printed, and with the
+repaired predictor, which routes by content; its three sizes for large pictures at ×4; CAMixerSR for 360° images. Tiny
+siblings.
 
-Wang et al., CVPR 2024, arXiv:2402.19289; its published configuration is for ×4: DIV2K, LR crops of 64×64, 64 of them,
-AdamW 5e-4 (0.9, 0.99), decay 1e-4, halved at 250, 400, 450 and 475 of 500 thousand steps, EMA 0.999, L1 plus the ratio
-loss. The published code does not train as it is (it reads a ratio that it never sets). For 360° images neither code nor
-supplement gives optimizer or steps: those are OSRT's (Yu et al., CVPR 2023), whose light model it is compared with.
+Wang et al., CVPR 2024, arXiv:2402.19289; its published configuration is for ×4, and taken for ×2 too: DIV2K, LR crops
+of 64×64, 64 of them, AdamW 5e-4 (0.9, 0.99), decay 1e-4, halved at 250, 400, 450 and 475 of 500 thousand steps, EMA
+0.999, L1 plus the ratio loss. The published code does not train as it is (it reads a ratio that it never sets). For
+360° images neither code nor supplement gives optimizer or steps: those are OSRT's (Yu et al., CVPR 2023), whose light
+model it is compared with. `classsr.py` has CAMixerSR with ClassSR.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import FixedScaleCrops, PanoramaCrops
-from scalewise.encoders.camixer import CAMixer
+from scalewise.encoders.camixer import BASE, MEDIUM, SMALL, CAMixer
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.layers import DIV2K_MEAN
+from scalewise.recipes.expected import printed_at
 from scalewise.training.losses.adaptive import SphericalL1, WindowedL1, coded_ratio, hardest_windows, printed_ratio
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine, halved
@@ -77,7 +81,7 @@ CAMIXER_ODI = Recipe(
 
 # In fp32, which is as fast here; in bf16 a gradient overflowed: attention is not scaled.
 CROPS = FixedScaleCrops(scale=2, lr_side=48, tries=3)
-SMALL = replace(
+TINY = replace(
     L1, steps=400, samples=CROPS, batch=4, learning_rate=2e-3, schedule=cosine,
     warmup=30, decay=0.0, ema=0.99, exact=True,
 )  # fmt: skip
@@ -85,21 +89,21 @@ CAMIXER_CODED_TINY = replace(
     CAMIXER_CODED,
     name="camixer-x2-coded-tiny",
     network=SMALL_PUBLISHED,
-    stages=(SMALL,),
+    stages=(TINY,),
     summary="the same in minutes on two cores",
     expects={},
 )
 CAMIXER_PRINTED_TINY = replace(
     CAMIXER_CODED_TINY,
     name="camixer-x2-printed-tiny",
-    stages=(replace(SMALL, loss=WindowedL1(printed_ratio)),),
+    stages=(replace(TINY, loss=WindowedL1(printed_ratio)),),
     source=CAMIXER_PRINTED.source,
 )
 CAMIXER_TINY = replace(
     CAMIXER,
     name="camixer-x2-tiny",
     network=replace(SMALL_PUBLISHED, encoder=spec(CAMixer, 24, (2, 2), predictor="repaired")),
-    stages=(replace(SMALL, steps=800, loss=REPAIRED.loss),),
+    stages=(replace(TINY, steps=800, loss=REPAIRED.loss),),
     summary="the same in minutes on two cores",
     expects={},
 )  # fmt: skip
@@ -109,7 +113,7 @@ CAMIXER_ODI_TINY = replace(
     network=replace(CAMIXER_ODI_NETWORK, encoder=spec(CAMixerODI, 24, (2, 2)), base="bicubic"),
     stages=(
         replace(
-            SMALL,
+            TINY,
             steps=400,
             samples=PanoramaCrops(scale=2, lr_side=32, tries=3),
             loss=SphericalL1(printed_ratio),
@@ -119,3 +123,53 @@ CAMIXER_ODI_TINY = replace(
     summary="the same in minutes on two cores",
     expects={},
 )
+
+
+# --- ×4: the published configuration, and its sizes for large pictures ------------------------------------------------
+
+
+def at_four(recipe: Recipe, name: str, lr_side: int, expects: Mapping[str, float], **encoder: object) -> Recipe:
+    """A recipe of ×2 at ×4; `encoder`: other arguments of its encoder."""
+    network = recipe.network
+    assert isinstance(network, Pair)
+    stages = tuple(
+        replace(stage, samples=replace(stage.samples, scale=4, lr_side=lr_side))  # type: ignore[type-var]
+        for stage in recipe.stages
+    )
+    network = replace(
+        network,
+        encoder=replace(network.encoder, arguments={**network.encoder.arguments, **encoder}),
+        upsampler=tail(DirectShuffle, scale=4),
+    )
+    return replace(
+        recipe, name=name, network=network, stages=stages, summary=recipe.summary.replace("×2", "×4"), expects=expects,
+        source=recipe.source.replace(", at ×2", ""), validate_at=(4.0,),
+    )  # fmt: skip
+
+
+LIGHT_X4 = printed_at("camixer-b", "camixer", "camixer-light", "gamma=0.5", 4)
+CAMIXER_X4 = at_four(CAMIXER, "camixer-x4", 64, LIGHT_X4)
+CAMIXER_X4_PRINTED = at_four(CAMIXER_PRINTED, "camixer-x4-printed", 64, LIGHT_X4)
+CAMIXER_X4_CODED = at_four(CAMIXER_CODED, "camixer-x4-coded", 64, LIGHT_X4)
+CAMIXER_X4_TINY = at_four(CAMIXER_TINY, "camixer-x4-tiny", 32, {})
+CAMIXER_X4_PRINTED_TINY = at_four(CAMIXER_PRINTED_TINY, "camixer-x4-printed-tiny", 32, {})
+CAMIXER_X4_CODED_TINY = at_four(CAMIXER_CODED_TINY, "camixer-x4-coded-tiny", 32, {})
+
+
+def for_large_pictures(size: str, channels: int, tiny_channels: int) -> tuple[Recipe, Recipe]:
+    """`camixer-s-x4` and so on, and its sibling: the supplement says of them no more than their channels."""
+    expects = printed_at(f"camixer-{size}", "camixer", "camixer-large", "gamma=0.5", 4)
+    summary = f"CAMixerSR-{size.upper()} for large pictures: ×4"
+    paper = at_four(CAMIXER_PRINTED, f"camixer-{size}-x4", 64, expects, channels=channels)
+    tiny = at_four(CAMIXER_PRINTED_TINY, f"camixer-{size}-x4-tiny", 32, {}, channels=tiny_channels)
+    return replace(paper, summary=summary), tiny
+
+
+ODI_X4 = printed_at("camixer-odi", "camixer", "odi", "", 4)
+CAMIXER_ODI_X4 = at_four(CAMIXER_ODI, "camixer-odi-x4", 64, ODI_X4)
+CAMIXER_ODI_X4_TINY = at_four(CAMIXER_ODI_TINY, "camixer-odi-x4-tiny", 32, {})
+CAMIXER_AT_FOUR = (
+    CAMIXER_X4, CAMIXER_X4_TINY, CAMIXER_X4_PRINTED, CAMIXER_X4_PRINTED_TINY, CAMIXER_X4_CODED, CAMIXER_X4_CODED_TINY,
+    *for_large_pictures("s", SMALL, 16), *for_large_pictures("m", MEDIUM, 20), *for_large_pictures("b", BASE, 24),
+    CAMIXER_ODI_X4, CAMIXER_ODI_X4_TINY,
+)  # fmt: skip

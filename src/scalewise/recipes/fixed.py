@@ -17,7 +17,7 @@ from scalewise.encoders.carn import CARN
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.models.super_resolver import Base
-from scalewise.recipes.pairs import printed
+from scalewise.recipes.expected import printed
 from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine, cosine_to

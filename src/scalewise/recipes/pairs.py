@@ -9,10 +9,8 @@ ELAN, and for pairs without a printed row, nothing is expected. What differs fro
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
 
 from torch import nn
 
@@ -26,7 +24,9 @@ from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
 from scalewise.encoders.swinir import SwinIR
 from scalewise.layers import DIV2K_MEAN
+from scalewise.models.super_resolver import Base
 from scalewise.recipes.edsr import EDSR_LIIF, LIIF_STAGE
+from scalewise.recipes.expected import printed
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Stage, cosine, halved
 from scalewise.upsamplers.ciaosr import CiaoSR
@@ -83,8 +83,8 @@ def pair_recipe(encoder: str, upsampler: str) -> Recipe:
         trunk = spec(SwinIR, features=None)
     return Recipe(
         f"{encoder}-{upsampler}",
-        _network(trunk, UPSAMPLERS[upsampler].paper),
-        (_one_scale(stage) if upsampler == "metasr" else stage,),
+        pair_of(trunk, UPSAMPLERS[upsampler].paper),
+        (one_scale(stage) if upsampler == "metasr" else stage,),
         source="LIIF (arXiv:2012.09161), section 4; LTE, CiaoSR and TADT train their pairs alike",
         summary=f"{ENCODERS[encoder].title} with {UPSAMPLERS[upsampler].title}: any scale",
         expects=printed(f"{encoder}-{upsampler}", "DIV2K", {"tadt": "TADT table 1", "ciaosr": "CiaoSR table 1"}),
@@ -103,51 +103,38 @@ def tiny_pair(encoder: str, upsampler: str) -> Recipe:
     return replace(
         pair_recipe(encoder, upsampler),
         name=f"{encoder}-{upsampler}-tiny",
-        network=replace(
-            _network(ENCODERS[encoder].tiny, UPSAMPLERS[upsampler].tiny),
-            base=None if upsampler in ADD_TO_THE_PICTURE else "bilinear",
-        ),
+        network=pair_of(ENCODERS[encoder].tiny, UPSAMPLERS[upsampler].tiny, base=tiny_base(upsampler)),
         stages=(tiny_stage(upsampler),),
         summary="the same in minutes on two cores",
         expects={},
     )
 
 
+def tiny_base(upsampler: str) -> Base | None:
+    """What the tiny sibling adds to."""
+    return None if upsampler in ADD_TO_THE_PICTURE else "bilinear"
+
+
 def tiny_stage(upsampler: str) -> Stage:
     """Meta-SR and ITSRN take longer."""
     if upsampler == "metasr":
-        return replace(_one_scale(TINY), steps=4_000)
+        return replace(one_scale(TINY), steps=4_000)
     if upsampler == "itsrn":
         return replace(TINY, steps=5_000, samples=replace(TINY_CROPS, whole=0.5))
     return TINY
 
 
-def _network(encoder: Spec[nn.Module], upsampler: Spec[nn.Module]) -> Pair:
+def pair_of(encoder: Spec[nn.Module], upsampler: Spec[nn.Module], *, base: Base | None = None) -> Pair:
+    """With the colours that the upsampler's paper shows its networks."""
     if upsampler.make is CiaoSR:
-        return Pair(encoder, upsampler, mean=CIAOSR_MEAN, std=CIAOSR_STD)
-    return Pair(encoder, upsampler)
+        return Pair(encoder, upsampler, mean=CIAOSR_MEAN, std=CIAOSR_STD, base=base)
+    return Pair(encoder, upsampler, base=base)
 
 
-def _one_scale(stage: Stage) -> Stage:
+def one_scale(stage: Stage) -> Stage:
     """Meta-SR knows one scale for both axes."""
     assert isinstance(stage.samples, AnyScaleCrops)
     return replace(stage, samples=replace(stage.samples, unequal=0.0))
-
-
-def printed(method: str, dataset: str, sources: Mapping[str, str]) -> dict[str, float]:
-    """The dB at scales up to 4 that `evaluate/tables/*.csv` have; `sources`: file → which of a paper's tables."""
-    found = {}
-    for paper, source in sources.items():
-        lines = (
-            (resources.files("scalewise") / "evaluate" / "tables" / f"{paper}.csv")
-            .read_text(encoding="utf-8")
-            .splitlines()
-        )
-        for row in csv.DictReader(lines):
-            same = (row["method"], row["dataset"], row["source"], row["metric"]) == (method, dataset, source, "psnr")
-            if same and float(row["scale"]) <= 4:
-                found[f"{row['protocol']} {dataset} x{row['scale']}"] = float(row["value"])
-    return found
 
 
 PAIRS = [

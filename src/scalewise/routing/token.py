@@ -21,6 +21,7 @@ from scalewise.layers import conv3
 from scalewise.routing.window import top
 
 SMALL = 1e-8  # ε of Eq. 17
+GOLDEN = (5**0.5 - 1) / 2
 
 
 class Confidence(nn.Sequential):
@@ -61,6 +62,28 @@ def below(score: Tensor, epsilon: float) -> Kept:
 def lowest(score: Tensor, windows: int, tokens: int, before: Kept) -> Kept:
     """The `windows` and `tokens` of each image with the lowest score, of those that stayed before; ties by index."""
     return Kept(_lowest(score.mean(-1), windows, before.windows), _lowest(score, tokens, before.tokens))
+
+
+def numbers(like: Tensor, *, random: bool) -> Tensor:
+    """A number in (0, 1] for each token of (b, gy, gx, n), the same in every layer and picture of a batch: evenly over
+    the picture in steps of the golden ratio, or at random, always the same; the lowest stay longest."""
+    count = like[0].numel()
+    if random:
+        drawn = torch.rand(count, generator=torch.Generator().manual_seed(0))
+    else:
+        drawn = (torch.arange(1, count + 1, dtype=torch.float64) * GOLDEN % 1).float()
+    return (1 - drawn).to(like.device).view_as(like[0]).expand_as(like)
+
+
+def left(number: Tensor, share: float) -> Kept:
+    """What stays once this share has left: of tokens those of the lowest numbers, of windows as many, by the number of
+    their first token."""
+    return Kept(_stays(number[..., 0], share), _stays(number.flatten(1), share).view_as(number))
+
+
+def _stays(number: Tensor, share: float) -> Tensor:
+    keep = torch.full((len(number),), round((1 - share) * number[0].numel()), device=number.device)
+    return top(-number.flatten(1), keep).view_as(number)
 
 
 def _lowest(score: Tensor, count: int, before: Tensor) -> Tensor:

@@ -66,19 +66,22 @@ class Predictor(nn.Module):
         slope: float = 0.1,
         normalise: bool = True,
         bounded: bool = True,
+        weighs: bool = True,
     ) -> None:
         super().__init__()
         if kind not in PREDICTORS:
             raise InvalidRequest(f"predictor is {kind!r}: allowed are {' and '.join(PREDICTORS)}")
         width = channels + condition + 2
         inner, narrow = width // 4, width // 8
-        self.kind, self.slope, self.bounded = kind, slope, bounded
+        self.kind, self.slope, self.bounded, self.weighs = kind, slope, bounded, weighs
         self.project = nn.Linear(width, inner)
         self.norm = nn.LayerNorm(inner, EPS) if normalise else nn.Identity()
         self.offset = nn.Sequential(nn.Linear(inner, narrow), nn.LeakyReLU(slope), nn.Linear(narrow, 2))
         self.score = nn.Sequential(nn.Linear(AREA, WINDOW), nn.LeakyReLU(slope), nn.Linear(WINDOW, 2))
-        self.channel = nn.Linear(inner, channels)
-        self.pixel = nn.Conv2d(inner, 1, 3, padding=1)
+        self.channels = channels
+        if weighs:
+            self.channel = nn.Linear(inner, channels)
+            self.pixel = nn.Conv2d(inner, 1, 3, padding=1)
 
     def forward(self, v: Tensor, condition: Tensor, place: Tensor, shift: int) -> Hints:
         """v (b, h, w, c), condition (b, ·, h, w), place (16, 16, 2), which repeats."""
@@ -90,6 +93,8 @@ class Predictor(nn.Module):
         windows = partition(seen.roll((-shift, -shift), (1, 2)), (WINDOW, WINDOW)).flatten(1, 2)  # (b, n, 256, ·)
         look = contrast(windows, 2, 3) if self.kind == REPAIRED else windows.squeeze(-1)
         logits = self.score(look).float()
+        if not self.weighs:
+            return Hints(logits, f, v.new_ones(b, h, w, 1), v.new_ones(b, self.channels))
         pixels = self.pixel(f.permute(0, 3, 1, 2)).sigmoid().permute(0, 2, 3, 1)
         return Hints(logits, f, pixels, self.channel(f.mean((1, 2))).sigmoid())
 
@@ -123,6 +128,8 @@ class Predictor(nn.Module):
             if look is None:
                 look = f.mean(1)[:, of]
             logits = self.score(look)
+            if not self.weighs:
+                return Hints(logits, f, f.new_ones(b, 1, h, w), f.new_ones(b, self.channels))
             pixels = self.pixel(f.view(b, -1, h, w)).sigmoid_()
             return Hints(logits, f, pixels, self.channel(f.mean(2)).sigmoid())
 
@@ -157,7 +164,8 @@ class Predictor(nn.Module):
         pixels, inner = size[0] * size[1], self.project.out_features
         router = cost.linear(self.project.in_features, inner, pixels)
         router += cost.linear(AREA, WINDOW, pixels // AREA) + cost.linear(WINDOW, 2, pixels // AREA)
-        return router.as_router() + cost.conv2d(inner, 1, 3, *size) + cost.linear(inner, self.channel.out_features, 1)
+        total = router.as_router()
+        return total + cost.conv2d(inner, 1, 3, *size) + cost.linear(inner, self.channels, 1) if self.weighs else total
 
     def offset_macs(self) -> Macs:
         """Of one window."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ from scalewise.upsamplers.corners import (
     to_rows,
 )
 
+Weights = Literal["attention", "mlp"]
 SIGNS = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}
 NEIGHBOURS = 9  # the shift is at most one LR pixel
 SCORES = 2**22  # attention scores computed at a time: 16 MB
@@ -65,7 +67,8 @@ class Field:
 
 
 class CiaoSR(nn.Module):
-    """`local_size` 1, 2 or 3 pixels per axis answer a point; `multi_scale` lists the non-local factors."""
+    """`local_size` 1, 2 or 3 pixels per axis answer a point; `multi_scale` lists the non-local factors. `weights`: how
+    much each of the pixels counts is said by "attention" or, in the paper's Table 4, by an "mlp" of key and place."""
 
     geometry: Geometry = EXACT
 
@@ -78,20 +81,23 @@ class CiaoSR(nn.Module):
         multi_scale: Sequence[int] = (2,),
         local_size: int = 2,
         feat_unfold: bool = True,
+        weights: Weights = "attention",
     ) -> None:
         super().__init__()
+        if weights not in get_args(Weights):
+            raise InvalidRequest(f"weights is {weights!r}: allowed are attention and mlp")
         if local_size not in SIGNS:
             raise InvalidRequest(f"local_size {local_size} is not supported: take 1, 2 or 3")
         if non_local and (not multi_scale or min(multi_scale) < 2):
             raise InvalidRequest(f"multi_scale {tuple(multi_scale)} is not supported: list factors of 2 or more")
         self.channels = channels
-        self.feat_unfold = feat_unfold
+        self.feat_unfold, self.weights = feat_unfold, weights
         self.signs = SIGNS[local_size]
         self.local_channels = channels * (9 if feat_unfold else 1)
         self.distant_channels = channels * len(multi_scale) if non_local else 0
         wide = self.local_channels + self.distant_channels
         self.query = MLP(wide, hidden, 3)
-        self.key = MLP(self.local_channels + 4, hidden, self.local_channels)
+        self.key = MLP(self.local_channels + 4, hidden, self.local_channels if weights == "attention" else 1)
         self.value = MLP(wide + 4, hidden, wide)
         self.attention = CrossScaleAttention(channels, multi_scale) if non_local else None
 
@@ -157,7 +163,9 @@ class CiaoSR(nn.Module):
             scores = []
             for (v, u), pixel in zip(corners, pixels, strict=True):
                 hidden = self.key.hidden_after_first(gather(field.key, *pixel).add_(down[v]).add_(right[u]))
-                if pairs is not None:
+                if self.weights == "mlp":
+                    scores.append(self.key.last(hidden).squeeze(-1).float())
+                elif pairs is not None:
                     scores.append(pairs.scores(hidden, y, x, pixel[0], pixel[1]))
                 else:
                     key = gather(field.local, *pixel) * self.key.last(hidden)
@@ -176,7 +184,7 @@ class CiaoSR(nn.Module):
 
     def _pairs_pay(self, query: Query, nearest: Tensor, width: int) -> bool:
         """Whether pairs of LR pixels under a rectangle are fewer than its points have corners."""
-        if not query.rectangle or len(query.y) > 1 or len(self.signs) == 1:
+        if not query.rectangle or len(query.y) > 1 or len(self.signs) == 1 or self.weights == "mlp":
             return False
         strip = int(nearest[0, -1, 0] - nearest[0, 0, 0]) + 1
         return NEIGHBOURS * strip * width < len(self.signs) ** 2 * query.y.shape[1] * query.x.shape[-1]

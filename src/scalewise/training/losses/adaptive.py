@@ -21,8 +21,8 @@ from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.projection import latitude_weights
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.routing.branch import PENALTY, TaskController, intensity_loss
-from scalewise.routing.token import uncertainty_loss
+from scalewise.routing.branch import PENALTY, THRESHOLD, TaskController, intensity_loss
+from scalewise.routing.token import SMALL, uncertainty_loss
 from scalewise.training.losses.pixel import query_of, rendered, ws_l1
 from scalewise.training.stage import Batch, StepContext
 
@@ -44,16 +44,18 @@ def all_branches_l1(model: nn.Module, batch: Batch, context: StepContext) -> dic
 class RoutedL1:
     """TADT's second stage: L1 of drawn routes plus `penalty` (λ) times the intensity loss (Eq. 5).
 
-    λ is weighed against the L1 of RGB in [-1, 1], which TADT takes from LIIF: twice that of RGB in [0, 1]."""
+    λ is weighed against the L1 of RGB in [-1, 1], which TADT takes from LIIF: twice that of RGB in [0, 1].
+    `threshold` is α of Eq. 6; None prices β everywhere."""
 
     penalty: float = PENALTY
+    threshold: tuple[float, float, float] | None = THRESHOLD
 
     def __call__(self, model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         controller = model.get_submodule("encoder.controller")
         assert isinstance(controller, TaskController)
         error = 2 * F.l1_loss(rendered(model, batch).rgb, batch["hr"])
         beta = controller.intensity(batch["scale"])
-        loss = error + self.penalty * intensity_loss(beta, batch["scale"])
+        loss = error + self.penalty * intensity_loss(beta, batch["scale"], self.threshold)
         return {"loss": loss, "l1": error.detach(), "beta": beta.detach().mean()}
 
 
@@ -72,6 +74,30 @@ def halting_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str
     confidence = uncertainty_loss(logits, sampled.rgb, batch["hr"], scale=scale)
     kept = sum(one.choice.float().mean() for one in sampled.route) / len(sampled.route)
     return {"loss": error + confidence, "l1": error.detach(), "uncertainty": confidence.detach(), "kept": kept}  # type: ignore[dict-item]
+
+
+PONDER, DISTRIBUTION = 5e-4, 0.1  # weights of A-ViT (Yin et al., CVPR 2022, arXiv:2112.07658)
+
+
+def ponder_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+    """AdaFormer halted by A-ViT's losses (Table 4): L1 in 0..255 plus the ponder loss and the distance of halting over
+    depth from a Gaussian around the middle layer.
+
+    The confidences are A-ViT's halting probabilities: what a token ponders is the number of layers until they sum to 1,
+    plus what was left of 1 before the last of them."""
+    sampled = rendered(model, batch)
+    error = 255 * F.l1_loss(sampled.rgb, batch["hr"])
+    halting = torch.stack([one.evidence.float().sigmoid() for one in sampled.route if one.evidence is not None])
+    before = halting.cumsum(0) - halting
+    running = (before.detach() < 1 - SMALL).float()  # layers that a token takes part in
+    ponder = (running.sum(0) + 1 - (halting * running).sum(0).clamp(max=1)).mean()
+    layers = torch.arange(len(halting), device=halting.device, dtype=halting.dtype)
+    wanted = (-(layers - layers.mean()).square() / 2).softmax(0)
+    found = halting.flatten(1).mean(1)
+    found = found / found.sum()
+    distance = (found * (found.clamp_min(SMALL).log() - wanted.log())).sum()
+    loss = error + PONDER * ponder + DISTRIBUTION * distance
+    return {"loss": loss, "l1": error.detach(), "ponder": ponder.detach(), "distribution": distance.detach()}
 
 
 # Masks (b, gy, gx) of all layers, 0 or 1 with a gradient; γ; the mean error of each window (b, gy, gx) → what is added.

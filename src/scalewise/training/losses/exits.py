@@ -18,6 +18,7 @@ from scalewise.models.patchwise import PatchwiseModel
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.multiexit.ape import APE, capacity_loss
 from scalewise.multiexit.arm import ARM
+from scalewise.multiexit.camixer_paths import CAMixerPaths
 from scalewise.multiexit.classsr import ClassSR, average_loss, class_loss
 from scalewise.multiexit.enaf import ExitNetwork, estimator_loss, exit_loss, patch_psnr
 from scalewise.multiexit.paths import bicubic
@@ -186,7 +187,7 @@ def divided_l1(model: nn.Module, batch: Batch, context: StepContext) -> dict[str
     hard_last = patch_psnr([bicubic(lr, network.scale)], hr)[:, 0].argsort(descending=True)
     losses = {}
     for path, of in enumerate(hard_last.tensor_split(network.paths)):
-        losses[f"l1/net{path + 1}"] = F.l1_loss(network.networks[path](lr[of]).float(), hr[of])
+        losses[f"l1/net{path + 1}"] = F.l1_loss(network.take(path, lr[of]).float(), hr[of])
     total = torch.stack(list(losses.values())).sum()
     return {"loss": total} | {name: one.detach() for name, one in losses.items()}
 
@@ -208,10 +209,10 @@ class ClassLoss:
         return {"loss": loss, "l1": error.detach(), "class": clear.detach(), "average": even.detach()}
 
 
-def classsr_parts(model: nn.Module) -> tuple[ClassSR, ClassRouter]:
+def classsr_parts(model: nn.Module) -> tuple[ClassSR | CAMixerPaths, ClassRouter]:
     assert isinstance(model, PatchwiseModel)
     network, router = model.network, model.router
-    assert isinstance(network, ClassSR) and isinstance(router, ClassRouter)
+    assert isinstance(network, ClassSR | CAMixerPaths) and isinstance(router, ClassRouter)
     return network, router
 
 

@@ -1,0 +1,106 @@
+"""`scalewise reproduce`: published tables beside what we measure and count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scalewise.cli.format import progress_bar, reproduced_table
+from scalewise.cli.measure import found_models
+from scalewise.cli.options import (
+    FILES,
+    Json,
+    Overwrite,
+    Quiet,
+    Style,
+    check_files,
+    measuring,
+    wanted_budget,
+    write_json,
+)
+from scalewise.errors import DataError, InvalidRequest
+
+if TYPE_CHECKING:
+    from scalewise.evaluate import Upscaler
+    from scalewise.execution.plan import RunOptions
+
+
+@measuring
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A published table: adaformer, arm, bicubic, camixer, ciaosr, …; all.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="A folder that holds one folder per dataset: Set5, B100, …"),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME", help="Only the rows of this method.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weights", metavar="METHOD=FILE", help="The weight file of a method, or a model's name."),
+    ] = None,
+    style: Style = "text",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the table here instead.", rich_help_panel=FILES),
+    ] = None,
+    json: Json = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    *,
+    how: RunOptions,
+) -> None:
+    """A published table next to what we measure: published, ours, difference, and why a number is absent; parameters,
+    and GMACs of a picture of 1280×720, are always ours."""
+    from scalewise.budget.budget import Budget
+    from scalewise.evaluate import published, tables
+    from scalewise.storage import atomic_write
+
+    check_files([output, json], overwrite=overwrite)
+    names = published.tables() if table == "all" else [table]
+    printed = [row for name in names for row in published.load_table(name)]
+    known = {row.method for row in printed}
+    files = dict(_pair(text) for text in weights or ())
+    wanted = known | {tables.weights_of(row.method, row.dial) for row in printed}
+    for unknown in sorted({*(method or ())} - known) or sorted({*files} - wanted):
+        raise InvalidRequest(f"table {table} has no method {unknown!r}: there are {', '.join(sorted(wanted))}")
+    if data is not None and not data.is_dir():
+        raise DataError(f"no folder {str(data)!r}: give a folder that holds one folder per dataset")
+    find = found_models(how)
+    for file in files.values():
+        find(file, Budget.full())
+
+    def models(name: str, dial: str) -> Upscaler | None:
+        weights = tables.weights_of(name, dial)
+        if weights not in files:
+            return None
+        if weights != name:
+            return find(files[weights], Budget.full())
+        if dial and "=" not in dial:
+            raise InvalidRequest(f"printed at {dial!r}: which value that is, is not published")
+        return find(files[name], wanted_budget(None, dial or None))
+
+    with progress_bar(quiet) as bar:
+        rows = tables.reproduce(
+            table, data, models, methods=method or (),
+            progress=lambda row: bar(f"{row.method} {row.dataset} ×{row.scale:g}", 0.0),
+        )  # fmt: skip
+    if json is not None:
+        write_json(json, [row.as_dict() for row in rows], overwrite=overwrite)
+        if output is None:
+            return
+    text = reproduced_table(rows, style)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    with atomic_write(output, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    method, sign, file = text.partition("=")
+    if not (method and sign and file):
+        raise InvalidRequest(f"--weights {text!r}: write METHOD=FILE")
+    return method, file
