@@ -12,13 +12,15 @@ MOST_CHANGED = 0.7  # of the patches, from which on the whole frame is one box
 def boxes_of(changed: np.ndarray, patch: int, context: int, size: Size) -> list[Box]:
     """Boxes of LR pixels that cover the patches `changed` (gy, gx) of a frame of `size`, cut along patches.
 
-    Two boxes become one where that reads fewer pixels, best pair first. All boxes together read fewer pixels than the
+    A box holds a whole patch at least: operators round otherwise in the few pixels that a border may leave of one. Two
+    boxes become one where that reads fewer pixels, best pair first. All boxes together read fewer pixels than the
     whole frame, or there is one box, the frame.
     """
     boxes = _runs(changed)
     if not len(boxes):
         return []
     whole = np.array([[0, 0, *changed.shape]])
+    boxes[:, :2] = np.minimum(boxes[:, :2], [max(0, n // patch - 1) for n in size])
     if changed.mean() >= MOST_CHANGED:
         boxes = whole
 

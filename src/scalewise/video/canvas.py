@@ -96,8 +96,10 @@ def same_in_boxes(run_plan: RunPlan, route: RoutePlan, patch: int) -> bool:
 
 
 def _samples(size: Size, patch: int) -> list[Box]:
-    """A patch in the middle, some in a corner, a row and a column of them."""
+    """A patch in the middle, some in two corners, a row and a column of them."""
     rows, columns = (-(-n // patch) for n in size)
-    y, x = rows // 2, columns // 2
+    y, x = (max(0, n // patch - 1) // 2 for n in size)
+    last = tuple(max(0, n // patch - 1) for n in size)
     boxes = [(y, x, y + 1, x + 1), (0, 0, min(2, rows), min(3, columns)), (y, 0, y + 1, columns), (0, x, rows, x + 1)]
+    boxes.append((*last, rows, columns))
     return [(a * patch, b * patch, min(c * patch, size[0]), min(d * patch, size[1])) for a, b, c, d in boxes]

@@ -27,6 +27,11 @@ class Codec:
     containers: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def part_suffix(self) -> str:
+        """Of a part's name; empty for a folder of pictures."""
+        return {"matroska": "mkv"}.get(self.part, self.part)
+
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 CODECS = {
@@ -54,6 +59,7 @@ class Coding:
     preset: str | None
     light: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    intra: bool = False  # every frame is a keyframe, and leaves the encoder at once
 
     @property
     def encoder(self) -> str:
@@ -69,6 +75,8 @@ class Coding:
         found = dict(CODECS[self.codec].options)
         if self.crf is not None:
             found |= {"crf": str(self.crf), "g": str(max(1, round(KEYFRAME_SECONDS * rate)))}
+        if self.intra:
+            found |= {"g": "1", "tune": "zerolatency"}
         if self.preset is not None:
             found["preset"] = self.preset
         params = encoder_params(self.light, self.encoder)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.route import effort_map
 from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.execution.decide import decide
-from scalewise.execution.plan import RunOptions, RunPlan
+from scalewise.execution.plan import RunOptions, RunPlan, area
 from scalewise.execution.planner import plan_run
 from scalewise.execution.tiles import ALPHA_CONTEXT, TileRunner
 from scalewise.geometry.grid import Size
@@ -46,7 +46,9 @@ REFRESH_FRAMES = 250  # after which a patch is computed anew, if it differs at a
 
 @dataclass
 class Spent:
-    """What frames cost so far. `patches` and `reused` count patches of frames, `exits` those computed, by exit."""
+    """What frames cost so far. `patches` and `reused` count patches of frames, `exits` those computed, by exit.
+
+    `seconds` are those of the network, `seconds_in_all` also those of reading and encoding."""
 
     frames: int = 0
     patches: int = 0
@@ -55,16 +57,29 @@ class Spent:
     macs: int = 0
     macs_full: int = 0
     seconds: float = 0.0
+    seconds_in_all: float = 0.0
     exits: dict[int, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def add(self, other: Spent) -> None:
         """Count another part of the same clip."""
-        for name in ("frames", "patches", "reused", "scenes", "macs", "macs_full", "seconds"):
+        for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for level, count in other.exits.items():
             self.exits[level] = self.exits.get(level, 0) + count
         self.notes = tuple(dict.fromkeys((*self.notes, *other.notes)))
+
+    def copy(self) -> Spent:
+        return replace(self, exits=dict(self.exits))
+
+    def since(self, earlier: Spent) -> Spent:
+        """What was spent after `earlier`."""
+        sums: Any = {name: getattr(self, name) - getattr(earlier, name) for name in SUMS}
+        exits = {level: count - earlier.exits.get(level, 0) for level, count in self.exits.items()}
+        return Spent(**sums, exits={level: count for level, count in exits.items() if count}, notes=self.notes)
+
+
+SUMS = ("frames", "patches", "reused", "scenes", "macs", "macs_full", "seconds", "seconds_in_all")
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ class FrameUpscaler:
         if still == 0 and not full and options.dtype == "auto":
             options = replace(options, dtype="fp32")  # patches in bf16 are rounded otherwise in other company
         self.still, self.refresh, self.out, self.spent = still, refresh, out, Spent()
-        self.budget, self._purse = budget, 0.0
+        self.budget, self._purse, self._strict = budget, 0.0, True
         source = images.open(like)
         plan = plan_run(source, out, model, Budget.full(), replace(options, projection="flat", crop=None))
         self.spent.notes = plan.notes
@@ -165,9 +180,21 @@ class FrameUpscaler:
         router = self._exits.base.overhead.total if self._exits is not None else 0
         return sum(self._run_plan.full_macs(tile) for tile in tiles) + router
 
+    def changes(self, frames: Sequence[np.ndarray], still: float, refresh: int) -> list[float]:
+        """The share of the pixels of each frame that would be read, context included; nothing is computed."""
+        if still < 0 or self._whole:
+            return [1.0] * len(frames)
+        size = self._run_plan.source.size
+        patches = StillPatches(size, self.patch, self._reach, still, refresh)
+        shares = []
+        for frame in frames:
+            plan = self._plan_of(frame, patches.changed(frame))
+            shares.append(sum(area(tile.source) for tile in plan.tiles) / math.prod(size))
+        return shares
+
     def grant(self, share: float) -> None:
         """The frames that follow may take this share of the MACs; what is left of the former budget goes."""
-        self.budget, self._purse = Budget.fraction(min(1.0, share)), 0.0
+        self.budget, self._purse, self._strict = Budget.fraction(min(1.0, share)), 0.0, False
 
     def render(self, window: Window) -> Iterator[Enlarged]:
         """The frames of a window, enlarged."""
@@ -223,14 +250,15 @@ class FrameUpscaler:
         self._purse += self.budget.value * self.macs_full * len(run_plans)
         planned = self._exits.plan(run_plans, changed, self._purse)
         if planned.over:
-            if self.spent.frames == 0:
+            if self.spent.frames == 0 and self._strict:
                 floor = planned.macs / (self.macs_full * len(run_plans))
                 raise BudgetInfeasible(
                     f"budget {self.budget.value:.3%} is below the floor of this model on the first frames, "
                     f"{floor:.2%}: ask for more",
                     floor,
                 )
-            self._note("the budget was exceeded where even the cheapest exits took more")
+            if self._strict:
+                self._note("the budget was exceeded where even the cheapest exits took more")
         self._purse -= planned.router.total
         self.spent.macs += planned.router.total
         return planned

@@ -16,7 +16,7 @@ from scalewise.geometry.grid import Size
 BLOCK = 4  # patches a side that are refreshed together: alone, each would cost its whole context
 CUT_LEVELS = 20.0  # mean difference of two frames, in levels of 8 bits, from which on a new scene begins
 CUT_STEP = 4  # every so many rows and columns are looked at for that
-QUIET = 1.0  # mean difference of a patch, in levels of 8 bits, below which what changed in it is noise
+QUIET = 6.0  # levels of 8 bits: a patch in which no pixel differs by more has changed by the codec's noise alone
 NOISE_SHARE = 0.999  # of the pixels of quiet patches, that differ by no more than the noise of the codec
 MAX_NOISE = 2.0  # levels of 8 bits: more than that can be seen when it is left out
 
@@ -120,8 +120,8 @@ def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
 def noise_of(frames: Sequence[np.ndarray], patch: int = 32) -> float:
     """What the codec's noise makes of a picture that does not change, in levels of 8 bits: at most MAX_NOISE.
 
-    Differences of consecutive frames (h, w, c), in patches that change so little in the mean that nothing moved there;
-    the level that NOISE_SHARE of their pixels keep to. 0 without such patches.
+    Differences of consecutive frames (h, w, c), in patches that change so little that nothing moved there; the level
+    that NOISE_SHARE of their pixels keep to. 0 without such patches.
     """
     counts = np.zeros(256, np.int64)
     for before, after in zip(frames, frames[1:], strict=False):
@@ -131,7 +131,8 @@ def noise_of(frames: Sequence[np.ndarray], patch: int = 32) -> float:
         if not rows or not columns:
             continue
         cut = worst[:rows, :columns].reshape(rows // patch, patch, columns // patch, patch).swapaxes(1, 2)
-        quiet = cut[(cut.mean((2, 3)) < QUIET * unit) & (cut.max((2, 3)) > 0)]
+        most = cut.max((2, 3))
+        quiet = cut[(most <= QUIET * unit) & (most > 0)]
         counts += np.bincount(np.rint(quiet / unit).astype(np.int64).ravel(), minlength=256)[:256]
     if not counts.any():
         return 0.0
