@@ -86,6 +86,7 @@ def write(
             stream.set_display_rotation(rotation)
         tone: Any = container.add_stream("aac", rate=48000) if sound else None
         text: Any = None
+        texts: Any = None
         if subtitles:
             file = path.with_suffix(".srt")
             file.write_text("1\n00:00:00,000 --> 00:00:00,150\none\n\n2\n00:00:00,200 --> 00:00:00,350\ntwo\n")
@@ -121,14 +122,19 @@ def _tone(container: Any, stream: Any, seconds: float) -> None:
     container.mux(stream.encode(None))
 
 
-def read(path: Path, name: str = "rgb24") -> tuple[list[np.ndarray], list[Fraction]]:
-    """Frames of a file as RGB, and when each is shown in seconds."""
+def read(path: Path) -> tuple[list[np.ndarray], list[Fraction]]:
+    """Frames of a file as RGB or RGBA of 8 bits, and when each is shown in seconds."""
     import av
+
+    from scalewise.video.colour import Colour, Layout, decoded
 
     frames, times = [], []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             assert frame.pts is not None and frame.time_base is not None
-            frames.append(frame.to_ndarray(format=name))
+            layout = Layout.of(frame.format)
+            colour = Colour.of(container.streams.video[0].codec_context, frame)
+            pixels = decoded(frame, layout, colour)
+            frames.append(pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8))
             times.append(frame.pts * frame.time_base)
     return frames, times

@@ -108,9 +108,7 @@ Restart = Annotated[
 ]
 EffortMap = Annotated[
     Path | None,
-    typer.Option(
-        "--effort-map", metavar="MP4", help="A second video: where the work went.", rich_help_panel=FILES
-    ),
+    typer.Option("--effort-map", metavar="MP4", help="A second video: where the work went.", rich_help_panel=FILES),
 ]
 Report = Annotated[
     Path | None, typer.Option("--report", metavar="JSON", help="Write the costs as JSON.", rich_help_panel=FILES)

@@ -1,4 +1,4 @@
-"""Video: the same dial, also in time. Frames stream through decode → enlarge → encode, and what does not change is kept.
+"""Video: the same dial, also in time. Frames stream through decode, enlarge and encode; what does not change is kept.
 
     from scalewise.video import upscale_video
     report = upscale_video("talk.mp4", "talk_x2.mp4", scale=2, budget="40%")

@@ -48,9 +48,7 @@ def boxes_of(changed: np.ndarray, patch: int, context: int, size: Size) -> list[
     if cost(boxes).sum() >= cost(whole).sum():
         boxes = whole
     found = sorted(tuple(int(n) for n in box) for box in boxes)
-    return [
-        (y0 * patch, x0 * patch, min(y1 * patch, size[0]), min(x1 * patch, size[1])) for y0, x0, y1, x1 in found
-    ]
+    return [(y0 * patch, x0 * patch, min(y1 * patch, size[0]), min(x1 * patch, size[1])) for y0, x0, y1, x1 in found]
 
 
 def _runs(changed: np.ndarray) -> np.ndarray:

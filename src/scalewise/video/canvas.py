@@ -13,7 +13,7 @@ from scalewise.execution.plan import RunPlan
 from scalewise.execution.tiles import TileRunner
 from scalewise.geometry.grid import Box, Size, first_output
 from scalewise.images.sink import to_levels
-from scalewise.images.source import Source
+from scalewise.images.source import Depth, Source
 from scalewise.models.model import RoutePlan
 
 
@@ -27,7 +27,7 @@ class FrameCanvas:
         self.pixels = np.zeros((*size, 3 + like.alpha), like.dtype)
         self.mask: np.ndarray | None = None
         self.shape = tuple(-(-n // patch) for n in like.size)
-        self._dtype = like.dtype
+        self._dtype: Depth = like.dtype
         self._patch_of = [  # of each output row, and each column
             np.searchsorted([first_output(k * patch, n, out) for k in range(count)], np.arange(out), "right") - 1
             for n, out, count in zip(like.size, size, self.shape, strict=True)
@@ -99,7 +99,7 @@ def _samples(size: Size, patch: int) -> list[Box]:
     """A patch in the middle, some in two corners, a row and a column of them."""
     rows, columns = (-(-n // patch) for n in size)
     y, x = (max(0, n // patch - 1) // 2 for n in size)
-    last = tuple(max(0, n // patch - 1) for n in size)
+    bottom, right = (max(0, n // patch - 1) for n in size)
     boxes = [(y, x, y + 1, x + 1), (0, 0, min(2, rows), min(3, columns)), (y, 0, y + 1, columns), (0, x, rows, x + 1)]
-    boxes.append((*last, rows, columns))
+    boxes.append((bottom, right, rows, columns))
     return [(a * patch, b * patch, min(c * patch, size[0]), min(d * patch, size[1])) for a, b, c, d in boxes]

@@ -116,6 +116,7 @@ def open_clip(path: Path) -> Clip:
 def opened(path: Path) -> InputContainer:
     """The container of a file, to be used in a `with`. Raises UnreadableImage."""
     import av
+    from av import error as errors
 
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"
@@ -124,7 +125,7 @@ def opened(path: Path) -> InputContainer:
         raise UnreadableImage(f"{str(path)!r} is empty (0 bytes)")
     try:
         return av.open(str(path), metadata_errors="replace")
-    except (av.error.FFmpegError, ValueError) as error:
+    except (errors.FFmpegError, ValueError) as error:
         raise UnreadableImage(f"{str(path)!r} cannot be read as a video: {_reason(error)}") from None
 
 
@@ -191,7 +192,7 @@ def _upright(clip: Clip, frame: VideoFrame) -> np.ndarray:
 
 def _decoded(path: Path, container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
     """Frame by frame; packets that cannot be decoded are counted and left out, as players do."""
-    import av
+    from av import error as errors
 
     stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
     in_a_row = 0
@@ -199,7 +200,7 @@ def _decoded(path: Path, container: InputContainer, stream: VideoStream, damage:
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError as error:  # the file ends in the middle of something
+        except errors.FFmpegError as error:  # the file ends in the middle of something
             damage.packets += 1
             if damage.packets == 1 and container.size == 0:
                 raise UnreadableImage(f"{str(path)!r} cannot be read: {_reason(error)}") from None
@@ -208,7 +209,7 @@ def _decoded(path: Path, container: InputContainer, stream: VideoStream, damage:
             return
         try:
             frames = packet.decode()
-        except av.error.FFmpegError as error:
+        except errors.FFmpegError as error:
             damage.packets, in_a_row = damage.packets + 1, in_a_row + 1
             if in_a_row > MAX_DAMAGED:
                 raise UnreadableImage(f"{str(path)!r} cannot be decoded: {_reason(error)}") from None
@@ -219,12 +220,12 @@ def _decoded(path: Path, container: InputContainer, stream: VideoStream, damage:
 
 def _deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[VideoFrame]:
     """One frame for each, its missing lines interpolated by FFmpeg's bwdif."""
-    import av
+    from av.filter import Graph
 
     graph: Any = None
     for frame in frames:
         if graph is None:
-            graph = av.filter.Graph()
+            graph = Graph()
             source = graph.add_buffer(template=stream)
             graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=all"), graph.add("buffersink"))
             graph.configure()
@@ -236,12 +237,12 @@ def _deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator
 
 
 def _pulled(graph: Any) -> Iterator[VideoFrame]:
-    import av
+    from av import error as errors
 
     while True:
         try:
             yield graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
+        except (errors.BlockingIOError, errors.EOFError):
             return
 
 

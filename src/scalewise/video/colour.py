@@ -45,7 +45,7 @@ class Layout:
             return cls("rgb", 8, True)
         if pixel_format.is_rgb or pixel_format.is_bayer:
             return cls("rgb", max(8, depth), alpha)
-        if not any(part.is_chroma for part in parts):
+        if sum(not part.is_alpha for part in parts) == 1:
             return cls("gray", depth, alpha)
         wide, high = pixel_format.chroma_width(16), pixel_format.chroma_height(16)
         chroma: Chroma = "444" if wide == high == 16 else "422" if high == 16 and wide == 8 else "420"
@@ -93,10 +93,7 @@ def _flags() -> Any:
     from av.video.reformatter import Interpolation
 
     return (
-        Interpolation.BICUBIC
-        | Interpolation.ACCURATE_RND
-        | Interpolation.FULL_CHR_H_INT
-        | Interpolation.FULL_CHR_H_INP
+        Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
     )
 
 
@@ -105,9 +102,7 @@ def decoded(frame: VideoFrame, layout: Layout, colour: Colour) -> np.ndarray:
     flags = _flags()
     if colour.matrix == MATRIX_RGB or layout.chroma == "gray":
         target = ("rgba64le" if layout.alpha else "rgb48le") if layout.deep else "rgba" if layout.alpha else "rgb24"
-        made = frame.reformat(
-            format=target, interpolation=flags, src_color_range=colour.range, dst_color_range=FULL
-        )
+        made = frame.reformat(format=target, interpolation=flags, src_color_range=colour.range, dst_color_range=FULL)
         return _spread(made.to_ndarray(), layout) if layout.deep else made.to_ndarray()
     if not layout.deep:
         return frame.reformat(
@@ -149,31 +144,48 @@ def encoded(pixels: np.ndarray, pixel_format: str, layout: Layout, colour: Colou
         planes = from_rgb(pixels[..., :3].astype(np.float32) / 65535, layout.depth, colour)
         if alpha:
             planes = np.concatenate([planes, _narrow(pixels[..., 3:], layout)], -1)
+        if layout.chroma == "444":
+            return _tagged(_planar(planes >> (16 - layout.depth), pixel_format), colour)
         name = "yuva444p16le" if alpha else "yuv444p16le"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(planes), format=name, channel_last=True)
         frame.color_range = colour.range
         same = {"src_color_range": colour.range, "dst_color_range": colour.range}
         made = frame.reformat(format=pixel_format, interpolation=flags, **same)
-    made.color_range, made.color_primaries = colour.range, colour.primaries
-    made.color_trc, made.colorspace = colour.transfer, colour.matrix
-    return made
+    return _tagged(made, colour)
+
+
+def _tagged(frame: VideoFrame, colour: Colour) -> VideoFrame:
+    frame.color_range, frame.color_primaries = colour.range, colour.primaries
+    frame.color_trc, frame.colorspace = colour.transfer, colour.matrix
+    return frame
+
+
+def _planar(levels: np.ndarray, pixel_format: str) -> VideoFrame:
+    """A frame of planes of full size from (h, w, planes) uint16: libswscale would dither them, with the same bias."""
+    import av
+
+    frame = av.VideoFrame(levels.shape[1], levels.shape[0], pixel_format)
+    for plane, values in zip(frame.planes, np.moveaxis(levels, -1, 0), strict=True):
+        rows = np.frombuffer(memoryview(plane), np.uint16).reshape(plane.height, plane.line_size // 2)
+        rows[:, : plane.width] = values
+    return frame
 
 
 def to_rgb(planes: np.ndarray, depth: int, colour: Colour) -> np.ndarray:
     """Y'CbCr (h, w, 3), its `depth` bits on top of 16, as RGB float32 in [0, 1], clipped."""
     matrix = _from_luma(colour)
     levels = planes.astype(np.float32) / (1 << (16 - depth))
-    low, luma, chroma, middle = _levels(depth, colour)
-    levels = (levels - np.float32([low, middle, middle])) / np.float32([luma, chroma, chroma])
+    black, span = _levels(depth, colour)
+    levels = (levels - black) / span
     return np.clip(levels @ matrix.T, 0, 1)
 
 
 def from_rgb(rgb: np.ndarray, depth: int, colour: Colour) -> np.ndarray:
     """RGB float32 in [0, 1] as Y'CbCr (h, w, 3) uint16, its `depth` bits on top."""
     matrix = _from_luma(colour)
-    low, luma, chroma, middle = _levels(depth, colour)
-    levels = (rgb @ np.linalg.inv(matrix.astype(np.float64)).astype(np.float32).T) * np.float32([luma, chroma, chroma])
-    levels = np.rint(levels + np.float32([low, middle, middle])).clip(0, (1 << depth) - 1)
+    black, span = _levels(depth, colour)
+    inverse = np.linalg.inv(matrix.astype(np.float64)).astype(np.float32)
+    levels = np.rint(rgb @ inverse.T * span + black).clip(0, (1 << depth) - 1)
     return levels.astype(np.uint16) << (16 - depth)
 
 
@@ -189,12 +201,12 @@ def _from_luma(colour: Colour) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-def _levels(depth: int, colour: Colour) -> tuple[float, float, float, float]:
-    """Black, the span of luma, the span of chroma and its middle, in levels of `depth` bits."""
-    unit = 1 << (depth - 8)
-    top = (1 << depth) - 1
+def _levels(depth: int, colour: Colour) -> tuple[np.ndarray, np.ndarray]:
+    """Where Y, Cb and Cr are 0, and how far 1 is from there, in levels of `depth` bits."""
+    unit, top = 1 << (depth - 8), (1 << depth) - 1
+    luma, black, chroma = (top, 0, top) if colour.range == FULL else (219 * unit, 16 * unit, 224 * unit)
     middle = 128 * unit
-    return (0, top, top, middle) if colour.range == FULL else (16 * unit, 219 * unit, 224 * unit, middle)
+    return np.array([black, middle, middle], np.float32), np.array([luma, chroma, chroma], np.float32)
 
 
 def _spread(pixels: np.ndarray, layout: Layout) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A clip from file to file: plan it, say what it will take, then decode → enlarge → encode, and join.
 
-    job = plan_video("talk.mp4", "talk_x2.mp4", VideoRequest(scale=2, budget="realtime"))
-    print(job.forecast)
-    report = job.run()
+job = plan_video("talk.mp4", "talk_x2.mp4", VideoRequest(scale=2, budget="realtime"))
+print(job.forecast)
+report = job.run()
 """
 
 from __future__ import annotations
@@ -177,6 +177,7 @@ class VideoJob:
             self.out,
             budget=self.budget if self.clock is None else Budget.fraction(0.5),
             still=self.still,
+            exact=self.request.still == 0,
             refresh=self.request.refresh,
             options=self.request.options,
         )
@@ -246,7 +247,9 @@ class VideoJob:
         first = None if request.start is None else clip.ticks(request.start)
         stop = None if request.stop is None else clip.ticks(request.stop)
         if self.coding.codec == FOLDER:
-            lines = [f"{(when - (first or 0)) * clip.time_base * 1000:.3f}" for part in done for when in part.shown]
+            lines = [
+                f"{float((when - (first or 0)) * clip.time_base * 1000):.3f}" for part in done for when in part.shown
+            ]
             (self.output / "timestamps.txt").write_text("\n".join(["# timestamp format v2", *lines, ""]))
         else:
             span: Any = {"first": first, "stop": stop, "overwrite": request.overwrite}
@@ -413,7 +416,9 @@ def _asked(
         "size": list(out),
         "model": digest_of_model(model),
         "budget": [budget.kind, budget.value],
-        "codec": [coding.codec, coding.pixel_format, coding.crf, coding.preset],
+        "codec": [coding.codec, coding.pixel_format],
+        "crf": coding.crf,
+        "preset": coding.preset,
         "span": [request.start, request.stop],
         "still": request.still,
         "deinterlace": request.deinterlace,

@@ -1,4 +1,4 @@
-"""The exits of patches for a window of frames: one decision for each patch, by what it gains and how long it is seen."""
+"""The exits of patches for a window of frames: one decision for each patch, by its gain and how long it is seen."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class ExitPlanner:
         shape = tuple(-(-n // model.patch) for n in size)
         self.base = model.plan(torch.zeros(exits, *shape), size, out, Budget.full())
         self.held = np.full(shape, -1, np.int64)
-        heights, widths = (np.minimum(model.patch, n - np.arange(g) * model.patch) for n, g in zip(size, shape, strict=True))
+        heights, widths = (
+            np.minimum(model.patch, n - np.arange(g) * model.patch) for n, g in zip(size, shape, strict=True)
+        )
         self._area = np.outer(heights, widths).astype(np.float64)
 
     def start_anew(self) -> None:
@@ -59,9 +61,7 @@ class ExitPlanner:
         decision = replace(self.base.route[0], choice=torch.from_numpy(choice)[None])
         return replace(self.base, route=(decision,), overhead=Macs())
 
-    def plan(
-        self, run_plans: Sequence[RunPlan], changed: Sequence[np.ndarray], allowed: float
-    ) -> WindowPlan:
+    def plan(self, run_plans: Sequence[RunPlan], changed: Sequence[np.ndarray], allowed: float) -> WindowPlan:
         """For a window whose frames are run as `run_plans` say, their parts the boxes that hold the patches `changed`.
 
         The exits of patches that do not change are held. The greatest predicted drop in squared error, summed over the
@@ -125,7 +125,7 @@ class ExitPlanner:
 
     def _look(self, run_plans: Sequence[RunPlan], stack: np.ndarray) -> tuple[np.ndarray, Macs]:
         """(exits, gy, gx) mean evidence of some frames in which something changes, and what the router took."""
-        frames = stack.any((1, 2)).nonzero()[0]
+        frames = np.flatnonzero(stack.any((1, 2)))
         looked = sorted({int(frames[k]) for k in np.linspace(0, len(frames) - 1, LOOKS).round().astype(int)})
         total: Tensor | None = None
         for k in looked:

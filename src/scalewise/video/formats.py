@@ -190,5 +190,3 @@ def pixel_aspect(clip: Clip, out: Size) -> Fraction | None:
         return clip.pixel_aspect
     aspect = own * Fraction(w * height, h * width)
     return None if aspect == 1 else aspect.limit_denominator(1000)
-
-

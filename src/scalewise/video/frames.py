@@ -123,8 +123,9 @@ class FrameUpscaler:
     """Enlarges the frames of one clip, window after window. `spent` grows with every frame.
 
     All frames have the size, the channels and the dtype of `like`, the first one: (h, w, 3 or 4), uint8 or uint16.
-    `still` is in levels of 8 bits; below 0 nothing is kept, and every frame is computed in full. A budget is a share of
-    what all frames cost in full; what a window leaves of it is spent later.
+    `still` is in levels of 8 bits; below 0 nothing is kept, and every frame is computed in full. `exact`, with a
+    `still` of 0: the result is to the bit that of frame by frame with the same exits, rounding of the machine included.
+    A budget is a share of what all frames cost in full; what a window leaves of it is spent later.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class FrameUpscaler:
         *,
         budget: Budget | None = None,
         still: float = 0.0,
+        exact: bool = False,
         refresh: int = REFRESH_FRAMES,
         options: RunOptions | None = None,
     ) -> None:
@@ -144,9 +146,10 @@ class FrameUpscaler:
         if not math.isfinite(still) or refresh < 0:
             raise InvalidRequest(f"still {still:g}, refresh {refresh}: levels of 8 bits, and frames (0: never)")
         full = budget == Budget.full()
-        if still == 0 and not full and options.dtype == "auto":
+        self._free = options.dtype == "auto"  # to compute in fp32
+        if exact and not full and options.dtype == "auto":
             options = replace(options, dtype="fp32")  # patches in bf16 are rounded otherwise in other company
-        self.still, self.refresh, self.out, self.spent = still, refresh, out, Spent()
+        self.still, self.exact, self.refresh, self.out, self.spent = still, exact, refresh, out, Spent()
         self.budget, self._purse, self._strict = budget, 0.0, True
         source = images.open(like)
         plan = plan_run(source, out, model, Budget.full(), replace(options, projection="flat", crop=None))
@@ -160,7 +163,7 @@ class FrameUpscaler:
         self._exits: ExitPlanner | None = None
         if isinstance(self.model, MultiExitModel) and budget.kind == "fraction":
             self._exits = ExitPlanner(self.model, source.size, out)
-        self._checked = still != 0
+        self._checked = not exact
         if self.model.context is None or self.patch % unit:
             self._keep_whole_frames()
         else:
@@ -273,7 +276,7 @@ class FrameUpscaler:
             else:
                 choice = np.where(planned.first <= k, planned.choice, held)
                 flipped = (choice != held) & (held >= 0)
-                if self.still == 0 and flipped.any():  # their neighbours see other features of them
+                if self.exact and flipped.any():  # their neighbours see other features of them
                     changed = changed | _grown(flipped, -(-self._reach // self.patch))
                     run_plan = self._plan_of(self._pixels_of(run_plan), changed)
             self._exits.held = choice
@@ -315,13 +318,18 @@ class FrameUpscaler:
     def _check(self, pixels: np.ndarray) -> None:
         """Nothing may differ: look at the first frame whether this machine computes boxes as it does the whole."""
         self._checked = True
-        plan = replace(self._run_plan, source=images.open(pixels), parts=None)
         if self._whole:
             return
-        route = decide(plan, Budget.full())
-        if not same_in_boxes(plan, replace(route, overhead=Macs()), self.patch):
-            self._keep_whole_frames()
-            self._note("this machine rounds otherwise in boxes than in whole frames: only whole frames were kept")
+        for dtype in dict.fromkeys((self._run_plan.dtype, torch.float32 if self._free else self._run_plan.dtype)):
+            plan = replace(self._run_plan, source=images.open(pixels), parts=None, dtype=dtype)
+            route = decide(plan, Budget.full())
+            if same_in_boxes(plan, replace(route, overhead=Macs()), self.patch):
+                if dtype != self._run_plan.dtype:
+                    self._note("computed in fp32: in bf16 this machine rounds otherwise in boxes than in whole frames")
+                self._run_plan = replace(self._run_plan, dtype=dtype)
+                return
+        self._keep_whole_frames()
+        self._note("this machine rounds otherwise in boxes than in whole frames: only whole frames were kept")
 
     def _note(self, note: str) -> None:
         self.spent.notes = tuple(dict.fromkeys((*self.spent.notes, note)))
@@ -368,6 +376,7 @@ def upscale_frames(
         wanted_size((rows, columns), scale, size),
         budget=Budget.parse(budget),
         still=noise_of(head) if still is None else still,
+        exact=still == 0,
         refresh=refresh,
         options=options,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-# AVMasteringDisplayMetadata: red, green, blue and white point as x, y rationals; least and greatest luminance; two flags.
+# AVMasteringDisplayMetadata: red, green, blue, white point as x, y rationals; least and greatest luminance; two flags.
 _MASTERING = struct.Struct("=20i2i")
 _LIGHT = struct.Struct("=2I")
 _X, _L = 50000, 10000  # units of chromaticity and luminance in the bit stream
@@ -17,7 +17,8 @@ _X, _L = 50000, 10000  # units of chromaticity and luminance in the bit stream
 def light_of(frame: VideoFrame) -> dict[str, tuple[float, ...]]:
     """`mastering`: (rx, ry, gx, gy, bx, by, wx, wy, least, greatest cd/m²), `light`: (MaxCLL, MaxFALL), if present."""
     found: dict[str, tuple[float, ...]] = {}
-    for data in frame.side_data.values():
+    data: Any
+    for data in frame.side_data:
         raw = bytes(data)
         if data.type.name == "MASTERING_DISPLAY_METADATA" and len(raw) >= _MASTERING.size:
             values = _MASTERING.unpack_from(raw)

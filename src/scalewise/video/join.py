@@ -87,9 +87,11 @@ def join(
         av.open(str(temporary), "w", format=_muxer(output), options=options) as target,
     ):
         own = video_stream(clip.path, source)
-        made: Any = target.add_stream_from_template(template.streams.video[0])
+        made: Any = target.add_stream_from_template(template.streams.video[0], opaque=True)
         made.time_base = clip.time_base
-        made.metadata.update({key: value for key, value in own.metadata.items() if key.lower() in ("language", "title")})
+        made.metadata.update(
+            {key: value for key, value in own.metadata.items() if key.lower() in ("language", "title")}
+        )
         others: dict[int, Any] = {}
         if copied is not None:
             for index in copied.streams:

@@ -1,20 +1,21 @@
 """The folder of a run that is not finished: parts that can be played, and what is needed to go on.
 
-`OUT.parts/` next to the output holds a video file for each run, `part-000.mp4` and so on, without sound, and `run.jsonl`:
-what was asked for, and for each window of frames their times, and then what they cost. A part that was cut off counts up to
-its last keyframe; the next run begins there with a new one.
+`OUT.parts/` next to the output holds a video file for each run, `part-000.mp4` and so on, without sound, and
+`run.jsonl`: what was asked for, and for each window of frames their times, and then what they cost. A part that was cut
+off counts up to its last keyframe; the next run begins there with a new one.
 """
 
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scalewise.errors import InvalidRequest, OutputExists, UnwritableOutput
+from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.storage import append_line, locked, read_lines
 from scalewise.video.frames import Spent
 
@@ -99,9 +100,7 @@ def open_parts(output: Path, request: dict[str, Any], suffix: str, *, resume: bo
     if restart and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists() and not resume and (folder / RECORDS).exists():
-        raise InvalidRequest(
-            f"{str(folder)!r} holds an unfinished run: --resume goes on with it, --restart drops it"
-        )
+        raise InvalidRequest(f"{str(folder)!r} holds an unfinished run: --resume goes on with it, --restart drops it")
     if resume and not (folder / RECORDS).exists():
         resume = False  # nothing to go on with: begin
     try:
@@ -153,10 +152,13 @@ def _read(parts: Parts, request: dict[str, Any], suffix: str, output: Path) -> N
 
 
 def whole_frames(path: Path, closed: bool) -> int:
-    """Frames of a part that can be used: all of one that was ended, else those before its last keyframe."""
+    """Frames of a part that can be used: all of one that was ended, or cut off between two fragments (which begin at
+    keyframes), else those before its last keyframe."""
     import av
+    from av import error as errors
 
     count = last_key = 0
+    closed = closed or _ends_with_a_fragment(path)
     try:
         with av.open(str(path)) as container:
             for packet in container.demux(video=0):
@@ -165,9 +167,30 @@ def whole_frames(path: Path, closed: bool) -> int:
                 if packet.is_keyframe:
                     last_key = count
                 count += 1
-    except (av.error.FFmpegError, OSError, IndexError):
+    except (errors.FFmpegError, OSError, IndexError):
         closed = False
     return count if closed else last_key
+
+
+def _ends_with_a_fragment(path: Path) -> bool:
+    """True for an MP4 or MOV file whose last box is whole, and holds samples."""
+    if path.suffix not in (".mp4", ".mov"):
+        return False
+    kind, at = b"", 0
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            while at + 8 <= size:
+                file.seek(at)
+                length, kind = struct.unpack(">I4s", file.read(8))
+                if length == 1:
+                    length = struct.unpack(">Q", file.read(8))[0]
+                if length < 8:
+                    return False
+                at += length
+    except (OSError, struct.error):
+        return False
+    return at == size and kind == b"mdat"
 
 
 def _files(folder: Path, before: int, most: int) -> int:

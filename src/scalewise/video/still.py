@@ -6,6 +6,7 @@ so what is kept never differs from the input by more than `still`, however slowl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,7 @@ def noise_of(frames: Sequence[np.ndarray], patch: int = 32) -> float:
     that NOISE_SHARE of their pixels keep to. 0 without such patches.
     """
     counts = np.zeros(256, np.int64)
-    for before, after in zip(frames, frames[1:], strict=False):
+    for before, after in itertools.pairwise(frames):
         unit = 257.0 if after.dtype == np.uint16 else 1.0
         worst = np.abs(after.astype(np.int32) - before.astype(np.int32)).max(-1)
         rows, columns = (n // patch * patch for n in worst.shape)

@@ -122,11 +122,11 @@ def add_video(
 @contextmanager
 def written(path: Path) -> Iterator[None]:
     """What FFmpeg and the system say of an output, as UnwritableOutput."""
-    import av
+    from av import error as errors
 
     try:
         yield
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (errors.FFmpegError, OSError, ValueError) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise UnwritableOutput(f"could not write {str(path)!r}: {' '.join(str(text).split())}") from error
 
