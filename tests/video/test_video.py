@@ -213,11 +213,11 @@ def test_cancelled_and_resumed_twice_is_the_whole_clip(tmp_path: Path) -> None:
 
 def test_what_a_kill_leaves_plays_and_goes_on(tmp_path: Path) -> None:
     """The folder as it was at some frame, with the file cut off in the middle of a group of pictures: three times."""
-    source, output = write(tmp_path / "in.mkv", pan(60, 48, 64), rate=10), tmp_path / "out.mp4"
+    source, output = write(tmp_path / "in.mkv", pan(84, 48, 64), rate=10), tmp_path / "out.mp4"
     folder, killed = folder_of(output), tmp_path / "killed"
     asked: dict[str, Any] = {**QUICK, "still": 0, "resume": True}
     kept = 0
-    for at in (27, 44, 58):
+    for at in (27, 47, 68):  # a group of pictures is 20 frames
 
         def snapshot(progress: Any, at: int = at) -> bool:
             if progress.done >= at:
@@ -234,7 +234,7 @@ def test_what_a_kill_leaves_plays_and_goes_on(tmp_path: Path) -> None:
         kept = sum(count for _, count in whole)
     report = upscale_video(source, output, 2, **asked)
     frames, times = read(output)
-    assert report.frames == len(frames) == 60 and times == read(source)[1]
+    assert report.frames == len(frames) == 84 and times == read(source)[1]
     assert not folder.exists()
 
 
