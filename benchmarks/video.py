@@ -84,11 +84,13 @@ def psnr(a: Frames, b: Frames) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-12)))
 
 
-def flicker(made: Frames, given: Frames, scale: int) -> tuple[float, float]:
-    """Mean difference of consecutive outputs, where the inputs are equal and where they are not."""
+def flicker(made: Frames, given: Frames, scale: int, context: int) -> tuple[float, float]:
+    """Mean difference of consecutive outputs, where the inputs and their context are equal, and where they are not."""
     same, other = [], []
     for k in range(1, len(made)):
-        equal = (given[k] == given[k - 1]).all(-1).repeat(scale, 0).repeat(scale, 1)
+        differ = torch.from_numpy((given[k] != given[k - 1]).any(-1)).float()[None, None]
+        near = torch.nn.functional.max_pool2d(differ, 2 * context + 1, 1, context)[0, 0].numpy() > 0
+        equal = ~near.repeat(scale, 0).repeat(scale, 1)
         step = np.abs(made[k].astype(np.int16) - made[k - 1]).mean(-1)
         same.append(step[equal])
         other.append(step[~equal])
@@ -111,6 +113,7 @@ def main() -> None:
     width, height = (int(n) * asked.scale for n in asked.size.split("x"))
     first, second = asked.photos[0], asked.photos[-1]
     model = resolve_model(asked.model)
+    context = model.context or max(height, width)
     image, half = photo(first, height, width), asked.frames // 2
     makers = {
         "screen": lambda: screen(image, asked.frames),
@@ -140,7 +143,7 @@ def main() -> None:
                 for enlarged in upscaler.render(window)
             ]
             seconds, spent = (time.perf_counter() - began) / len(given), upscaler.spent
-            same, other = flicker(made, given, asked.scale)
+            same, other = flicker(made, given, asked.scale, context)
             print(
                 f"{name:7} {how:22} {spent.macs / max(1, spent.macs_full):7.1%} {spent.reused / spent.patches:6.1%} "
                 f"{seconds:8.3f} {psnr(made, hr[: len(given)]):7.3f} {same:13.4f} {other:6.3f}",
@@ -154,7 +157,7 @@ def main() -> None:
             .numpy()
             for f in lr
         ]
-        same, other = flicker(base, lr, asked.scale)
+        same, other = flicker(base, lr, asked.scale, context)
         print(
             f"{name:7} {'bicubic':22} {'':7} {'':6} {'':8} {psnr(base, hr):7.3f} {same:13.4f} {other:6.3f}", flush=True
         )

@@ -18,6 +18,7 @@ BLOCK = 4  # patches a side that are refreshed together: alone, each would cost 
 CUT_LEVELS = 20.0  # mean difference of two frames, in levels of 8 bits, from which on a new scene begins
 CUT_STEP = 4  # every so many rows and columns are looked at for that
 QUIET = 6.0  # levels of 8 bits: a patch in which no pixel differs by more has changed by the codec's noise alone
+NOISY_SHARE = 0.05  # of the patches that have to be so: what is rarer may as well be computed
 NOISE_SHARE = 0.999  # of the pixels of quiet patches, that differ by no more than the noise of the codec
 MAX_NOISE = 2.0  # levels of 8 bits: more than that can be seen when it is left out
 
@@ -122,9 +123,9 @@ def noise_of(frames: Sequence[np.ndarray], patch: int = 32) -> float:
     """What the codec's noise makes of a picture that does not change, in levels of 8 bits: at most MAX_NOISE.
 
     Differences of consecutive frames (h, w, c), in patches that change so little that nothing moved there; the level
-    that NOISE_SHARE of their pixels keep to. 0 without such patches.
+    that NOISE_SHARE of their pixels keep to. 0 where fewer than NOISY_SHARE of all patches are so.
     """
-    counts = np.zeros(256, np.int64)
+    counts, noisy, patches = np.zeros(256, np.int64), 0, 0
     for before, after in itertools.pairwise(frames):
         unit = 257.0 if after.dtype == np.uint16 else 1.0
         worst = np.abs(after.astype(np.int32) - before.astype(np.int32)).max(-1)
@@ -134,8 +135,9 @@ def noise_of(frames: Sequence[np.ndarray], patch: int = 32) -> float:
         cut = worst[:rows, :columns].reshape(rows // patch, patch, columns // patch, patch).swapaxes(1, 2)
         most = cut.max((2, 3))
         quiet = cut[(most <= QUIET * unit) & (most > 0)]
+        noisy, patches = noisy + len(quiet), patches + most.size
         counts += np.bincount(np.rint(quiet / unit).astype(np.int64).ravel(), minlength=256)[:256]
-    if not counts.any():
+    if not counts.any() or noisy < NOISY_SHARE * patches:
         return 0.0
     share = counts.cumsum() / counts.sum()
     return min(float(np.searchsorted(share, NOISE_SHARE)), MAX_NOISE)
