@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def coded(frames: Frames, crf: int = 28) -> Frames:
     context = av.CodecContext.create("libx264", "w")
     height, width, _ = frames[0].shape
     context.width, context.height, context.pix_fmt, context.options = width, height, "yuv420p", {"crf": str(crf)}
-    context.time_base, context.framerate = "1/25", 25  # type: ignore[assignment]
+    context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
     packets = [p for frame in frames for p in context.encode(av.VideoFrame.from_ndarray(frame, format="rgb24"))]
     decoder = av.CodecContext.create("h264", "r")
     made = [f for p in [*packets, *context.encode(None)] for f in decoder.decode(p)] + list(decoder.decode(None))
@@ -161,6 +162,8 @@ def main() -> None:
         print(
             f"{name:7} {'bicubic':22} {'':7} {'':6} {'':8} {psnr(base, hr):7.3f} {same:13.4f} {other:6.3f}", flush=True
         )
+        same, other = flicker(hr, lr, asked.scale, context)
+        print(f"{name:7} {'HR':22} {'':7} {'':6} {'':8} {'':7} {same:13.4f} {other:6.3f}", flush=True)
         rows.append(np.concatenate([base[len(base) // 2], made[len(made) // 2], hr[len(hr) // 2]], 1))
     if asked.sheet is not None:
         Image.fromarray(np.concatenate(rows)).save(asked.sheet)
