@@ -20,8 +20,9 @@ from video.clips import pan, read, screen, write
 from scalewise.errors import BudgetInfeasible, Cancelled, InvalidRequest, ScalewiseError, UnreadableImage
 from scalewise.video import upscale_video
 from scalewise.video.colour import Colour, Layout, decoded, encoded
-from scalewise.video.convert import VideoRequest, plan_video
+from scalewise.video.convert import plan_video
 from scalewise.video.parts import folder_of, whole_frames
+from scalewise.video.request import VideoRequest
 from scalewise.video.seconds import parse_budget
 
 QUICK: dict[str, Any] = {"model": "bicubic", "preset": "ultrafast"}

@@ -156,7 +156,8 @@ def video(
     use_threads(threads)
     check_files([report], overwrite=overwrite)
 
-    from scalewise.video.convert import VideoRequest, plan_video
+    from scalewise.video.convert import plan_video
+    from scalewise.video.request import VideoRequest
 
     request = VideoRequest(
         scale=None if scale is None else parse_scale(scale),

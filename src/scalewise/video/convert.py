@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,32 +22,27 @@ import torch
 from scalewise.budget.budget import Budget
 from scalewise.budget.route import paint
 from scalewise.errors import BudgetInfeasible, Cancelled, InvalidRequest, UnreadableImage, UnwritableOutput
-from scalewise.execution.plan import RunOptions
-from scalewise.execution.probe import probe, probe_size
 from scalewise.geometry.grid import Size
-from scalewise.machine.device import pick_device, pick_dtype
-from scalewise.models.digest import digest_of_model
 from scalewise.pipeline import provenance, resolve_model, wanted_size
-from scalewise.storage import check_writable, stamp
-from scalewise.version import __version__
-from scalewise.video.clip import Clip, Damage, Picture, check_progressive, open_clip, pictures
+from scalewise.storage import check_writable
+from scalewise.video.clip import Clip, Damage, check_progressive, open_clip
 from scalewise.video.colour import LIMITED, MATRIX_601, UNSPECIFIED, Colour, Layout
 from scalewise.video.formats import CODECS, FOLDER, Coding, coding_for, fitted, pixel_aspect
-from scalewise.video.frames import REFRESH_FRAMES, Enlarged, FrameUpscaler, Spent, windows
+from scalewise.video.frames import Enlarged, FrameUpscaler, Spent, windows
 from scalewise.video.join import Copied, copied_streams, join
+from scalewise.video.measure import Measured
 from scalewise.video.parts import Part, Parts, open_parts, whole_frames
 from scalewise.video.report import Forecast, Progress, VideoReport
+from scalewise.video.request import VideoRequest, asked_of, span
 from scalewise.video.seconds import Clock, parse_budget
 from scalewise.video.still import noise_of
-from scalewise.video.writer import FolderWriter, PartWriter, Timing, Trial, Writer, trial
+from scalewise.video.writer import FolderWriter, PartWriter, Timing, Writer
 
 if TYPE_CHECKING:
     from scalewise.models.model import Model
     from scalewise.zoo import LoadedModel
 
 HEAD_FRAMES = 24  # at the start of a clip, that noise, change and encoding are measured on
-TRIAL_FRAMES = 6  # that are encoded for it
-MAX_OVERRUN = 1.2  # predicted over given time, from which on a budget in seconds is refused
 MAP_CODING = Coding(
     "h264",
     "yuv420p",
@@ -57,32 +52,6 @@ MAP_CODING = Coding(
     "veryfast",
     intra=True,
 )
-
-
-@dataclass(frozen=True)
-class VideoRequest:
-    """What is asked of a clip: one of `scale` and `size` (rows, columns), and how.
-
-    `budget` is a share, `realtime`, or seconds for the whole clip. `start` and `stop` are seconds. `still` is in levels
-    of 8 bits, None: what the noise of the clip makes, 0: nothing may differ, below 0: every frame in full. `refresh`:
-    frames after which a patch is computed anew at the latest.
-    """
-
-    scale: float | tuple[float, float] | None = None
-    size: Size | None = None
-    budget: str | float | Budget | None = None
-    codec: str | None = None
-    crf: int | None = None
-    preset: str | None = None
-    start: float | None = None
-    stop: float | None = None
-    still: float | None = None
-    refresh: int = REFRESH_FRAMES
-    deinterlace: bool = False
-    resume: bool = False
-    restart: bool = False
-    overwrite: bool = False
-    options: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass
@@ -159,7 +128,7 @@ class VideoJob:
     ) -> None:
         """Decode, enlarge and encode what earlier runs left to do."""
         parts, clip = self.parts, self.clip
-        left = _span(clip, self.request, parts.last_time, damage)
+        left = span(clip, self.request, parts.last_time, damage)
         times: list[int] = []
 
         def pixels() -> Iterator[np.ndarray]:
@@ -252,8 +221,8 @@ class VideoJob:
             ]
             (self.output / "timestamps.txt").write_text("\n".join(["# timestamp format v2", *lines, ""]))
         else:
-            span: Any = {"first": first, "stop": stop, "overwrite": request.overwrite}
-            join(done, self.output, clip, self.copied, note=note, **span)
+            within: Any = {"first": first, "stop": stop, "overwrite": request.overwrite}
+            join(done, self.output, clip, self.copied, note=note, **within)
         if self.effort_map is not None:
             maps = []
             for part in done:
@@ -279,7 +248,7 @@ def plan_video(
     check_progressive(clip, request.deinterlace)
     if request.deinterlace:
         clip = replace(clip, interlaced=False)
-    _check_span(clip, request)
+    check_span(clip, request)
     coding = coding_for(clip, output, request.codec, request.crf, request.preset)
     target = wanted_size(clip.size, request.scale, request.size)
     out = wanted_size(clip.size, None, fitted(target, coding, asked=request.size is not None))
@@ -303,12 +272,12 @@ def plan_video(
     budget = parse_budget(request.budget, seconds if math.isfinite(seconds) else 0.0)
     if budget.kind == "macs":
         raise BudgetInfeasible("a clip takes a share of the MACs (40%), realtime, or seconds (90s, 2min)")
-    asked = _asked(clip, request, coding, ready, out, budget)
+    asked = asked_of(clip, request, coding, ready, out, budget)
     suffix = CODECS[coding.codec].part_suffix
     parts = open_parts(output, asked, suffix, resume=request.resume, restart=request.restart)
     try:
         began = time.perf_counter()
-        head = list(islice(_span(clip, request, None, Damage()), HEAD_FRAMES))
+        head = list(islice(span(clip, request, None, Damage()), HEAD_FRAMES))
         reading = (time.perf_counter() - began) / max(1, len(head))
         if not head:
             raise UnreadableImage(f"{str(path)!r} has no frame in the span that was asked for")
@@ -316,7 +285,7 @@ def plan_video(
         still = request.still if request.still is not None else parts.still
         still = noise_of(frames) if still is None else still
         whole = round(seconds * float(clip.rate)) if request.start or request.stop else clip.frames
-        measured = _Measured.of(ready, frames, out, budget, still, request, coding, clip, reading)
+        measured = Measured.of(ready, frames, out, budget, still, request, coding, clip, reading)
         forecast, clock = measured.forecast(whole, parts.frames, out, budget, still, clip, coding)
     except BaseException:
         parts.close()
@@ -343,105 +312,6 @@ def upscale_video(
     """
     request = VideoRequest(scale=scale, **asked)
     return plan_video(path, output, request, model=model, effort_map=effort_map).run(progress)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What the first frames took: seconds to read one, what changes in a later one, and encoding."""
-
-    reading: float
-    changing: float
-    encoding: Trial
-    speed: Any
-    macs_full: int
-
-    @classmethod
-    def of(
-        cls,
-        model: Model,
-        frames: list[np.ndarray],
-        out: Size,
-        budget: Budget,
-        still: float,
-        request: VideoRequest,
-        coding: Coding,
-        clip: Clip,
-        reading: float,
-    ) -> _Measured:
-        size, device = clip.size, pick_device(request.options.device)
-        upscaler = FrameUpscaler(model, frames[0], out, still=-1, options=request.options)
-        dtype = pick_dtype(request.options.dtype, device)
-        found = probe(model, *probe_size(model, size, out, math.inf), budget, device, dtype)
-        looked = upscaler.changes(frames, still, request.refresh)
-        later = looked[1:] or looked
-        timing = Timing(clip.time_base, clip.rate)
-        encoding = trial(frames[:TRIAL_FRAMES], coding, out, timing)
-        return cls(reading, sum(later) / len(later), encoding, found.speed, upscaler.macs_full)
-
-    def forecast(
-        self, whole: int, done: int, out: Size, budget: Budget, still: float, clip: Clip, coding: Coding
-    ) -> tuple[Forecast, Clock | None]:
-        """Raises BudgetInfeasible for seconds that are not even enough for reading and writing."""
-        pixels = math.prod(clip.size)
-        left = max(1, whole - done)
-        other = self.reading + self.encoding.seconds
-        share = self.changing
-        clock = None
-        if budget.kind == "fraction":
-            share = min(share, budget.value)
-        seconds = left * (other + self.speed.seconds(pixels * self.changing, share * self.macs_full))
-        if budget.kind == "seconds":
-            clock = Clock.of(budget.value, left, self.macs_full, self.speed, pixels, other)
-            least = left * (other + self.speed.seconds(pixels * self.changing, 0.02 * self.changing * self.macs_full))
-            if least > MAX_OVERRUN * budget.value:
-                raise BudgetInfeasible(
-                    f"budget {budget.value:.0f} s is below what this clip needs on this machine, about {least:.0f} s: "
-                    "ask for more, for a smaller size, or for a quicker --preset"
-                )
-            share = min(share, clock.share())
-            seconds = min(seconds, budget.value)
-        intra = coding.crf is None
-        size = self.encoding.total_bytes(max(1, whole), clip.rate, intra) * (1 if coding.codec == FOLDER else 2)
-        return Forecast(whole, out, seconds, size, share, still), clock
-
-
-def _asked(
-    clip: Clip, request: VideoRequest, coding: Coding, model: Model, out: Size, budget: Budget
-) -> dict[str, Any]:
-    """What the frames of a run depend on: a run goes on only where all of it is the same."""
-    import av
-
-    return {
-        "input": [str(clip.path.resolve()), stamp(clip.path)],
-        "size": list(out),
-        "model": digest_of_model(model),
-        "budget": [budget.kind, budget.value],
-        "codec": [coding.codec, coding.pixel_format],
-        "crf": coding.crf,
-        "preset": coding.preset,
-        "span": [request.start, request.stop],
-        "still": request.still,
-        "deinterlace": request.deinterlace,
-        "version": [__version__, av.__version__],
-    }
-
-
-def _check_span(clip: Clip, request: VideoRequest) -> None:
-    """Raises InvalidRequest."""
-    start, stop = request.start or 0.0, request.stop
-    if start < 0 or (stop is not None and stop <= start):
-        raise InvalidRequest(f"--from {start:g} s, --to {stop} s: the end must come after the start")
-    if clip.seconds and start >= clip.seconds:
-        raise InvalidRequest(f"--from {start:g} s lies beyond the end of the clip, {clip.seconds:.2f} s")
-
-
-def _span(clip: Clip, request: VideoRequest, after: int | None, damage: Damage) -> Iterator[Picture]:
-    """The frames that were asked for, behind the time `after`."""
-    first = None if request.start is None else clip.ticks(request.start)
-    if after is not None:
-        first = after + 1
-    stop = None if request.stop is None else clip.ticks(request.stop)
-    return pictures(clip, first=first, stop=stop, deinterlace=request.deinterlace, damage=damage)
 
 
 def _painted(enlarged: Enlarged, frame: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What reuse in time saves: MACs, seconds, dB and flicker on clips made from photos, beside frame by frame.
 
-    python benchmarks/video.py PHOTO [PHOTO] --frames 48 --size 320x192 --scale 2 [--model fast] [--sheet sheet.png]
+    python benchmarks/reuse.py PHOTO [PHOTO] --frames 48 --size 320x192 --scale 2 [--model fast] [--sheet sheet.png]
 
 Clips: `screen`, slides with text and a moving cursor; `pan`, a window moving over a photo; `noise`, a still photo that
 went through H.264; `cut`, one scene after another. HR frames are made first and reduced by the scale, so dB are known.
@@ -134,6 +134,7 @@ def main() -> None:
         if asked.budget:
             ways += [(f"frame by frame, {asked.budget:.0%}", -1.0, asked.budget)]
             ways += [(f"kept, {asked.budget:.0%}", still, asked.budget)]
+        made: Frames = []
         for how, level, budget in ways:
             upscaler = FrameUpscaler(model, lr[0], (height, width), budget=Budget.fraction(budget), still=level)
             given = lr if level >= 0 else lr[: asked.plain]
