@@ -33,7 +33,7 @@ from scalewise.video.join import Copied, copied_streams, join
 from scalewise.video.measure import Measured
 from scalewise.video.parts import Part, Parts, open_parts, whole_frames
 from scalewise.video.report import Forecast, Progress, VideoReport
-from scalewise.video.request import VideoRequest, asked_of, span
+from scalewise.video.request import VideoRequest, asked_of, check_span, span
 from scalewise.video.seconds import Clock, parse_budget
 from scalewise.video.still import noise_of
 from scalewise.video.writer import FolderWriter, PartWriter, Timing, Writer
