@@ -17,7 +17,14 @@ pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 import av
 from video.clips import pan, read, screen, write
 
-from scalewise.errors import BudgetInfeasible, Cancelled, InvalidRequest, ScalewiseError, UnreadableImage
+from scalewise.errors import (
+    BudgetInfeasible,
+    Cancelled,
+    InvalidRequest,
+    MissingDependency,
+    ScalewiseError,
+    UnreadableImage,
+)
 from scalewise.video import upscale_video
 from scalewise.video.colour import Colour, Layout, decoded, encoded
 from scalewise.video.convert import plan_video
@@ -340,6 +347,13 @@ def test_an_output_that_exists_stays(tmp_path: Path) -> None:
         with pytest.raises(ScalewiseError):
             upscale_video(source, output, 2, **QUICK)
     assert source.read_bytes() == before and (tmp_path / "out.mp4").read_text() == "mine"
+
+
+def test_without_pyav_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "in.mkv", screen(2))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingDependency, match=r"scalewise\[video\]"):
+        upscale_video(source, tmp_path / "out.mp4", 2, **QUICK)
 
 
 def test_budgets_of_a_clip() -> None:

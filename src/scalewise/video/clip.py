@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalewise.errors import InvalidRequest, UnreadableImage
+from scalewise.errors import InvalidRequest, MissingDependency, UnreadableImage
 from scalewise.geometry.grid import Size
 from scalewise.images.source import MAX_PIXELS
 from scalewise.video.colour import Colour, Layout, decoded
@@ -114,8 +114,11 @@ def open_clip(path: Path) -> Clip:
 
 
 def opened(path: Path) -> InputContainer:
-    """The container of a file, to be used in a `with`. Raises UnreadableImage."""
-    import av
+    """The container of a file, to be used in a `with`. Raises UnreadableImage, MissingDependency."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise MissingDependency("video is read and written by PyAV: pip install 'scalewise[video]'") from None
     from av import error as errors
 
     if not path.is_file():
