@@ -26,6 +26,7 @@ from scalewise.errors import (
     UnreadableImage,
 )
 from scalewise.video import upscale_video
+from scalewise.video.clip import open_clip
 from scalewise.video.colour import Colour, Layout, decoded, encoded
 from scalewise.video.convert import plan_video
 from scalewise.video.parts import folder_of, whole_frames
@@ -365,6 +366,17 @@ def test_budgets_of_a_clip() -> None:
     for text in ("realtime", "5 days"):
         with pytest.raises(BudgetInfeasible):
             parse_budget(text, 0)
+
+
+def test_light_metadata_stays(tmp_path: Path) -> None:
+    params = "log-level=error:max-cll=1000,400:master-display="
+    params += "G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L(10000000,1)"
+    deep = [frame.astype(np.uint16) * 257 for frame in pan(2)]
+    options = {"x265-params": params}
+    source = write(tmp_path / "in.mp4", deep, codec="libx265", pix_fmt="yuv420p10le", matrix=9, options=options)
+    assert open_clip(source).hdr["light"] == (1000, 400)
+    upscale_video(source, tmp_path / "out.mp4", 2, **QUICK)
+    assert open_clip(tmp_path / "out.mp4").hdr == open_clip(source).hdr
 
 
 def test_light_metadata_becomes_parameters_of_the_encoder() -> None:
