@@ -185,10 +185,15 @@ class VideoJob:
                 used = record()
                 if self.clock is not None:
                     self.clock.learn(len(own), used.macs, used.seconds, used.seconds_in_all)
-        finally:
+        except BaseException:
             for writer in writers:
-                with suppress(UnwritableOutput):
+                with suppress(UnwritableOutput):  # the error that came first is the one to tell
                     writer.close()
+            raise
+        else:
+            for writer in writers:
+                writer.close()
+        finally:
             parts.closed()
             part.count = min(len(part.times), writers[0].frames)
             if part.count:

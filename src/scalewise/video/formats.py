@@ -81,7 +81,8 @@ class Coding:
             found["preset"] = self.preset
         params = encoder_params(self.light, self.encoder)
         if self.encoder == "libx265":
-            params = ["log-level=error", "open-gop=0", *params]
+            # With B-frames x265 gives a part of one or two frames times that no container takes.
+            params = ["log-level=error", "open-gop=0", "bframes=0", *params]
         if self.encoder == "prores_ks":
             found["profile"] = "4444" if self.layout.chroma == "444" else "hq"
         if params:

@@ -110,8 +110,14 @@ def join(
         target.metadata["comment"] = "; ".join([*filter(None, [target.metadata.get("comment")]), note])
         video = ((when, packet) for when, packet in _video(parts, made, clip, shift))
         rest = _copied(source, others, first, stop, clip) if others else iter(())
+        count = 0
         for _, packet in heapq.merge(video, rest, key=lambda pair: pair[0]):
+            count += packet.stream is made
             target.mux_one(packet)
+        if count != (wanted := sum(part.count for part in parts)):
+            raise UnwritableOutput(
+                f"{str(output)!r}: {count} of {wanted} frames could be read from {str(parts[0].path)!r}"
+            )
 
 
 def _video(parts: Sequence[Part], made: Any, clip: Clip, shift: int) -> Iterator[tuple[Fraction, Any]]:
