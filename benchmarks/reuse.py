@@ -113,8 +113,8 @@ def main() -> None:
     asked = parser.parse_args()
     width, height = (int(n) * asked.scale for n in asked.size.split("x"))
     first, second = asked.photos[0], asked.photos[-1]
-    model = resolve_model(asked.model)
-    context = model.context or max(height, width)
+    model = resolve_model(asked.model).model
+    context = model.limits.context or max(height, width)
     image, half = photo(first, height, width), asked.frames // 2
     makers = {
         "screen": lambda: screen(image, asked.frames),

@@ -20,8 +20,6 @@ from scalewise.cli.options import (
     Threads,
     TileSide,
     check_files,
-    parse_scale,
-    parse_size,
     run_options,
     use_threads,
     write_json,
@@ -156,6 +154,7 @@ def video(
     use_threads(threads)
     check_files([report], overwrite=overwrite)
 
+    from scalewise.geometry.sizes import parse_scale, parse_size
     from scalewise.video.convert import plan_video
     from scalewise.video.request import VideoRequest
 

@@ -23,7 +23,8 @@ from scalewise.budget.budget import Budget
 from scalewise.budget.route import paint
 from scalewise.errors import BudgetInfeasible, Cancelled, InvalidRequest, UnreadableImage, UnwritableOutput
 from scalewise.geometry.grid import Size
-from scalewise.pipeline import provenance, resolve_model, wanted_size
+from scalewise.geometry.sizes import wanted_size
+from scalewise.pipeline import provenance, resolve_model
 from scalewise.storage import check_writable
 from scalewise.video.clip import Clip, Damage, check_progressive, open_clip
 from scalewise.video.colour import LIMITED, MATRIX_601, UNSPECIFIED, Colour, Layout
@@ -256,7 +257,9 @@ def plan_video(
     check_span(clip, request)
     coding = coding_for(clip, output, request.codec, request.crf, request.preset)
     target = wanted_size(clip.size, request.scale, request.size)
-    out = wanted_size(clip.size, None, fitted(target, coding, asked=request.size is not None))
+    out = wanted_size(
+        clip.size, None, fitted(target, coding, asked=request.size is not None and None not in request.size)
+    )
     if coding.codec != FOLDER:
         check_writable(output, overwrite=request.overwrite)
     elif not request.resume and output.is_dir() and any(output.iterdir()) and not request.overwrite:
@@ -270,7 +273,7 @@ def plan_video(
         check_writable(effort_map, overwrite=request.overwrite)
     copied = copied_streams(clip, output)
     name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
-    ready = resolve_model(model, request.options.device)
+    ready = resolve_model(model, request.options.device).model
     seconds = clip.seconds
     if request.start is not None or request.stop is not None:
         seconds = min(seconds or math.inf, request.stop or math.inf) - (request.start or 0.0)

@@ -155,7 +155,7 @@ class FrameUpscaler:
         plan = plan_run(source, out, model, Budget.full(), replace(options, projection="flat", crop=None))
         self.spent.notes = plan.notes
         self.model = plan.model
-        grid, unit = plan.model.grid, plan.model.unit
+        grid, unit = plan.model.limits.patch_stride, plan.model.limits.window_multiple
         self.patch = grid if grid > 1 else -(-PLAIN_PATCH // unit) * unit
         self._reach = plan.context + (ALPHA_CONTEXT if source.alpha else 0)
         self._run_plan = plan
@@ -164,7 +164,7 @@ class FrameUpscaler:
         if isinstance(self.model, MultiExitModel) and budget.kind == "fraction":
             self._exits = ExitPlanner(self.model, source.size, out)
         self._checked = not exact
-        if self.model.context is None or self.patch % unit:
+        if self.model.limits.context is None or self.patch % unit:
             self._keep_whole_frames()
         else:
             self._patches = self._new_patches()
@@ -362,7 +362,8 @@ def upscale_frames(
     makes. 0 changes nothing in the result, and below 0 nothing is kept. `budget` is a share of the MACs of all frames.
     Frames are held in windows of at most 24. Raises InvalidRequest, BudgetInfeasible.
     """
-    from scalewise.pipeline import resolve_model, wanted_size
+    from scalewise.geometry.sizes import wanted_size
+    from scalewise.pipeline import resolve_model
 
     options = options or RunOptions()
     found = iter(frames)
@@ -371,7 +372,7 @@ def upscale_frames(
         return
     rows, columns = head[0].shape[:2]
     upscaler = FrameUpscaler(
-        resolve_model(model, options.device),
+        resolve_model(model, options.device).model,
         head[0],
         wanted_size((rows, columns), scale, size),
         budget=Budget.parse(budget),

@@ -10,6 +10,7 @@ from scalewise.budget.budget import Budget
 from scalewise.errors import InvalidRequest
 from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Size
+from scalewise.geometry.sizes import Sides
 from scalewise.models.digest import digest_of_model
 from scalewise.storage import stamp
 from scalewise.version import __version__
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """What is asked of a clip: one of `scale` and `size` (rows, columns), and how.
+    """What is asked of a clip: one of `scale` and `size` (rows, columns; one may be None), and how.
 
     `budget` is a share, `realtime`, or seconds for the whole clip. `start` and `stop` are seconds. `still` is in levels
     of 8 bits, None: what the noise of the clip makes, 0: nothing may differ, below 0: every frame in full. `refresh`:
@@ -31,7 +32,7 @@ class VideoRequest:
     """
 
     scale: float | tuple[float, float] | None = None
-    size: Size | None = None
+    size: Sides | None = None
     budget: str | float | Budget | None = None
     codec: str | None = None
     crf: int | None = None
