@@ -1,7 +1,7 @@
 # Everything runs in a virtual environment of the clone. Needs python3 (3.11 or newer), make and pip, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,train,app,geo
+EXTRAS ?= dev,train,app,geo,video
 GOLDEN ?= $(or $(SCALEWISE_SHARED),../shared)/golden
 DATA ?= $(or $(SCALEWISE_SHARED),../shared)/data
 
@@ -16,7 +16,7 @@ DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 .PHONY: help demo test coverage slow test-browser parity train-tiny models docs wheel clean
 help:
 	@echo "make demo     enlarge examples/photo.jpg 3.7 times with half of the work, and show where the work went"
-	@echo "make test     lint, format, types and tests (EXTRAS=dev,train,app,geo,ray adds the tests of an extra)"
+	@echo "make test     lint, format, types and tests (EXTRAS=dev,train,app,geo,video,ray adds the tests of an extra)"
 	@echo "make coverage   the tests again, and which lines they ran; fails under 90%"
 	@echo "make slow     the tests that take minutes"
 	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root), and axe-core by npm"

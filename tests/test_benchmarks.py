@@ -106,3 +106,11 @@ def test_the_shipped_models_are_measured_at_any_scale(benchmark: Callable[..., s
     images.save(tmp_path / "a.png", torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8))
     printed = benchmark("shipped.py", "scales", "--data", tmp_path, "-n", "bicubic", "--at", 2)
     assert "gain" in printed and "+0.0" in printed
+
+
+def test_reuse_in_time_is_measured_beside_frame_by_frame(benchmark: Callable[..., str]) -> None:
+    photo = ROOT / "examples" / "photo.jpg"
+    printed = benchmark(
+        "reuse.py", photo, "--frames", 3, "--size", "96x64", "--clips", "screen", "--model", "bicubic", "--budget", 0
+    )
+    assert "frame by frame" in printed and "HR" in printed

@@ -19,7 +19,9 @@ NETWORK = GROUND | {"contracts", "layers"}
 MODEL = NETWORK | {"routing", "models", "machine"}
 FILLERS = MODEL | {"encoders", "upsamplers", "multiexit"}
 RUNNING = MODEL | {"images", "execution", "batch"}
-TOP = FILLERS | RUNNING | {"checkpoints", "zoo", "pipeline", "data", "training", "export", "recipes", "evaluate"}
+TOP = (
+    FILLERS | RUNNING | {"checkpoints", "zoo", "pipeline", "video", "data", "training", "export", "recipes", "evaluate"}
+)
 
 # A room (a folder, or a module beside them) → the rooms that it may import. A new room needs a line here.
 MAY_IMPORT = (
@@ -35,6 +37,8 @@ MAY_IMPORT = (
     | {"zoo": FILLERS | {"checkpoints", "compat", "foreign"}}  # nothing else imports these two
     | {"recipes": FILLERS | {"data", "training", "checkpoints"}}
     | {"pipeline": RUNNING | {"zoo"}}
+    # beside batch; a model by its name, and the output size, are the pipeline's
+    | {"video": RUNNING - {"batch"} | {"zoo", "pipeline"}}
     | {"evaluate": TOP, "app": TOP, "cli": TOP | {"app", "__init__", "foreign"}}
     | {
         "__init__": {"version", "errors", "budget", "machine", "zoo", "pipeline"},

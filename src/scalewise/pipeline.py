@@ -232,9 +232,9 @@ def upscale(
     """
     if progress is not None and not callable(progress):
         raise InvalidRequest(f"progress is {shown(progress)}: allowed is a function of the share done")
-    loaded = _resolved(model, device)
+    loaded = resolve_model(model, device)
     if restore is not None:
-        loaded = replace(loaded, model=restored(_resolved(restore, device).model, loaded.model))
+        loaded = replace(loaded, model=restored(resolve_model(restore, device).model, loaded.model))
     most = None if max_memory is None else parse_bytes(max_memory)
     box = None if crop is None else checked_crop(crop)
     options = RunOptions(tile, device, dtype, exact_scale, projection, most, box, beyond, effort_mask)
@@ -293,7 +293,7 @@ def cropped(source: images.Source, crop: Box | None) -> images.Source:
     return replace(source, size=(bottom - top, right - left), fetch=fetch, turn=None, bands=bands)
 
 
-def _resolved(model: str | Path | LoadedModel | Model, device: str | None = None) -> LoadedModel:
+def resolve_model(model: str | Path | LoadedModel | Model, device: str | None = None) -> LoadedModel:
     """A model to run on its device, from what `upscale` takes; by name it is loaded once per process. Raises
     InvalidRequest, UnknownModel, CheckpointError."""
     if isinstance(model, str | Path):

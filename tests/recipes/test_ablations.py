@@ -73,7 +73,7 @@ def test_a_variant_trains_two_steps_and_renders(paper: str, variant: str, tmp_pa
     recipe = find(f"{TINY[paper]}@{variant}")
     done = train(toy(recipe), waves(side=64), tmp_path, PLAN)
     model = zoo.load(done.weights).model
-    scale = 2 if model.scales is None else int(model.scales[0])
+    scale = 2 if model.limits.scales is None else int(model.limits.scales[0])
     lr = torch.rand(3, 20, 24)
     budgets = [Budget.full()]
     if paper in ("tadt", "adaformer", "camixer"):

@@ -3,6 +3,7 @@
 - upscale.py: upscale, its options in upscale_options.py; one_picture.py, many_pictures.py: its work; paths.py: which
   files it reads and writes; stdio.py: the three streams, and signals
 - measure.py: evaluate, curve, calibrate; published.py: reproduce
+- video.py: video
 - models.py: models, inspect, convert, export; doctor.py: doctor; serve.py: app
 - train.py: train
 - options.py: options that several commands share; format.py: how tables, numbers and errors are printed
@@ -22,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import doctor, measure, models, published, serve, train, upscale
+from scalewise.cli import doctor, measure, models, published, serve, train, upscale, video
 from scalewise.cli.format import explain, missing_extra
 from scalewise.cli.stdio import Interrupted, end_by_signals, open_streams
 from scalewise.errors import InvalidRequest, ScalewiseError
@@ -89,6 +90,7 @@ def help_of(command: Callable[..., None]) -> str:
 
 for command in (
     upscale.upscale,
+    video.video,
     models.models,
     doctor.doctor,
     measure.evaluate,

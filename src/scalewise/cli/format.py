@@ -106,6 +106,7 @@ EXTRAS = {  # the module that is missing → the extra that brings it
     "uvicorn": "app",
     "python_multipart": "app",
     "ray": "ray",
+    "av": "video",
     "rasterio": "geo",
     "onnx": "export",
     "onnxscript": "export",

@@ -69,7 +69,8 @@ class RunOptions:
 class RunPlan:
     """How one picture will be run: what was asked for, and the tiles, memory and device chosen for it.
 
-    `side` is that of a tile in LR pixels, `memory` the bytes that the process will hold. `speed` is what a probe
+    `side` is that of a tile in LR pixels, `memory` the bytes that the process will hold. `parts` are boxes of LR pixels
+    that start on the model's grid: only these are rendered; None: the whole picture. `speed` is what a probe
     measured, None where one tile was sure to fit and nothing was measured; `probe_bytes` is the most that was held
     while it did.
     """
@@ -89,12 +90,13 @@ class RunPlan:
     notes: tuple[str, ...] = ()
     probe_bytes: int = 0
     mask: Tensor | None = None  # of effort, (h, w) in [0, 1]
+    parts: tuple[Box, ...] | None = None
     started: float = field(default_factory=time.perf_counter)  # a budget in seconds counts from here
 
     @cached_property
     def all_tiles(self) -> list[Tile]:
-        """All tiles of the picture, row by row."""
-        return self.cut(self.side)
+        """All tiles of the picture, or of its parts, row by row."""
+        return self.cut(self.side, self.parts)
 
     def cut(self, side: int, parts: Iterable[Box] | None = None) -> list[Tile]:
         """Tiles of `side` of the whole picture, or of these boxes of it."""

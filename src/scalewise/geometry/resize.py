@@ -98,30 +98,35 @@ def cubic(x: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
 
 
-def resample(image: Tensor, rows: Taps, columns: Taps) -> Tensor:
+def resample(image: Tensor, rows: Taps, columns: Taps, *, rows_first: bool | None = None) -> Tensor:
     """Apply the taps of both axes to (..., h, w): slices of `axis_taps` give any rectangle of the output.
 
-    Indices count from the first row and column of `image`. float64 stays float64, all else is computed in float32.
+    Indices count from the first row and column of `image`. float64 stays float64, all else is computed in float32. The
+    axis that leaves less to do comes first, unless `rows_first` says which.
     """
     with torch.autocast(image.device.type, enabled=False):  # half a level of error at 0.9 otherwise
-        return _resample(image if image.dtype == torch.float64 else image.float(), rows, columns)
+        return _resample(image if image.dtype == torch.float64 else image.float(), rows, columns, rows_first)
 
 
-def _resample(image: Tensor, rows: Taps, columns: Taps) -> Tensor:
+def _resample(image: Tensor, rows: Taps, columns: Taps, rows_first: bool | None) -> Tensor:
     rows, top, bottom = _narrow(rows)
     columns, left, right = _narrow(columns)
     image = image[..., top:bottom, left:right]
-    if len(rows[0]) * (right - left) <= (bottom - top) * len(columns[0]):
+    if rows_first is None:
+        rows_first = len(rows[0]) * (right - left) <= (bottom - top) * len(columns[0])
+    if rows_first:
         return _apply(_apply(image, rows, -2), columns, -1)
     return _apply(_apply(image, columns, -1), rows, -2)
 
 
-def resample_macs(rows: Taps, columns: Taps, channels: int = 3) -> int:
+def resample_macs(rows: Taps, columns: Taps, channels: int = 3, *, rows_first: bool | None = None) -> int:
     """Multiply-accumulates of the matrix products that `resample` runs for these taps."""
     rows, top, bottom = _narrow(rows)
     columns, left, right = _narrow(columns)
     height, width, out_height, out_width = bottom - top, right - left, len(rows[0]), len(columns[0])
-    if out_height * width <= height * out_width:
+    if rows_first is None:
+        rows_first = out_height * width <= height * out_width
+    if rows_first:
         return channels * (_band_area(rows) * width + _band_area(columns) * out_height)
     return channels * (_band_area(columns) * height + _band_area(rows) * out_width)
 
@@ -164,13 +169,18 @@ def _apply(image: Tensor, taps: Taps, axis: int) -> Tensor:
 
 def bicubic_base(lr: Tensor, frame: Frame, out: Size, target: Box) -> Tensor:
     """Bicubic enlargement (MATLAB's kernel and border) of the output box `target`, from a tile at `frame`."""
-    return resample(lr, *_base_taps(frame, out, target))
+    return resample(lr, *_base_taps(frame, out, target), rows_first=_rows_first(frame, out))
 
 
 @lru_cache(maxsize=256)
 def base_macs(frame: Frame, out: Size, target: Box) -> int:
     """Multiply-accumulates of the matrix products of `bicubic_base`."""
-    return resample_macs(*_base_taps(frame, out, target))
+    return resample_macs(*_base_taps(frame, out, target), rows_first=_rows_first(frame, out))
+
+
+def _rows_first(frame: Frame, out: Size) -> bool:
+    """The order of the axes for the whole picture, which its tiles take too: so they round as it does."""
+    return out[0] * frame.size[1] <= frame.size[0] * out[1]
 
 
 def _base_taps(frame: Frame, out: Size, target: Box) -> tuple[Taps, Taps]:
