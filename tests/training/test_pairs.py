@@ -73,7 +73,8 @@ def test_tadt_and_networks_with_their_own_tail_train_for_some_steps(name: str, t
     done = train(replace(recipe, stages=tuple(stages)), waves(), tmp_path, PLAN)
     loaded = zoo.load(done.weights).model
     assert isinstance(loaded, SuperResolver)
-    size = (30, 36) if loaded.limits.scales is None else (10 * int(loaded.limits.scales[0]), 12 * int(loaded.limits.scales[0]))
+    scales = loaded.limits.scales
+    size = (30, 36) if scales is None else (10 * int(scales[0]), 12 * int(scales[0]))
     low = (10, 12)
     padded = torch.rand(1, 3, *(-(-n // loaded.encoder.grid) * loaded.encoder.grid for n in low))
     with torch.no_grad():
