@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scalewise.errors import InvalidRequest
 from scalewise.execution.mask import patch_means, read_mask
 from scalewise.pipeline import upscale
 
@@ -42,3 +43,9 @@ def test_a_patch_gets_the_mean_of_the_mask_under_it(size: tuple[int, int]) -> No
     torch.testing.assert_close(patch_means(mask, 32, (4, 5)), torch.full((4, 5), 0.25))
     clear = read_mask(np.dstack([np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8)]), (100, 130))
     assert not clear.any()  # white, but transparent
+
+
+@pytest.mark.parametrize("model", ["bicubic", "tadt-liif-tiny"])
+def test_a_model_without_patches_to_steer_is_refused(model: str) -> None:
+    with pytest.raises(InvalidRequest, match="no patches"):
+        upscale(PICTURE[:40, :40], 2, model=model, effort_mask=np.zeros((3, 3), np.uint8))

@@ -187,9 +187,7 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
             "budget",
         )
     if request.mask is not None and not takes_mask(model):
-        raise Refused(
-            422, f"model {request.model[:60]!r} takes no mask: it decides by a look at the whole picture", "mask"
-        )
+        raise Refused(422, f"model {request.model[:60]!r} takes no mask: it has no patches to steer", "mask")
     with said_of("quality"):
         Encoding(request.quality)
     if request.projection not in ("auto", "flat", "erp"):

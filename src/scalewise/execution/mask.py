@@ -26,12 +26,14 @@ def read_mask(mask: object, size: Size) -> Tensor:
 
 
 def takes_mask(model: Model) -> bool:
-    """False for a model that decides by a look at the whole picture, which a mask cannot steer."""
-    limits = model.limits
-    if limits.levels != "inside":
-        return True
-    side = 8 * limits.patch_stride
-    return model.score(torch.zeros(1, 3, side, side), (2.0, 2.0)) is None
+    """False for a model that decides by a look at the whole picture, which a mask cannot steer, and for one without
+    work to place, as bicubic interpolation."""
+    limits, side = model.limits, 8 * model.limits.patch_stride
+    if limits.levels == "inside":
+        return model.score(torch.zeros(1, 3, side, side), (2.0, 2.0)) is None
+    scale = 2 if limits.scales is None else round(max(limits.scales))
+    size, out = (side, side), (side * scale, side * scale)
+    return model.full_macs(Frame(size), size, (0, 0, *size), out) > 0
 
 
 def weighted(evidence: Tensor, mask: Tensor, patch: int) -> Tensor:

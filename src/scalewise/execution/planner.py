@@ -126,15 +126,14 @@ def in_parts(model: Model, size: Size, out: Size, budget: Budget, options: RunOp
     asks for that of every model that does not choose patches."""
     less = budget.kind in ("seconds", "macs") or (budget.kind == "fraction" and budget.value < 1)
     levels = model.limits.levels
+    if options.effort_mask is not None and not takes_mask(model):
+        raise InvalidRequest(
+            "this model has no patches that an effort mask could steer: take fast, or a model that routes patches"
+        )
     if levels == "cells" or (levels == "inside" and options.effort_mask is None):
         return model
     if not less and options.effort_mask is None:
         return model
-    if not takes_mask(model):
-        raise InvalidRequest(
-            "this model decides by a look at the whole picture, so an effort mask cannot steer it: take fast, or a "
-            "model that routes patches"
-        )
     scale = 1.0 if model.limits.scales is None else max(model.limits.scales)
     whole = out if model.limits.scales is None else (round(size[0] * scale), round(size[1] * scale))
     # Bicubic interpolation has no MACs to spare.
