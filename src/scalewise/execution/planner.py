@@ -76,6 +76,8 @@ def _plan_run(
     elif frame.wrap:
         notes.append("enlarged as a 360° picture, " + ("poles included" if any(frame.poles) else "without poles"))
     mask = None if options.effort_mask is None else read_mask(options.effort_mask, size)
+    if options.mirror:
+        frame = replace(frame, mirrored=limits.border)
     unbounded = limits.context is None
     context = UNBOUNDED_CONTEXT if limits.context is None else limits.context
     used, other, room = _room(source, out, device, options)
@@ -84,7 +86,7 @@ def _plan_run(
     run_plan = RunPlan(
         source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes), mask=mask
     )
-    whole = _held(max(size), size, 0, rough)
+    whole = _held(max(size), frame, 0, rough)
     if whole <= most / 2 and options.tile is None and budget.kind != "seconds":  # whatever the rough number is worth
         return replace(run_plan, memory=used + other + round(whole))
     probed, bytes_per_pixel = probe_size(own, size, out, room), rough
@@ -95,17 +97,17 @@ def _plan_run(
         used, other, room = _room(source, out, device, options)  # after what a first run leaves in memory
         most = room if unbounded else min(room, MAX_TILE_BYTES)
     elif options.tile is None or budget.kind == "seconds":
-        raise _too_little(options.max_memory, used + other + _held(limits.patch_stride, size, context, rough))
+        raise _too_little(options.max_memory, used + other + _held(limits.patch_stride, frame, context, rough))
     if options.tile is not None:
         side = options.tile
-    elif _held(max(size), size, 0, bytes_per_pixel) <= most:
+    elif _held(max(size), frame, 0, bytes_per_pixel) <= most:
         side = max(size)
     else:
         side = tiling.tile_side(bytes_per_pixel, limits.patch_stride, int(most), context)
         if replace(run_plan, side=side).recomputed > MAX_CONTEXT_SHARE:
             side = min(max(size), tiling.tile_side(bytes_per_pixel, limits.patch_stride, int(room), context))
     side = -(-side // limits.patch_stride) * limits.patch_stride
-    needed = _held(side, size, context, bytes_per_pixel)
+    needed = _held(side, frame, context, bytes_per_pixel)
     if options.max_memory is not None and options.tile is None and needed > max(room, 0):
         raise _too_little(options.max_memory, used + other + needed)
     if unbounded and side < max(size):
@@ -174,7 +176,7 @@ def _room(source: images.Source, out: Size, device: torch.device, options: RunOp
     return used, other, limit - used - other
 
 
-def _held(side: int, size: Size, context: int, bytes_per_pixel: float) -> float:
-    """What a tile of `side` takes, itself and its context, cut off where the image ends."""
-    height, width = (min(side + 2 * context, n) for n in size)
+def _held(side: int, frame: Frame, context: int, bytes_per_pixel: float) -> float:
+    """What a tile of `side` takes, itself and its context, cut off where the image or its reflection ends."""
+    height, width = (min(side + 2 * context, n) + 2 * frame.mirrored for n in frame.size)
     return height * width * bytes_per_pixel

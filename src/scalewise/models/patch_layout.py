@@ -59,19 +59,20 @@ class PatchLayout:
         (rows, columns), (oy, ox) = (self.starts(n) for n in frame.size), frame.origin
         return [(rows[i] - oy, columns[j] - ox) for i, j in self.touching(frame.size, core)]
 
-    def prices(self, side: Size) -> list[Macs]:
-        """The cost of each path on a patch of `side`."""
-        return [self.network.path_macs(path, side) for path in range(self.network.paths)]
+    def prices(self, side: Size, rim: int = 0) -> list[Macs]:
+        """The cost of each path on a patch of `side` that is computed with a rim of so many LR pixels."""
+        computed = side[0] + 2 * rim, side[1] + 2 * rim
+        return [self.network.path_macs(path, computed) for path in range(self.network.paths)]
 
-    def full_macs(self, size: Size, core: Box) -> int:
+    def full_macs(self, frame: Frame, core: Box) -> int:
         """MACs of all patches that touch the core, each on the last path."""
-        return len(self.touching(size, core)) * self.prices(self.side(size))[-1].total
+        return len(self.touching(frame.size, core)) * self.prices(self.side(frame.size), frame.mirrored)[-1].total
 
     def render(
         self, pictures: Iterable[tuple[int, Tensor]], choice: Tensor, frame: Frame, core: Box, out: Size
     ) -> Rendered:
         """The output pixels of `core` from the enlarged patches that touch it: (index in `touching`, (3, side times
-        scale)) in any order. `choice` (ny, nx) is the path of each patch of the image."""
+        scale)) in any order, their rims cut off. `choice` (ny, nx) is the path of each patch of the image."""
         s, (ph, pw) = self.network.scale, self.side(frame.size)
         rows, columns = (self.starts(n) for n in frame.size)
         row_fades, column_fades = (self.fades(n) for n in frame.size)
@@ -90,11 +91,23 @@ class PatchLayout:
             part = sr[:, y - y0 : y1 - y0, x - x0 : x1 - x0].float()
             canvas[:, y - top : y1 - top, x - left : x1 - left].addcmul_(part, weight)
         assert canvas is not None  # a core holds a pixel, and every pixel is in a patch
-        prices = self.prices((ph, pw))
+        prices = self.prices((ph, pw), frame.mirrored)
         own = [p for p in patches if core[0] <= rows[p[0]] < core[2] and core[1] <= columns[p[1]] < core[3]]
         ran = sum((prices[int(choice[p])] for p in patches), Macs())
         once = frame.size[0] * frame.size[1] / (len(rows) * len(columns) * ph * pw)
-        return Rendered(canvas, ran, round(once * sum(prices[int(choice[p])].total for p in own)))
+        lean = self.prices((ph, pw))
+        return Rendered(canvas, ran, round(once * sum(lean[int(choice[p])].total for p in own)))
+
+
+def with_rim(lr: Tensor, corner: Size, side: Size, rim: int) -> Tensor:
+    """The patch of `side` at `corner` of lr (1, 3, h, w), and `rim` LR pixels around it: (3, ·, ·)."""
+    (y, x), (height, width) = corner, side
+    return lr[0, :, y - rim : y + height + rim, x - rim : x + width + rim]
+
+
+def without_rim(sr: Tensor, rim: int) -> Tensor:
+    """Pixels (…, h, w) without `rim` output pixels on each side."""
+    return sr[..., rim : sr.shape[-2] - rim, rim : sr.shape[-1] - rim]
 
 
 @lru_cache(maxsize=64)

@@ -3,8 +3,9 @@
 ClassSR (three networks), ARM (four widths) and ENAF (three exits and bicubic) run so. Their papers cut patches of 32 at
 steps of 28 LR pixels, drop what is left over at the right and the bottom, and average the overlaps (`evaluate` does
 that under their protocols). Here a last patch ends flush with the border, so that all of the image is covered, and
-neighbours fade into each other: the weights of a pixel's patches add up to 1 and change without a step. A patch sees
-nothing beyond itself, so tiles equal the whole image.
+neighbours fade into each other: the weights of a pixel's patches add up to 1 and change without a step. A patch is
+computed with a rim of what lies around it (`Frame.mirrored`), so that the network's zero padding does not show, and
+sees nothing beyond that: tiles equal the whole image.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from scalewise.budget.route import Decision
 from scalewise.budget.solver import solve
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
+from scalewise.models.model import BORDER, BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
 from scalewise.models.patch_contracts import MultiPath, PathRouter
-from scalewise.models.patch_layout import PatchLayout
+from scalewise.models.patch_layout import PatchLayout, with_rim, without_rim
 
 CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their features stay in the cache
 
@@ -47,7 +48,8 @@ class PatchwiseModel(nn.Module, Model):
     def limits(self) -> ModelLimits:
         scales = (float(self.network.scale),)
         margin = self.patch - self.step
-        return ModelLimits(scales, self.patch, self.step, score_margin=margin, wraps=False, levels="cells")
+        limits = ModelLimits(scales, self.patch + BORDER, self.step, score_margin=margin, wraps=False, levels="cells")
+        return replace(limits, border=BORDER)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile: the canvas; patches are computed a few at a time."""
@@ -112,29 +114,32 @@ class PatchwiseModel(nn.Module, Model):
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         layout, choice = self.layout, plan.route[0].choice[0]
         paths = torch.tensor([int(choice[patch]) for patch in layout.touching(frame.size, core)])
-        pictures = self.run(lr, layout.corners(frame, core), layout.side(frame.size), paths)
+        pictures = self.run(lr, layout.corners(frame, core), layout.side(frame.size), paths, rim=frame.mirrored)
         return layout.render(pictures, choice, frame, core, out)
 
-    def run(self, lr: Tensor, places: Sequence[Size], side: Size, choice: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def run(
+        self, lr: Tensor, places: Sequence[Size], side: Size, choice: Tensor, *, rim: int = 0
+    ) -> Iterator[tuple[int, Tensor]]:
         """Patches of `side` at `places` of lr (1, 3, h, w), each by its path in `choice` (n,): the index of a patch and
-        its pixels (3, side times scale), patches of one path together."""
+        its pixels (3, side times scale), patches of one path together. They are computed with a rim of so many LR
+        pixels of `lr`."""
         order = torch.argsort(choice, stable=True)
         for some in order.split(CHUNK.get(lr.device.type, CHUNK["cpu"])):
             few = some.tolist()
-            batch = torch.stack(
-                [lr[0, :, places[k][0] : places[k][0] + side[0], places[k][1] : places[k][1] + side[1]] for k in few]
-            )
-            yield from zip(few, self.network.run(batch, choice[some]), strict=True)
+            batch = torch.stack([with_rim(lr, places[k], side, rim) for k in few])
+            rendered = self.network.run(batch, choice[some])
+            yield from zip(few, without_rim(rendered, rim * self.network.scale), strict=True)
 
     # --- what it costs ------------------------------------------------------------------------------------------------
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         """MACs of one tile with every patch on the last path, the router left out."""
-        return self.layout.full_macs(frame.size, core)
+        return self.layout.full_macs(frame, core)
 
     def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int:
         """MACs that `render` will run on a tile: patches that two tiles touch run in both."""
-        prices, choice = self.layout.prices(self.layout.side(frame.size)), plan.route[0].choice[0]
+        prices = self.layout.prices(self.layout.side(frame.size), frame.mirrored)
+        choice = plan.route[0].choice[0]
         return sum(prices[int(choice[p])].total for p in self.layout.touching(frame.size, core))
 
 

@@ -15,6 +15,7 @@ from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
 from scalewise.models.model import (
+    BORDER,
     BYTES_PER_OUTPUT_PIXEL,
     Model,
     ModelLimits,
@@ -63,7 +64,8 @@ class SuperResolver(nn.Module, Model):
         if reaches[0] is not None and reaches[1] is not None:
             context = max(reaches[0] + reaches[1], BASE_TAPS[self.base] // 2 if self.base else 0)
         levels = "inside" if isinstance(self.encoder, RoutedEncoder) else "one"
-        return ModelLimits(self._scales, context, patch_stride=grid, window_multiple=grid, levels=levels)
+        border = BORDER if next(self.parameters(), None) is not None else 0  # interpolation alone pads nothing
+        return ModelLimits(self._scales, context, grid, window_multiple=grid, levels=levels, border=border)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile, by which tiles are sized: some layers of features at once, and
