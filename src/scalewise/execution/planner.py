@@ -35,6 +35,7 @@ from scalewise.models.rescaled import Rescaled
 
 MAX_TILE_BYTES = 1 << 30  # beyond this, larger tiles bring little ...
 MAX_CONTEXT_SHARE = 0.15  # ... unless this share of the pixels read is context, and computed more than once
+ALPHA_BYTES = 120  # of an LR pixel with opacity: what weighs its colour, of the tile in work and of the next one
 OTHER_BYTES = 160 << 20  # the encoder, the tables of both axes, and what Python needs on the way
 
 CORRECTED_PIXELS = 100_000  # LR pixels of a picture from which a run in seconds is cut up, to be corrected on the way
@@ -82,7 +83,8 @@ def _plan_run(
     context = UNBOUNDED_CONTEXT if limits.context is None else limits.context
     used, other, room = _room(source, out, device, options)
     most = room if unbounded else min(room, MAX_TILE_BYTES)
-    rough = model.bytes_per_pixel((out[0] / size[0], out[1] / size[1]))
+    weighing = ALPHA_BYTES if source.alpha else 0
+    rough = model.bytes_per_pixel((out[0] / size[0], out[1] / size[1])) + weighing
     run_plan = RunPlan(
         source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes), mask=mask
     )
@@ -92,7 +94,7 @@ def _plan_run(
     probed, bytes_per_pixel = probe_size(own, size, out, room), rough
     if options.max_memory is None or probe_bytes(own, *probed) <= room:
         found = probe(own, *probed, budget, device, dtype)
-        bytes_per_pixel = found.bytes
+        bytes_per_pixel = found.bytes + weighing
         run_plan = replace(run_plan, speed=found.speed, probe_bytes=found.peak_bytes, started=time.perf_counter())
         used, other, room = _room(source, out, device, options)  # after what a first run leaves in memory
         most = room if unbounded else min(room, MAX_TILE_BYTES)
