@@ -64,9 +64,7 @@ class Weighing:
     does change, sharper colours under an opacity that stays soft would be a fringe.
     """
 
-    def __init__(
-        self, colour: Tensor, bled: Tensor, alpha: Tensor, enlarge: Callable[[Tensor, slice], Tensor]
-    ) -> None:
+    def __init__(self, colour: Tensor, bled: Tensor, alpha: Tensor, enlarge: Callable[[Tensor, slice], Tensor]) -> None:
         """`colour` and `bled` (3, h, w) as they are and as the model saw them, `alpha` (1, h, w) in [0, 1]; `enlarge`
         interpolates (n, h, w) to some rows of the output by a kernel. Pixels depend on LOCAL more around than the
         kernel's. What is kept has the size of the input."""

@@ -15,6 +15,7 @@ import pyvips
 from scalewise.errors import UnreadableImage
 from scalewise.images.decode import check_size, integer, load, source_of
 from scalewise.images.extras import read_extras
+from scalewise.images.geotiff import read as geotiff
 from scalewise.images.metadata import tiff_pages
 from scalewise.images.metadata.tiff_pages import TiffPages
 from scalewise.images.source import READABLE, Source
@@ -32,8 +33,6 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
     format = _format(path, name)
     survey = None
     if format == "tiff":
-        from scalewise.images.geotiff import read as geotiff  # optional
-
         survey = tiff_pages.survey(path, name)
         if geotiff.wanted(path, survey):
             return geotiff.open_file(path, max_pixels, page)
@@ -99,6 +98,8 @@ def _tiff(path: Path, name: str, survey: TiffPages, page: int | None, max_pixels
         try:
             source.fetch((0, 0, 1, 1))
         except UnreadableImage:
+            if geotiff.decodes(path) and not page:
+                return geotiff.open_file(path, max_pixels, page)
             raise UnreadableImage(
                 f"{name} is compressed by {tiff_pages.COMPRESSIONS[compression]}, which is not read here, or damaged: "
                 "rewrite it with deflate (tiffcp -c zip)"

@@ -37,6 +37,11 @@ class RoutePlan:
     overhead: Macs = field(default_factory=Macs)
 
 
+def kinds(route: Route) -> list[tuple[str, int, Size, int]]:
+    """What each decision is about: unit, its LR pixels, rows and columns of units, number of options."""
+    return [(one.unit, one.extent, (one.choice.shape[1], one.choice.shape[2]), len(one.cost)) for one in route]
+
+
 def below_floor(budget: Budget, macs: int, full: int) -> BudgetInfeasible:
     """The error for a budget below the `macs` that a model takes at least of its `full` ones. The share and the MACs
     that it names are rounded up, so that they can be asked for."""
@@ -110,6 +115,11 @@ class Model(Protocol):
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None: ...
 
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan: ...
+
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        """True if a plan that was stored decides about this model's units of an image of `size`. Without a route it fits
+        every model that decides while it runs."""
+        return not plan.route
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int: ...
 

@@ -21,7 +21,16 @@ from scalewise.budget.route import Decision
 from scalewise.budget.solver import solve
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BORDER, BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
+from scalewise.models.model import (
+    BORDER,
+    BYTES_PER_OUTPUT_PIXEL,
+    Model,
+    ModelLimits,
+    Rendered,
+    RoutePlan,
+    below_floor,
+    kinds,
+)
 from scalewise.models.patch_contracts import MultiPath, PathRouter
 from scalewise.models.patch_layout import PatchLayout, with_rim, without_rim
 
@@ -129,6 +138,11 @@ class PatchwiseModel(nn.Module, Model):
             batch = torch.stack([with_rim(lr, places[k], side, rim) for k in few])
             rendered = self.network.run(batch, choice[some])
             yield from zip(few, without_rim(rendered, rim * self.network.scale), strict=True)
+
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        """True if a stored plan has a path for each patch of an image of `size`."""
+        rows, columns = (len(self.layout.starts(n)) for n in size)
+        return kinds(plan.route) == [("patch", self.step, (rows, columns), self.network.paths)]
 
     # --- what it costs ------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from scalewise.models.model import (
     Rendered,
     RoutePlan,
     below_floor,
+    kinds,
     one_level,
 )
 
@@ -121,6 +122,11 @@ class SuperResolver(nn.Module, Model):
             effort = grant.effort if native is not None else replace(grant.effort, share=allowed / full)
             return RoutePlan(effort, grant.route, macs, full)
         return one_level(budget, full)
+
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        """True if a stored plan is one of the encoder's for an image of `size`."""
+        blank = getattr(self.encoder, "blank_route", None)  # of an encoder that decides on the whole image
+        return not plan.route or (blank is not None and kinds(plan.route) == kinds(blank(self.padded(size))))
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
