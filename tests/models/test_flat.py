@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from itertools import product
-from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
-import torch
 
 from scalewise import zoo
-from scalewise.budget.budget import Budget
-from scalewise.execution.plan import RunOptions
-from scalewise.execution.planner import plan_run
-from scalewise.geometry.grid import Frame
-from scalewise.geometry.projection import read_beyond
-from scalewise.images import open as open_image
 from scalewise.models.model import Model
 from scalewise.pipeline import upscale
-from scalewise.recipes import RECIPES
 
 COLOURS = ((255, 255, 255), (0, 0, 0), (204, 77, 26))
 SHIPPED = [name for name, entry in zoo.MODELS.items() if entry.weights or not entry.needs_weights]

@@ -92,18 +92,20 @@ def _tiff(path: Path, name: str, survey: TiffPages, page: int | None, max_pixels
     else:
         image = load(path, name, "tiff", directory)
     extras.survey = survey
-    source = source_of(path, name, "tiff", image, extras, page or 0, pages, directory)
     compression = survey.number(directory, tiff_pages.COMPRESSION, 1)
-    if compression in tiff_pages.COMPRESSIONS:
-        try:
+    try:
+        source = source_of(path, name, "tiff", image, extras, page or 0, pages, directory)
+        if compression in tiff_pages.COMPRESSIONS:
             source.fetch((0, 0, 1, 1))
-        except UnreadableImage:
-            if geotiff.decodes(path) and not page:
-                return geotiff.open_file(path, max_pixels, page)
-            raise UnreadableImage(
-                f"{name} is compressed by {tiff_pages.COMPRESSIONS[compression]}, which is not read here, or damaged: "
-                "rewrite it with deflate (tiffcp -c zip)"
-            ) from None
+    except UnreadableImage:
+        if compression not in tiff_pages.COMPRESSIONS:
+            raise
+        if geotiff.decodes(path) and not page:
+            return geotiff.open_file(path, max_pixels, page)
+        raise UnreadableImage(
+            f"{name} is compressed by {tiff_pages.COMPRESSIONS[compression]}, which is not read here, or damaged: "
+            "rewrite it with deflate (tiffcp -c zip)"
+        ) from None
     return replace(source, turn=lambda number: open_file(path, max_pixels, number)) if pages > 1 else source
 
 

@@ -117,8 +117,8 @@ class Model(Protocol):
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan: ...
 
     def fits(self, plan: RoutePlan, size: Size) -> bool:
-        """True if a plan that was stored decides about this model's units of an image of `size`. Without a route it fits
-        every model that decides while it runs."""
+        """True if a plan that was stored decides about this model's units of an image of `size`. Without a route it
+        fits every model that decides while it runs."""
         return not plan.route
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int: ...
