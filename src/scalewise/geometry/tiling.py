@@ -38,8 +38,8 @@ def plan_tiles(
 
     Cores start at multiples of `grid` (patches, windows), so `side` is rounded up to it; sources start at multiples of
     `unit` (the encoder's window grid). A side that covers the image gives one tile. Where the image of `frame` goes on
-    or is mirrored, sources reach beyond it: `projection.read_beyond` reads them. `parts` are boxes to cut instead of the
-    whole image, one after another: the cores of larger tiles.
+    or is mirrored, sources reach beyond it: `projection.read_beyond` reads them. `parts` are boxes to cut instead of
+    the whole image, one after another: the cores of larger tiles.
     """
     frame = frame or Frame(size)
     reach = projection.reach(frame)
