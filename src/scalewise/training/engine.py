@@ -246,7 +246,7 @@ def _held(out: Path) -> Iterator[None]:
     while it does. Raises UnwritableOutput."""
     from lightning.fabric.utilities import rank_zero_only
 
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         yield
         return
     with locked(out / LOCK_NAME, f"another training is writing to {str(out)!r}: wait for it, or choose another --out"):
