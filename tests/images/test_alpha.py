@@ -125,5 +125,5 @@ def test_what_weighs_a_tile_has_the_size_of_its_input() -> None:
         kept = live.bytes
         part, alpha = weighing(rgb, rows, slice(0, out[1]))
     assert kept <= 16 * 4 * pixels**2
-    assert live.peak < 25 * 4 * 64 * out[1], "rows of some planes, and not the whole of any"
+    assert live.peak - rgb.nbytes < 25 * 4 * 64 * out[1], "rows of some planes, and not the whole of any"
     assert part.shape == (3, 64, out[1]) and alpha.shape == (1, 64, out[1])
