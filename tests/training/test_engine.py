@@ -239,5 +239,5 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
         train(TOY, waves(), tmp_path, PLAN)
     assert not (tmp_path / "last.ckpt").exists()
     (tmp_path / LOCK_NAME).write_text("left by a killed run")
-    train(TOY.shortened(1), waves(), tmp_path, PLAN)
+    train(TOY.shortened(2), waves(), tmp_path, PLAN)
     assert (tmp_path / "last.ckpt").exists() and not (tmp_path / LOCK_NAME).exists()
