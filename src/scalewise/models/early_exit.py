@@ -20,7 +20,7 @@ from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.route import Decision
 from scalewise.geometry.grid import Box, Frame, Size
 from scalewise.models.model import BORDER, BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
-from scalewise.models.patch_layout import PatchLayout, with_rim, without_rim
+from scalewise.models.patch_layout import PatchLayout, patch_at, unpadded
 
 if TYPE_CHECKING:
     from scalewise.multiexit.ape import APE
@@ -92,19 +92,19 @@ class EarlyExitModel(nn.Module, Model):
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         layout, side, rim = self.layout, self.layout.side(frame.size), frame.mirrored
-        batch = torch.stack([with_rim(lr, corner, side, rim) for corner in layout.corners(frame, core)])
+        batch = torch.stack([patch_at(lr, corner, side, rim) for corner in layout.corners(frame, core)])
         pictures, exits = self.network.run_while(batch, self._rule(plan.effort, len(batch)))
-        pictures = without_rim(pictures, rim * self.network.scale)
+        pictures = unpadded(pictures, (rim, rim, rim, rim), self.network.scale)
         choice = torch.zeros(*(len(layout.starts(n)) for n in frame.size), dtype=torch.int64)
         choice[tuple(torch.tensor(layout.touching(frame.size, core)).T)] = exits
-        rendered = layout.render(enumerate(pictures), choice, frame, core, out)
+        rendered = layout.render(enumerate(pictures), choice, frame, core, out, rim)
         prices = torch.tensor([price.total for price in layout.prices(side, rim)], dtype=torch.float64)
         left = Decision("patch", self.step, choice.unsqueeze(0), prices)
         return dataclasses.replace(rendered, route=(self._of_tile(left, frame, (lr.shape[-2], lr.shape[-1])),))
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         """MACs of one tile with every patch at the last exit."""
-        return self.layout.full_macs(frame, core)
+        return self.layout.full_macs(frame.size, core, frame.mirrored)
 
     def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
         """MACs that `render` will run on a tile by budget; None by threshold."""
