@@ -18,6 +18,7 @@ from scalewise.budget import cost
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.errors import BudgetInfeasible, InvalidRequest
+from scalewise.evaluate.upscalers import upscaler_of
 from scalewise.execution import decide
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
@@ -228,6 +229,17 @@ def test_a_flat_picture_shows_no_padding_at_its_border_whether_it_is_mirrored_or
     plan = decided(model, picture[None], 0.5)
     mirrored, bare = (model.render(picture[None], frame, (0, 0, 75, 101), out, plan) for frame in frames)
     assert torch.equal(mirrored.rgb, bare.rgb) and mirrored.macs == bare.macs
+
+
+@torch.no_grad()
+def test_measuring_pads_no_patch(model: PatchwiseModel) -> None:
+    lr = noise((20, 24))
+    measured = upscaler_of(model, None, RunOptions(dtype="fp32", device="cpu"))(lr[0], (40, 48), SCALE)
+    torch.testing.assert_close(measured.sr, model.network.run(lr, torch.tensor([2]))[0], atol=1e-6, rtol=0)
+    assert measured.macs == 20 * 24 * (1 + 2 * 81), "the router and two convolutions"
+    made = pipeline.upscale(lr[0], SCALE, model=model, dtype="fp32")
+    assert made.report.macs == 20 * 24 + 32 * 36 * 2 * 81
+    assert float((made.image - measured.sr).abs().max()) > 1e-3
 
 
 def test_the_budget_is_spent_and_never_exceeded_and_less_never_costs_more(model: PatchwiseModel) -> None:

@@ -102,7 +102,7 @@ def upscaler_of(model: Model, budget: Budget | None = None, options: RunOptions 
     """A model to measure; the whole of it by default."""
     budget, options = budget or Budget.full(), options or RunOptions()
     if isinstance(model, PatchwiseModel):
-        return PatchUpscaler(model, budget, options)
+        return PatchUpscaler(model.as_published(), budget, options)
     return ModelUpscaler(model, budget, options)
 
 

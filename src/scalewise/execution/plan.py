@@ -40,8 +40,8 @@ class RunOptions:
     be in the whole picture. `beyond` says how a model of fixed scales goes beyond its largest: by "bicubic", or by
     running "again" on its own output. `effort_mask` is a picture of any kind, stretched over this one: white for
     all of the effort, and before the rest; black for the least. `mirror`: networks that pad with zeros see the picture
-    mirrored beyond its borders; without it they run as published, and their padding shows there. Raises InvalidRequest
-    for a side that is none.
+    mirrored beyond its borders; without it they run as published, and their padding shows there; a PatchwiseModel pads
+    its patches either way. Raises InvalidRequest for a side that is none.
     """
 
     tile: int | None = None

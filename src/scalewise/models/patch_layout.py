@@ -90,9 +90,7 @@ class PatchLayout:
 
     def _computed(self, size: Size, rim: int = 0) -> tuple[list[int], list[int]]:
         """The sides that patches are computed at: of each row of patches, and of each column."""
-        rows, columns = (
-            [side + 2 * rim + sum(pads) for pads in self._pads(n)] for n, side in zip(size, self.side(size), strict=True)
-        )
+        rows, columns = ([min(self.patch, n) + 2 * rim + sum(pads) for pads in self._pads(n)] for n in size)
         return rows, columns
 
     def price_map(self, size: Size) -> Tensor:

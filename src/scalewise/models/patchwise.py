@@ -11,6 +11,7 @@ and tiles equal the whole image.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -42,18 +43,25 @@ CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their f
 class PatchwiseModel(nn.Module, Model):
     """A router that looks at every patch once, and a network that takes each patch along one of its paths.
 
-    Paths are ordered by cost, cheapest first. The only scale is the network's own.
+    Paths are ordered by cost, cheapest first. The only scale is the network's own. `border`: by how many LR pixels
+    patches are padded on sides at the border of the image.
     """
 
     def __init__(self, router: PathRouter, network: MultiPath, *, patch: int = 32, step: int = 28) -> None:
         super().__init__()
         self.router = router
         self.network = network
-        self.patch, self.step = patch, step
+        self.patch, self.step, self.border = patch, step, BORDER
+
+    def as_published(self) -> PatchwiseModel:
+        """The same modules, but all patches see zeros at the border of the image too: what the papers measured."""
+        bare = copy.copy(self)
+        bare.border = 0
+        return bare
 
     @property
     def layout(self) -> PatchLayout:
-        return PatchLayout(self.patch, self.step, self.network, BORDER)
+        return PatchLayout(self.patch, self.step, self.network, self.border)
 
     @property
     def limits(self) -> ModelLimits:
