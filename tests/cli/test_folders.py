@@ -246,3 +246,10 @@ def test_a_result_whose_name_is_too_long_does_not_stop_the_others(photos: Path) 
     save(photos / ("n" * 251 + ".png"))
     code, printed, said = upscale(photos, "-s", 2)
     assert (code, len(printed)) == (1, 3) and "too long" in said[0] and "1 of 4 inputs failed" in said[1]
+
+
+def test_the_effort_map_of_one_picture_is_a_result_too(photos: Path, tmp_path: Path) -> None:
+    assert upscale(photos / "a.png", "-s", 2, "-o", tmp_path / "a.png", "--effort-map", photos / "map.png")[0] == 0
+    code, printed, said = upscale(photos, "-s", 2)
+    assert (code, len(printed)) == (0, 3) and "map.png" in said[0]
+    assert "map_x2.png" not in names(photos)

@@ -35,7 +35,7 @@ from scalewise.execution.planner import plan_run
 
 ROOT = Path(__file__).resolve().parents[2]
 BICUBIC = zoo.bicubic()
-REMOVE = "scalewise.execution.checkpoint._remove"
+REMOVE = "scalewise.execution.checkpoint.remove"
 
 
 class Cut(Exception):
@@ -365,15 +365,17 @@ def test_the_longest_name_has_a_folder_of_its_own(tmp_path: Path) -> None:
         out.unlink()
 
 
-@pytest.mark.parametrize("killed", ["map", "report", "folder"])
+@pytest.mark.parametrize(
+    ("killed", "kept"), [("map", True), ("report", True), ("folder", True), ("map", False), ("report", False)]
+)
 def test_a_run_killed_after_the_picture_completes_map_and_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str, kept: bool
 ) -> None:
     """As a kill leaves it: the folder is there, and what came after that moment is not."""
     photo, out = picture(tmp_path / "photo.png"), tmp_path / "out.png"
     effort, report = tmp_path / "effort.png", tmp_path / "report.json"
-    command = ["upscale", str(photo), "-s", "2", "-n", "bicubic", "--tile", "16", "--fp32", "--resume", "-o", str(out)]
-    command += ["--effort-map", str(effort), "--report", str(report)]
+    command = ["upscale", str(photo), "-s", "2", "-n", "bicubic", "--tile", "16", "--fp32", "-o", str(out)]
+    command += ["--effort-map", str(effort), "--report", str(report), *(["--resume"] if kept else [])]
     assert CliRunner().invoke(app, command).exit_code == 0
     expected = {path.name: path.read_bytes() for path in (out, effort)}
     numbers = json.loads(report.read_text())
@@ -396,6 +398,50 @@ def test_a_run_killed_after_the_picture_completes_map_and_report(
         k: v for k, v in numbers.items() if k not in changing
     }
     assert not folder_of(out).exists()
+
+
+def test_a_short_run_claims_no_file_that_was_changed_or_asked_for_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, out, effort = picture(tmp_path / "photo.png"), tmp_path / "out.png", tmp_path / "effort.png"
+    command = ["upscale", str(photo), "-s", "2", "-n", "bicubic", "-o", str(out), "--effort-map", str(effort)]
+
+    def cut(*_: Any, **__: Any) -> Any:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scalewise.images.save", cut)
+        assert isinstance(CliRunner().invoke(app, command).exception, Cut)
+    content = out.read_bytes()
+    other = CliRunner().invoke(app, [*command, "-s", "3"])
+    assert other.exit_code == 1 and "--overwrite" in other.stderr and out.read_bytes() == content
+    assert folder_of(out).is_dir(), "another command does not forget whose file it is"
+    out.write_text("mine")
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 1 and "--overwrite" in again.stderr and out.read_text() == "mine"
+
+
+@pytest.mark.parametrize("spoil", ["rows", "options", "unit", "two"])
+def test_a_plan_of_another_grid_is_not_used(tmp_path: Path, spoil: str) -> None:
+    photo, model = picture(tmp_path / "photo.png", 128, 96), zoo.load("fast", device="cpu").model
+    whole, out = tmp_path / "whole.png", tmp_path / "out.png"
+    run(photo, whole, model, 0.5, 32)
+    run(photo, out, model, 0.5, 32, stop=7)
+    stored = torch.load(folder_of(out) / "plan.pt", weights_only=True)
+    (one,) = stored["route"]
+    match spoil:
+        case "rows":
+            one["choice"] = one["choice"][:, :2]
+        case "options":
+            one["cost"] = torch.cat([one["cost"], one["cost"]])
+        case "unit":
+            one["extent"] = 16
+        case "two":
+            stored["route"] = [one, one]
+    with_plan(stored)(folder_of(out))
+    again, said, _ = run(photo, out, model, 0.5, 32)
+    assert again == 12 and "starting anew" in said and "another model or picture" in said
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_a_picture_that_was_changed_after_the_kill_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

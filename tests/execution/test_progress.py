@@ -79,6 +79,19 @@ def test_cancelling_acts_before_the_next_layer(model: SuperResolver, stop: int) 
     assert Counted.calls == stop
 
 
+def test_interpolation_can_be_ended_between_bands_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalewise.execution.progress.STEP_SECONDS", 0.0)
+    seen: list[float] = []
+
+    def progress(share: float) -> bool:
+        seen.append(share)
+        return len(seen) < 6
+
+    with pytest.raises(Cancelled, match="after 0 of 1 tiles"):
+        upscale(PICTURE, 8.0, model="bicubic", progress=progress)
+    assert len(seen) == 6
+
+
 def test_what_progress_raises_ends_the_tile(model: SuperResolver) -> None:
     def late(share: float) -> None:
         if Counted.calls == 2:

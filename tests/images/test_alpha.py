@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalewise import images, zoo
-from scalewise.images.alpha import REACH, bleed
+from scalewise.geometry.grid import Frame
+from scalewise.geometry.resize import bicubic_base
+from scalewise.images.alpha import REACH, Weighing, bleed
+from scalewise.machine.memory import LiveTensors
 from scalewise.pipeline import upscale
 
 BICUBIC = zoo.bicubic()
@@ -106,3 +109,21 @@ def test_an_opaque_part_keeps_the_detail_of_a_model() -> None:
     plain = upscale(picture[..., :3].copy(), 2, model="fast", budget=1.0).image
     result = upscale(picture, 2, model="fast", budget=1.0).image
     assert np.abs(result[100:, :, :3].astype(int) - plain[100:]).max() <= 1
+
+
+def test_what_weighs_a_tile_has_the_size_of_its_input() -> None:
+    """An output of any size is weighed some rows at a time: no plane of it is held."""
+    pixels, scale, rows = 32, 20, slice(64, 128)
+    planes, out = torch.rand(7, pixels, pixels), (pixels * scale, pixels * scale)
+
+    def enlarge(planes: torch.Tensor, rows: slice) -> torch.Tensor:
+        return bicubic_base(planes, Frame((pixels, pixels)), out, (rows.start, 0, rows.stop, out[1]))
+
+    rgb = torch.rand(3, *out)
+    with LiveTensors() as live:
+        weighing = Weighing(planes[:3], planes[3:6], planes[6:], enlarge)
+        kept = live.bytes
+        part, alpha = weighing(rgb, rows, slice(0, out[1]))
+    assert kept <= 16 * 4 * pixels**2
+    assert live.peak - rgb.nbytes < 25 * 4 * 64 * out[1], "rows of some planes, and not the whole of any"
+    assert part.shape == (3, 64, out[1]) and alpha.shape == (1, 64, out[1])

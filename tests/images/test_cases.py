@@ -240,3 +240,20 @@ def test_what_no_frame_covers_is_transparent(tmp_path: Path) -> None:
     with Image.open(tmp_path / "b.gif") as picture:
         first = np.asarray(picture.convert("RGBA"))
     assert (first[..., 3] == 0).any() and (first[..., 3] == 255).any()
+
+
+@pytest.mark.parametrize("out", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("kind", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("profile", ["cut", "gray", "L*a*b*"])
+def test_a_profile_that_is_none_for_the_picture_is_said(tmp_path: Path, kind: str, out: str, profile: str) -> None:
+    content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    if profile == "cut":
+        content = content[:200]
+    else:
+        content = content[:16] + (b"GRAY" if profile == "gray" else b"Lab ") + content[20:]
+    path = tmp_path / f"a{kind}"
+    Image.fromarray(np.full((6, 9, 3), 90, np.uint8)).save(path, icc_profile=content)
+    result = upscale(path, 2, model=BICUBIC)
+    saved = result.save(tmp_path / f"b{out}")
+    assert sum("its colour profile is damaged or for other channels" in note for note in result.report.notes) == 1
+    assert "icc_profile" not in Image.open(saved).info

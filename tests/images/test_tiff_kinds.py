@@ -118,7 +118,10 @@ def test_strange_colours_are_named(tmp_path: Path, photometric: int, name: str) 
 
 
 @pytest.mark.parametrize("compression", ["ZSTD", "LZMA", "LERC"])
-def test_a_compression_that_is_not_read_is_named(tmp_path: Path, compression: str) -> None:
+def test_a_compression_that_is_not_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    monkeypatch.setattr("scalewise.images.geotiff.read.decodes", lambda path: False)  # as without rasterio
     profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8", "compress": compression}
     with rasterio.open(tmp_path / "a.tif", "w", **profile) as out:
         out.write(np.zeros((1, 64, 64), np.uint8))
@@ -162,3 +165,12 @@ def test_gray_of_few_bits(tmp_path: Path, bits: int, photometric: str, located: 
     enlarged(tmp_path / "a.tif", tmp_path / "b.tif")
     assert images.open(tmp_path / "b.tif").bands is not None or not located
     assert np.abs(pixels(tmp_path / "b.tif")[1::8, 1::8, 0] - expected[::4, ::4]).max() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "word"), [("float64", "float64"), ("uint64", "uint64"), ("complex64", "complex64"), ("complex128", "128")]
+)
+def test_pixels_of_a_type_that_is_not_read_are_named(tmp_path: Path, dtype: str, word: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 5), dtype))
+    with pytest.raises(UnreadableImage, match=f"pixels of type .*{word}; allowed are"):
+        images.open(tmp_path / "a.tif")

@@ -16,6 +16,7 @@ from scalewise.budget.budget import Budget
 from scalewise.encoders.plain_stack import DISP
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.resize import imresize
+from scalewise.models.chained import Chained
 from scalewise.models.partial import CELL, PartialModel, effective_margin, photo_like
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.models.whole_network import Measured, Needs, WholeNetwork
@@ -58,6 +59,14 @@ def test_what_runs_is_what_was_planned_and_within_the_budget(budget: float) -> N
     rendered = model.render(lr, Frame(size), (0, 0, *size), out, plan)
     assert rendered.macs.total == plan.macs <= budget * plan.macs_full
     assert plan.macs > 0.8 * budget * plan.macs_full
+
+
+def test_a_stored_plan_fits_its_picture_and_no_other() -> None:
+    model, lr = PartialModel(small()), photo_like(SIZE).unsqueeze(0)
+    plan, size, _ = plan_of(model, lr, 0.5)
+    assert model.fits(plan, size) and not model.fits(plan, (size[0] + CELL, size[1]))
+    restored = Chained(WholeNetwork(nn.Identity(), 1, Needs(), Measured(0, 0.0, 0.0, 0.0, 100.0)), model)
+    assert restored.fits(plan, size) and not restored.fits(plan, (size[0], size[1] + CELL))
 
 
 def test_everything_is_the_model_itself() -> None:

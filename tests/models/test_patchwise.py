@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from scalewise.budget import cost
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.errors import BudgetInfeasible, InvalidRequest
+from scalewise.evaluate.upscalers import upscaler_of
 from scalewise.execution import decide
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
@@ -164,13 +166,85 @@ def test_counted_macs_are_those_that_ran(model: PatchwiseModel) -> None:
         with FlopCounterMode(display=False) as counter:
             result = model.render(lr, Frame((75, 101)), (0, 0, 75, 101), (150, 202), plan)
         assert result.macs.total == counter.get_total_flops() // 2 == plan.macs - plan.overhead.total
-    covered = 75 * 101 / (3 * 4 * 32 * 32)
-    assert result.lean == round(result.macs.total * covered)
+        frame, box = Frame((75, 101)), (0, 0, 75, 101)
+        assert result.macs.total == model.planned_macs(frame, (75, 101), box, (150, 202), plan)
+        steps = int(plan.route[0].choice.sum())  # a path of the toy has as many convolutions as its number
+        assert result.lean == round(steps * cost.conv2d(3, 3, 3, 32, 32).total * 75 * 101 / (3 * 4 * 32 * 32))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(75, 101), (33, 32), (20, 90), (4, 7), (1, 1)])
+def test_the_price_of_a_patch_depends_on_its_sides_at_the_border(model: PatchwiseModel, size: Size) -> None:
+    rows, columns = (len(model.layout.starts(n)) for n in size)
+    prices = model.layout.price_map(size)
+    assert prices.shape == (3, rows, columns) and prices.dtype == torch.float64
+    for i, j in itertools.product(range(rows), range(columns)):
+        sides = (i == 0) + (i == rows - 1), (j == 0) + (j == columns - 1)
+        height, width = (min(32, n) + min(6, n) * at for n, at in zip(size, sides, strict=True))
+        assert prices[:, i, j].tolist() == [path * 81 * height * width for path in range(3)]
+    for path in range(3):
+        plan = decided(model, noise(size), f"path={path}")
+        with FlopCounterMode(display=False) as counter:
+            rendered(model, noise(size), plan)
+        assert counter.get_total_flops() // 2 == plan.macs - plan.overhead.total == int(prices[path].sum())
+        assert (plan.macs == plan.macs_full) == (path == 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(75, 101), (40, 20), (4, 7)])
+def test_only_sides_at_the_border_are_padded_and_with_the_reflection(model: PatchwiseModel, size: Size) -> None:
+    lr, side = noise(size), model.layout.side(size)
+    beyond = [np.pad(np.arange(n), min(6, n), "symmetric") for n in size]
+    whole = lr[..., beyond[0], :][..., beyond[1]]  # the picture with its reflection
+    paddings = model.layout.paddings(size, (0, 0, *size))
+    places = model.layout.corners(Frame(size), (0, 0, *size))
+    choice = torch.arange(len(places)) % 3
+    together = dict(model.run(lr, places, side, choice, paddings))
+    assert len(together) == len(places)
+    for k, ((y, x), (top, bottom, left, right)) in enumerate(zip(places, paddings, strict=True)):
+        at_border = y == 0, y + side[0] == size[0], x == 0, x + side[1] == size[1]
+        assert [pad > 0 for pad in (top, bottom, left, right)] == list(at_border)
+        y0, x0 = y + min(6, size[0]) - top, x + min(6, size[1]) - left
+        seen = whole[..., y0 : y0 + top + side[0] + bottom, x0 : x0 + left + side[1] + right]
+        sr = model.network.run(seen, choice[k : k + 1])[0]
+        sr = sr[:, SCALE * top :, SCALE * left :][:, : SCALE * side[0], : SCALE * side[1]]
+        torch.testing.assert_close(together[k], sr, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_a_flat_picture_shows_no_padding_at_its_border_whether_it_is_mirrored_or_not(model: PatchwiseModel) -> None:
+    size = (30, 28)  # one patch, all of whose sides lie at the border
+    flat, plan = torch.ones(1, 3, *size), decided(model, noise(size), "path=2")
+    image = rendered(model, flat, plan)
+    torch.testing.assert_close(image, image[:, :1, :1].expand_as(image), atol=1e-6, rtol=0)
+    bare = model.network.run(flat, torch.tensor([2]))[0]
+    assert float((bare[:, 0] - bare[:, 20]).abs().max()) > 0.01, "the network alone shows its zeros"
+    picture = noise((75, 101))[0]
+    out = (150, 202)
+    on, off = (
+        plan_run(images.open(picture), out, model, Budget.full(), RunOptions(mirror=mirror)) for mirror in (True, False)
+    )
+    assert [tile.source for tile in on.tiles] == [tile.source for tile in off.tiles] == [(0, 0, 75, 101)]
+    frames = on.frame_at(on.tiles[0]), off.frame_at(off.tiles[0])
+    plan = decided(model, picture[None], 0.5)
+    mirrored, bare = (model.render(picture[None], frame, (0, 0, 75, 101), out, plan) for frame in frames)
+    assert torch.equal(mirrored.rgb, bare.rgb) and mirrored.macs == bare.macs
+
+
+@torch.no_grad()
+def test_measuring_pads_no_patch(model: PatchwiseModel) -> None:
+    lr = noise((20, 24))
+    measured = upscaler_of(model, None, RunOptions(dtype="fp32", device="cpu"))(lr[0], (40, 48), SCALE)
+    torch.testing.assert_close(measured.sr, model.network.run(lr, torch.tensor([2]))[0], atol=1e-6, rtol=0)
+    assert measured.macs == 20 * 24 * (1 + 2 * 81), "the router and two convolutions"
+    made = pipeline.upscale(lr[0], SCALE, model=model, dtype="fp32")
+    assert made.report.macs == 20 * 24 + 32 * 36 * 2 * 81
+    assert float((made.image - measured.sr).abs().max()) > 1e-3
 
 
 def test_the_budget_is_spent_and_never_exceeded_and_less_never_costs_more(model: PatchwiseModel) -> None:
     lr = noise((300, 340))
-    unit = cost.conv2d(3, 3, 3, 32, 32).total
+    unit = cost.conv2d(3, 3, 3, 38, 38).total  # of a patch in a corner
     spent = []
     for share in (0.05, 0.1, 0.2, 0.333, 0.5, 0.65, 0.8, 0.9, 0.97, 0.995, 1.0):
         plan = decided(model, lr, share)
@@ -192,16 +266,20 @@ def test_more_budget_lowers_no_patch(model: PatchwiseModel) -> None:
 def test_all_of_a_budget_is_spent_where_the_router_sees_no_gain(model: PatchwiseModel) -> None:
     evidence = torch.rand(3, 10, 11, generator=torch.Generator().manual_seed(0))  # dearer paths often look worse
     for share in (0.3, 0.6, 0.9):
-        plan = model.choose(evidence, (32, 32), Macs(), Budget.fraction(share))
+        plan = model.choose(evidence, model.layout.price_map((284, 312)), Macs(), Budget.fraction(share))
         assert share - 0.02 <= plan.macs / plan.macs_full <= share
 
 
 def test_a_native_dial_is_the_lagrangian_at_its_price(model: PatchwiseModel) -> None:
+    """Where all patches cost the same, as under the papers' protocols."""
     lr = noise((300, 340))
+    evidence = model.score(lr, (SCALE, SCALE))
+    each = torch.tensor([price.total for price in model.layout.prices((32, 32))], dtype=torch.float64)
+    prices = each.view(-1, 1, 1).expand(evidence.shape)
     for eta in (0.3, 0.05, 0.01):
-        native = decided(model, lr, f"eta={eta}")
+        native = model.choose(evidence, prices, Macs(router=1), Budget.native("eta", eta))
         assert native.effort.native == {"eta": eta}
-        solved = decided(model, lr, Budget.macs(native.macs))
+        solved = model.choose(evidence, prices, Macs(router=1), Budget.macs(native.macs))
         assert torch.equal(native.route[0].choice, solved.route[0].choice) and solved.macs == native.macs
 
 

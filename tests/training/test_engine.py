@@ -23,8 +23,9 @@ from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import FixedScaleCrops
 from scalewise.encoders.edsr import EDSR
 from scalewise.errors import DataError, InvalidRequest, TrainingError, UnwritableOutput
+from scalewise.storage import locked
 from scalewise.training import state as states
-from scalewise.training.engine import Trained, train
+from scalewise.training.engine import LOCK_NAME, Trained, train
 from scalewise.training.losses.pixel import squared
 from scalewise.upsamplers.fixed import PixelShuffle
 from scalewise.upsamplers.liif import LIIF
@@ -231,3 +232,12 @@ def test_fixed_scales_and_bf16_train(tmp_path: Path) -> None:
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.8 * losses[0]
     assert all(value.dtype == torch.float32 for value in done.model.state_dict().values())
+
+
+def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with locked(tmp_path / LOCK_NAME, "busy"), pytest.raises(UnwritableOutput, match="another training"):
+        train(TOY, waves(), tmp_path, PLAN)
+    assert not (tmp_path / "last.ckpt").exists()
+    (tmp_path / LOCK_NAME).write_text("left by a killed run")
+    train(TOY.shortened(2), waves(), tmp_path, PLAN)
+    assert (tmp_path / "last.ckpt").exists() and not (tmp_path / LOCK_NAME).exists()

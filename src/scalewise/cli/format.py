@@ -176,5 +176,7 @@ def duration(seconds: float) -> str:
 
 
 def memory(value: float) -> str:
-    """Bytes: `1.1 GiB`."""
+    """Bytes: `1.1 GiB`, `20 MiB`, `3 KiB`."""
+    if value < 2**20:
+        return f"{value / 2**10:.0f} KiB"
     return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from scalewise.errors import UnwritableOutput
 if TYPE_CHECKING:
     from scalewise.budget.budget import Budget
     from scalewise.budget.cost import CostReport
+    from scalewise.execution.arrivals import Arrivals
     from scalewise.execution.checkpoint import RunCheckpoint
     from scalewise.execution.plan import RunOptions, RunPlan
     from scalewise.geometry.grid import Size
@@ -68,7 +70,7 @@ class UpscaleRequest:
         from scalewise.zoo import file_and_settings
 
         how = dataclasses.asdict(self.how)
-        del how["max_memory"], how["device"]
+        del how["max_memory"], how["device"], how["mirror"]
         files = [file_and_settings(name)[0] for name in (self.model, self.restore) if name is not None]
         if self.how.effort_mask is not None:
             files.append(Path(str(self.how.effort_mask)))
@@ -145,6 +147,7 @@ class UpscaleCommand:
         """
         from scalewise import images
         from scalewise.execution import checkpoint as checkpoints
+        from scalewise.execution.arrivals import Arrivals
         from scalewise.execution.pages import enlarge_pages
         from scalewise.execution.planner import plan_run
         from scalewise.pipeline import cropped, effort_picture, provenance
@@ -159,15 +162,24 @@ class UpscaleCommand:
             check_free(task)
         run_plan = plan_run(source, size, model, request.budget, how)
         checkpoint = self._checkpoint(stack, task, run_plan, like)
+        keeper: RunCheckpoint | Arrivals | None = checkpoint
         if checkpoint is not None:
             run_plan = checkpoint.run_plan
-            task = replace(task, own=task.own | {path for path in task.files if checkpoint.owns(path)})
+        elif like.path is not None and self.manifest is None:  # a manifest knows its files itself
+            what = partial(checkpoints.request_of, run_plan, model, request.budget, task.output)
+            keeper = stack.enter_context(Arrivals.of(task.output, what))
+        if keeper is not None:
+            task = replace(task, own=task.own | {path for path in task.files if keeper.owns(path)})
         check_free(task)
         check_disk(task.output, run_plan, checkpoint is not None)
         long = (run_plan.seconds or 0) > SHORT_SECONDS or (self.alone and len(run_plan.tiles) > 1)
         if long and self.say is not None:
             self.say(announcement(run_plan, task.output, checkpoint is not None))
-        stack.enter_context(on_arrival(_recorder(task, self.manifest, checkpoint)))
+        stack.enter_context(
+            on_arrival(
+                _recorder(task, self.manifest, keeper if checkpoint is not None or len(task.files) > 1 else None)
+            )
+        )
         writer = images.create_pages(
             task.output,
             like,
@@ -181,21 +193,21 @@ class UpscaleCommand:
         )
         if task.effort is not None:
             effort = effort_picture(source, report).numpy()
-            images.save(task.effort, effort, overwrite=task.may_replace(task.effort))
+            noted = images.Encoding(note=encoding.note)  # so that a later run for the folder knows it for a result
+            images.save(task.effort, effort, encoding=noted, overwrite=task.may_replace(task.effort))
         return report, task
 
     def _checkpoint(self, stack: ExitStack, task: PictureTask, run_plan: RunPlan, like: Source) -> RunCheckpoint | None:
         """The checkpoint next to the output, if the run is long, or one is there: for a single page."""
-        from scalewise.execution.checkpoint import LONG_SECONDS, RunCheckpoint, discarded, exists, request_of
+        from scalewise.execution.checkpoint import LONG_SECONDS, RunCheckpoint, has_rows, request_of
 
         request = self.request
-        long = exists(task.output) or (run_plan.seconds or 0) > LONG_SECONDS
+        long = has_rows(task.output) or (run_plan.seconds or 0) > LONG_SECONDS
         wanted = long or request.restart if request.resume is None else request.resume
         # Under a deadline, decisions change on the way, and are not kept.
         if request.budget.kind == "seconds" or like.pages > 1 or like.path is None:
             wanted = False
         if not wanted:
-            stack.enter_context(discarded(task.output))
             return None
         what = request_of(run_plan, self.loaded.model, request.budget, task.output)
         checkpoint = stack.enter_context(RunCheckpoint.of(task.output, what, run_plan, restart=request.restart))
@@ -205,7 +217,7 @@ class UpscaleCommand:
 
 
 def _recorder(
-    task: PictureTask, manifest: str | None, checkpoint: RunCheckpoint | None
+    task: PictureTask, manifest: str | None, keeper: RunCheckpoint | Arrivals | None
 ) -> Callable[[Path, list[int]], None]:
     """Writes down that a file of a task is about to get its name, wherever a later run looks for that."""
     from scalewise.batch.manifest import MANIFEST, record_arrival
@@ -215,8 +227,8 @@ def _recorder(
     def record(path: Path, arriving: list[int]) -> None:
         if os.path.abspath(path) not in ours:
             return
-        if checkpoint is not None:
-            checkpoint.arriving(path, arriving)
+        if keeper is not None:
+            keeper.arriving(path, arriving)
         if manifest is not None:
             record_arrival(task.home / MANIFEST, manifest, task.source, path, arriving)
 

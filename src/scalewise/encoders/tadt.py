@@ -222,6 +222,12 @@ class TADT(MultiScaleTransformer):
             total += self.branch_macs(k % self.branches) * (running * cells // units)
         return total
 
+    def blank_route(self, size: Size) -> Route:
+        """A route of the kind that `allocate` gives, all branches off."""
+        rows, columns = (size[0] // self.grid, size[1] // self.grid) if self.cells else (1, 1)
+        off = torch.zeros(1, rows, columns, len(self.groups) * self.branches)
+        return self._decisions(off, off, size)
+
     # --- who decides --------------------------------------------------------------------------------------------------
 
     def probabilities(self, lr: Tensor, scale: Tensor, beta: float = 0.0) -> Tensor:

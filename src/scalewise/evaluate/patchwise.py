@@ -50,7 +50,9 @@ def _patches(upscaler: PatchUpscaler, lr: Picture, scale: int, tiles: Tiles, *, 
     side, rows, columns = (length, length), tiles.starts(h, length), tiles.starts(w, length)
     image = lr.unsqueeze(0).to(device)
     evidence = model.router.evidence(image, rows, columns, side)
-    plan = model.choose(evidence, side, model.router.macs(area), upscaler.budget)
+    each = torch.tensor([price.total for price in model.layout.prices(side)], dtype=torch.float64)
+    prices = each.view(-1, 1, 1).expand(evidence.shape)
+    plan = model.choose(evidence, prices, model.router.macs(area), upscaler.budget)
     choice = plan.route[0].choice.flatten()
     places = [(y, x) for y in rows for x in columns]
     with numbers(device, pick_dtype(upscaler.options.dtype, device)):

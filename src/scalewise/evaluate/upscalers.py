@@ -73,7 +73,10 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class ModelUpscaler:
-    """A model as it runs in `pipeline.enlarge`, within a budget per picture (per tile where a protocol has tiles)."""
+    """A model as it runs in `execution.enlarge`, within a budget per picture (per tile where a protocol has tiles).
+
+    Published numbers are of networks that see zeros beyond a picture, so here pictures are never mirrored.
+    """
 
     model: Model
     budget: Budget
@@ -82,7 +85,8 @@ class ModelUpscaler:
     def __call__(self, lr: Picture, size: Size, scale: float) -> Prediction:
         if any(target - n * scale > 1.5 for n, target in zip(lr.shape[-2:], size, strict=True)):
             return _run_told(self.model, lr, size, scale, self.options)
-        run_plan = plan_run(images.open(lr), size, self.model, self.budget, self.options)
+        options = dataclasses.replace(self.options, mirror=False)
+        run_plan = plan_run(images.open(lr), size, self.model, self.budget, options)
         sr, report = enlarge(run_plan, _Pixels(size))
         return Prediction(sr, report.macs, report.macs_full, report.seconds)
 
@@ -98,7 +102,7 @@ def upscaler_of(model: Model, budget: Budget | None = None, options: RunOptions 
     """A model to measure; the whole of it by default."""
     budget, options = budget or Budget.full(), options or RunOptions()
     if isinstance(model, PatchwiseModel):
-        return PatchUpscaler(model, budget, options)
+        return PatchUpscaler(model.as_published(), budget, options)
     return ModelUpscaler(model, budget, options)
 
 

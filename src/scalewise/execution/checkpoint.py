@@ -7,6 +7,7 @@
 - bands.jsonl: a line for each finished row of tiles, written when its pixels are on the disk, with a digest of those
   pixels and the costs so far
 - effort-0.pt, effort-1.pt: the effort map so far, in turn, where decisions fall while tiles run
+- arrivals.json: of a run without a checkpoint (`arrivals.py`)
 - arrived.json: the stamps of the finished picture, its effort map and its report, each written just before the file
   gets its name
 
@@ -32,6 +33,7 @@ from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.errors import RequestDiffers, UnwritableOutput
 from scalewise.execution.checkpoint_records import (
+    ARRIVALS,
     BANDS,
     EFFORT,
     JOB,
@@ -61,7 +63,7 @@ from scalewise.version import __version__
 FOLDER = ".scalewise-job"
 LONG_SECONDS = 60  # runs that will take longer keep a checkpoint
 _LOCK, _ARRIVED = "lock", "arrived.json"
-_NAMES = (_LOCK, JOB, PLAN, PIXELS, BANDS, _ARRIVED, *EFFORT)
+_NAMES = (_LOCK, JOB, PLAN, PIXELS, BANDS, _ARRIVED, ARRIVALS, *EFFORT)
 _NAME_BYTES = 255  # of a file name, where the system does not say
 _CHUNK_BYTES = 1 << 20
 
@@ -86,18 +88,9 @@ def exists(output: Path) -> bool:
     return True
 
 
-@contextmanager
-def discarded(output: Path) -> Iterator[None]:
-    """For a run without a checkpoint: what an earlier one left goes when the block has ended well.
-
-    Raises UnwritableOutput if that run still goes on.
-    """
-    if not exists(output):
-        yield
-        return
-    with _held(output):
-        yield
-        _remove(folder_of(output))
+def has_rows(output: Path) -> bool:
+    """True if an earlier run left finished rows of tiles for `output`. Raises UnwritableOutput as `exists` does."""
+    return exists(output) and os.path.lexists(folder_of(output) / JOB)
 
 
 def request_of(run_plan: RunPlan, model: Model, budget: Budget, output: Path) -> dict[str, Any]:
@@ -176,12 +169,12 @@ class RunCheckpoint:
 
         Raises UnwritableOutput, and RequestDiffers without `restart`.
         """
-        with _held(output) as folder:
+        with held(output) as folder:
             try:
                 checkpoint = cls(output, request, run_plan, restart)
             except BaseException:
                 if os.listdir(folder) == [_LOCK]:
-                    _remove(folder)
+                    remove(folder)
                 raise
             try:
                 yield checkpoint
@@ -190,10 +183,10 @@ class RunCheckpoint:
                     rows = f"{checkpoint.bands} finished rows of tiles"
                     error.add_note(f"{str(folder)!r} keeps {rows}: the same command goes on from there")
                 else:
-                    _remove(folder)
+                    remove(folder)
                 raise
             if checkpoint._ended or not checkpoint._bands:
-                _remove(folder)
+                remove(folder)
 
     def begin(self, runner: TileRunner, sink: Sink) -> None:
         """Write down what was decided, and take up what an earlier run finished."""
@@ -266,6 +259,8 @@ class RunCheckpoint:
             raise RequestDiffers(str(self.folder), len(found.bands), changed)
         if changed:
             return f"{', '.join(changed)} changed"
+        if not self.run_plan.model.fits(found.plan, self.run_plan.source.size):
+            return "its plan is one of another model or picture"
         grid = self.run_plan.model.limits.patch_stride
         if found.side < 1 or found.side % grid:
             return f"its tiles of {found.side} pixels are none"
@@ -308,7 +303,7 @@ class RunCheckpoint:
 
 
 @contextmanager
-def _held(output: Path) -> Iterator[Path]:
+def held(output: Path) -> Iterator[Path]:
     """The folder for `output`, made if there is none, against other runs. Raises UnwritableOutput."""
     folder = folder_of(output)
     with ExitStack() as stack:
@@ -350,7 +345,7 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove the folder of a run, while it is held: the lock last, and the folder only if nobody has made it anew."""
     _clear(folder)
     with suppress(OSError):

@@ -27,6 +27,7 @@ from scalewise.models.model import RoutePlan
 from scalewise.storage import open_plain, read_lines
 
 JOB, PLAN, PIXELS, BANDS = "job.json", "plan.pt", "pixels", "bands.jsonl"
+ARRIVALS = "arrivals.json"
 EFFORT = ("effort-0.pt", "effort-1.pt")
 MAX_RECORD_BYTES = 1 << 30  # of plan.pt and the effort maps
 _CHUNK_BYTES = 1 << 20
@@ -66,7 +67,7 @@ class EffortCells:
 def read_records(folder: Path) -> JobRecords:
     """What an earlier run wrote. Raises FileNotFoundError if there is nothing, and UNUSABLE."""
     record = json.loads(read_content(folder / JOB))
-    _check_seal(record)
+    check_seal(record)
     request, side, rows, length = (record[name] for name in ("request", "side", "rows", "bytes"))
     if not isinstance(request, dict) or not all(type(number) is int and number >= 0 for number in (side, rows, length)):
         raise DamagedRecord("job.json has another form")
@@ -78,7 +79,7 @@ def read_records(folder: Path) -> JobRecords:
     lines = read_lines(folder / BANDS)
     for line in lines:
         try:
-            _check_seal(line, seal)
+            check_seal(line, seal)
             _check_band(line)
         except UNUSABLE:
             break
@@ -90,10 +91,14 @@ def read_records(folder: Path) -> JobRecords:
 def read_arrived(path: Path) -> dict[str, list[int]]:
     """Absolute path → stamp, of the files that were about to get their names; none if it cannot be read."""
     try:
-        found = json.loads(read_content(path))
-        return {str(name): [int(size), int(date)] for name, (size, date) in found.items()}
+        return stamps_of(json.loads(read_content(path)))
     except UNUSABLE:
         return {}
+
+
+def stamps_of(found: Any) -> dict[str, list[int]]:
+    """Absolute path → stamp, from JSON. Raises UNUSABLE."""
+    return {str(name): [int(size), int(date)] for name, (size, date) in found.items()}
 
 
 def _check_band(line: Mapping[str, Any]) -> None:
@@ -112,7 +117,7 @@ def sealed(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return {**record, "seal": digest_of(text.encode())}
 
 
-def _check_seal(record: Any, before: str = "") -> None:
+def check_seal(record: Any, before: str = "") -> None:
     plain = {name: value for name, value in record.items() if name != "seal"}
     if sealed(plain, before)["seal"] != record["seal"]:
         raise DamagedRecord("a record is damaged")

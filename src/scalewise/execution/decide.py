@@ -40,7 +40,7 @@ def _within(run_plan: RunPlan, budget: Budget, evidence: Tensor | None) -> Route
     """As `plan_tiles_within`, without a mask."""
     model, frame, out, tiles = run_plan.model, run_plan.frame, run_plan.out, run_plan.all_tiles
     size = frame.size
-    if budget.kind == "native" or (len(tiles) == 1 and not frame.wrap):
+    if budget.kind == "native" or [tile.source for tile in tiles] == [(0, 0, *size)]:
         return model.plan(evidence, size, out, budget)
     full = sum(run_plan.full_macs(tile) for tile in tiles)
     whole = model.full_macs(Frame(size), size, (0, 0, *size), out)

@@ -39,7 +39,9 @@ class RunOptions:
     default half of what is free. `crop` is a box of LR pixels (y0, x0, y1, x1): only these are rendered, as they will
     be in the whole picture. `beyond` says how a model of fixed scales goes beyond its largest: by "bicubic", or by
     running "again" on its own output. `effort_mask` is a picture of any kind, stretched over this one: white for
-    all of the effort, and before the rest; black for the least. Raises InvalidRequest for a side that is none.
+    all of the effort, and before the rest; black for the least. `mirror`: networks that pad with zeros see the picture
+    mirrored beyond its borders; without it they run as published, and their padding shows there; a PatchwiseModel pads
+    its patches either way. Raises InvalidRequest for a side that is none.
     """
 
     tile: int | None = None
@@ -51,6 +53,7 @@ class RunOptions:
     crop: Box | None = None
     beyond: Beyond = "bicubic"
     effort_mask: object = None
+    mirror: bool = True
 
     def __post_init__(self) -> None:
         if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):

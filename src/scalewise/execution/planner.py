@@ -35,6 +35,7 @@ from scalewise.models.rescaled import Rescaled
 
 MAX_TILE_BYTES = 1 << 30  # beyond this, larger tiles bring little ...
 MAX_CONTEXT_SHARE = 0.15  # ... unless this share of the pixels read is context, and computed more than once
+ALPHA_BYTES = 120  # of an LR pixel with opacity: what weighs its colour, of the tile in work and of the next one
 OTHER_BYTES = 160 << 20  # the encoder, the tables of both axes, and what Python needs on the way
 
 CORRECTED_PIXELS = 100_000  # LR pixels of a picture from which a run in seconds is cut up, to be corrected on the way
@@ -76,36 +77,39 @@ def _plan_run(
     elif frame.wrap:
         notes.append("enlarged as a 360° picture, " + ("poles included" if any(frame.poles) else "without poles"))
     mask = None if options.effort_mask is None else read_mask(options.effort_mask, size)
+    if options.mirror:
+        frame = replace(frame, mirrored=limits.border)
     unbounded = limits.context is None
     context = UNBOUNDED_CONTEXT if limits.context is None else limits.context
     used, other, room = _room(source, out, device, options)
     most = room if unbounded else min(room, MAX_TILE_BYTES)
-    rough = model.bytes_per_pixel((out[0] / size[0], out[1] / size[1]))
+    weighing = ALPHA_BYTES if source.alpha else 0
+    rough = model.bytes_per_pixel((out[0] / size[0], out[1] / size[1])) + weighing
     run_plan = RunPlan(
         source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes), mask=mask
     )
-    whole = _held(max(size), size, 0, rough)
+    whole = _held(max(size), frame, 0, rough)
     if whole <= most / 2 and options.tile is None and budget.kind != "seconds":  # whatever the rough number is worth
         return replace(run_plan, memory=used + other + round(whole))
     probed, bytes_per_pixel = probe_size(own, size, out, room), rough
     if options.max_memory is None or probe_bytes(own, *probed) <= room:
         found = probe(own, *probed, budget, device, dtype)
-        bytes_per_pixel = found.bytes
+        bytes_per_pixel = found.bytes + weighing
         run_plan = replace(run_plan, speed=found.speed, probe_bytes=found.peak_bytes, started=time.perf_counter())
         used, other, room = _room(source, out, device, options)  # after what a first run leaves in memory
         most = room if unbounded else min(room, MAX_TILE_BYTES)
     elif options.tile is None or budget.kind == "seconds":
-        raise _too_little(options.max_memory, used + other + _held(limits.patch_stride, size, context, rough))
+        raise _too_little(options.max_memory, used + other + _held(limits.patch_stride, frame, context, rough))
     if options.tile is not None:
         side = options.tile
-    elif _held(max(size), size, 0, bytes_per_pixel) <= most:
+    elif _held(max(size), frame, 0, bytes_per_pixel) <= most:
         side = max(size)
     else:
         side = tiling.tile_side(bytes_per_pixel, limits.patch_stride, int(most), context)
         if replace(run_plan, side=side).recomputed > MAX_CONTEXT_SHARE:
             side = min(max(size), tiling.tile_side(bytes_per_pixel, limits.patch_stride, int(room), context))
     side = -(-side // limits.patch_stride) * limits.patch_stride
-    needed = _held(side, size, context, bytes_per_pixel)
+    needed = _held(side, frame, context, bytes_per_pixel)
     if options.max_memory is not None and options.tile is None and needed > max(room, 0):
         raise _too_little(options.max_memory, used + other + needed)
     if unbounded and side < max(size):
@@ -173,7 +177,7 @@ def _room(source: images.Source, out: Size, device: torch.device, options: RunOp
     return used, other, limit - used - other
 
 
-def _held(side: int, size: Size, context: int, bytes_per_pixel: float) -> float:
-    """What a tile of `side` takes, itself and its context, cut off where the image ends."""
-    height, width = (min(side + 2 * context, n) for n in size)
+def _held(side: int, frame: Frame, context: int, bytes_per_pixel: float) -> float:
+    """What a tile of `side` takes, itself and its context, cut off where the image or its reflection ends."""
+    height, width = (min(side + 2 * context, n) + 2 * frame.mirrored for n in frame.size)
     return height * width * bytes_per_pixel

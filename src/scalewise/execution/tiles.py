@@ -32,6 +32,7 @@ from scalewise.models.model import OnRows, Rendered, RoutePlan, RowByRow
 ALPHA_CONTEXT = 3 + LOCAL  # LR pixels beyond a tile that bicubic taps reach, and what weighs opacity beyond them
 ROUNDED_ROWS = 256  # output rows that are rounded at once
 POLL_SECONDS = 0.1  # between two looks at whether a run was cancelled, while the writer is waited for
+WEIGHED_ROWS = 64  # the same where opacity weighs them, which takes some 80 bytes a pixel
 MAX_PENDING = 2  # works of the writer that are left while the next tile is computed
 
 
@@ -250,8 +251,10 @@ class TileRunner:
         alpha = read_beyond(source.read_alpha, frame, box)  # type: ignore[arg-type]
         colour, bled = (read_beyond(partial(source.read, bled=bled), frame, box) for bled in (False, True))
 
-        def interpolated(planes: Tensor) -> Tensor:
-            return bicubic_base(planes, replace(frame, origin=box[:2]), self.run_plan.out, tile.target)
+        def interpolated(planes: Tensor, rows: slice) -> Tensor:
+            y, left, _, right = tile.target
+            target = y + rows.start, left, y + rows.stop, right
+            return bicubic_base(planes, replace(frame, origin=box[:2]), self.run_plan.out, target)
 
         return lr, Weighing(colour, bled, alpha, interpolated)
 
@@ -274,10 +277,11 @@ class TileRunner:
         (top, left, _, right), window = tile.target, self.run_plan.window
         y0, x0 = max(top + first, window[0]), max(left, window[1])
         y1, x1 = min(top + last, window[2]), min(right, window[3])
-        for y in range(y0, y1, ROUNDED_ROWS):
+        step = ROUNDED_ROWS if weighing is None else WEIGHED_ROWS
+        for y in range(y0, y1, step):
             if self._ended.is_set():  # nobody wants the rest
                 return
-            rows, columns = slice(y - top, min(y + ROUNDED_ROWS, y1) - top), slice(x0 - left, x1 - left)
+            rows, columns = slice(y - top, min(y + step, y1) - top), slice(x0 - left, x1 - left)
             whole = rgb[:, rows, columns], None
             part, alpha = whole if weighing is None else weighing(rgb, rows, columns)
             sink.write(y - window[0], x0 - window[1], part, alpha)

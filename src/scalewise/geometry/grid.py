@@ -28,12 +28,15 @@ class Frame:
 
     A 360° image goes on beyond its borders, in longitude (`wrap`) and over its `poles` (top, bottom): tiles reach
     beyond them, so `origin` can be negative, and what they read outside are copies of pixels inside (`projection.py`).
+    Beyond its other borders an image is continued by `mirrored` LR pixels, the reflection of those inside: a network
+    that pads with zeros shall not see its padding next to the picture.
     """
 
     size: Size
     origin: Size = (0, 0)
     wrap: bool = False
     poles: tuple[bool, bool] = (False, False)
+    mirrored: int = 0
 
     @property
     def goes_on(self) -> tuple[tuple[bool, bool], tuple[bool, bool]]:

@@ -6,7 +6,7 @@ IEEE SPL 2017). The fisheye down-sampling is OSRT's (Yu et al., CVPR 2023): a le
 Beyond its right border an ERP picture goes on at its left; beyond a pole it comes down on the other side of the sphere:
 rows in reverse order, columns half a turn further (of an odd width, the half is rounded down). The picture thus becomes
 an endless plane, and a tile is a box of that plane. `read_beyond` reads one; `Frame` tells the networks which borders
-are none.
+are none. Beyond real borders, of flat pictures too, the plane is the picture's reflection (`Frame.mirrored`).
 """
 
 from __future__ import annotations
@@ -81,16 +81,41 @@ def _described(size: Size, gpano: Mapping[str, str]) -> Frame | None:
 
 
 def reach(frame: Frame) -> Box:
-    """The box in which tiles may read: the image, and what lies beyond the borders that are none."""
+    """The box in which tiles may read: the image, what lies beyond the borders that are none, and the reflection
+    beyond the others."""
     height, width = frame.size
     top, bottom = frame.poles
     both = BEYOND_ANY_CONTEXT if top and bottom else height  # over one pole, down to the border on the other side
-    side = BEYOND_ANY_CONTEXT if frame.wrap else 0
-    return -both if top else 0, -side, height + (both if bottom else 0), width + side
+    side = BEYOND_ANY_CONTEXT if frame.wrap else frame.mirrored
+    above, below = (both if pole else frame.mirrored for pole in (top, bottom))
+    return -above, -side, height + below, width + side
 
 
 def read_beyond(read: Callable[[Box], Tensor], frame: Frame, box: Box) -> Tensor:
-    """A box (·, h, w) of the plane that a 360° image continues to, from what `read` gives for boxes inside."""
+    """A box (·, h, w) of the plane that an image continues to, from what `read` gives for boxes inside."""
+    (height, width), (y0, x0, y1, x1) = frame.size, box
+    if min(y0, x0) >= 0 and y1 <= height and x1 <= width:
+        return read(box)
+    rows = _reflected(y0, y1, height, frame.poles)
+    columns = _reflected(x0, x1, width, (frame.wrap, frame.wrap))
+    y0, y1, x0, x1 = int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
+    return _plane(read, frame, (y0, x0, y1, x1)).index_select(-2, rows - y0).index_select(-1, columns - x0)
+
+
+def _reflected(start: int, stop: int, n: int, goes_on: tuple[bool, bool]) -> Tensor:
+    """Positions start..stop-1 of an axis of n pixels, those beyond a border reflected there (…, 1, 0 | 0, 1, …), as
+    often as it takes."""
+    position = torch.arange(start, stop)
+    if not any(goes_on):
+        position = position % (2 * n)
+        return torch.minimum(position, 2 * n - 1 - position)
+    if not goes_on[0]:
+        return torch.where(position < 0, -1 - position, position)
+    return position if goes_on[1] else torch.where(position < n, position, 2 * n - 1 - position)
+
+
+def _plane(read: Callable[[Box], Tensor], frame: Frame, box: Box) -> Tensor:
+    """A box of the plane that a 360° image continues to."""
     (height, width), (y0, x0, y1, x1) = frame.size, box
     if min(y0, x0) >= 0 and y1 <= height and x1 <= width:
         return read(box)
@@ -117,6 +142,7 @@ def units(frame: Frame, tile: Size, side: int) -> tuple[Tensor, Tensor]:
     if frame.wrap:
         over = torch.div(y, height, rounding_mode="floor") % 2 * torch.tensor(frame.poles).any()
         y, x = torch.where(over == 1, (-1 - y) % height, y % height), (x + over * (width // 2)) % width
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)  # a reflection has the units of the border
     rows, columns = torch.broadcast_tensors(y, x)
     return rows // side, columns // side
 

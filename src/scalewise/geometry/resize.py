@@ -154,7 +154,7 @@ def _apply(image: Tensor, taps: Taps, axis: int) -> Tensor:
     indices, weights = taps
     parts = []
     for start in range(0, len(indices), BAND):
-        tick()
+        tick()  # a picture of many pixels takes seconds, and no layer with weights runs
         index, weight = indices[start : start + BAND], weights[start : start + BAND]
         first = int(index.min())
         matrix = weight.new_zeros(len(index), int(index.max()) - first + 1)

@@ -37,11 +37,17 @@ def plan_tiles(
     """Cut an image into tiles of `side` LR pixels without their context, row by row.
 
     Cores start at multiples of `grid` (patches, windows), so `side` is rounded up to it; sources start at multiples of
-    `unit` (the encoder's window grid). A side that covers the image gives one tile. Where the image of `frame` goes on,
-    sources reach beyond it: `projection.read_beyond` reads them. `parts` are boxes to cut instead of the whole image,
-    one after another: the cores of larger tiles.
+    `unit` (the encoder's window grid). A side that covers the image gives one tile. Where the image of `frame` goes on
+    or is mirrored, sources reach beyond it: `projection.read_beyond` reads them. `parts` are boxes to cut instead of
+    the whole image, one after another: the cores of larger tiles.
     """
-    reach = projection.reach(frame or Frame(size))
+    frame = frame or Frame(size)
+    reach = projection.reach(frame)
+    # A reflection may be longer than asked for, up to the next multiple of the unit.
+    least = [
+        -(-first // unit * unit) if goes_on[0] else first // unit * unit
+        for first, goes_on in zip(reach[:2], frame.goes_on, strict=True)
+    ]
     side = -(-side // grid) * grid
     tiles = []
     for y0, x0, y1, x1 in parts if parts is not None else [(0, 0, *size)]:
@@ -49,8 +55,8 @@ def plan_tiles(
             for left in range(x0, x1, side):
                 core = (top, left, min(top + side, y1), min(left + side, x1))
                 source = (
-                    max(-(-reach[0] // unit * unit), (top - context) // unit * unit),
-                    max(-(-reach[1] // unit * unit), (left - context) // unit * unit),
+                    max(least[0], (top - context) // unit * unit),
+                    max(least[1], (left - context) // unit * unit),
                     min(reach[2], core[2] + context),
                     min(reach[3], core[3] + context),
                 )

@@ -64,27 +64,27 @@ class Weighing:
     does change, sharper colours under an opacity that stays soft would be a fringe.
     """
 
-    def __init__(self, colour: Tensor, bled: Tensor, alpha: Tensor, enlarge: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, colour: Tensor, bled: Tensor, alpha: Tensor, enlarge: Callable[[Tensor, slice], Tensor]) -> None:
         """`colour` and `bled` (3, h, w) as they are and as the model saw them, `alpha` (1, h, w) in [0, 1]; `enlarge`
-        interpolates (n, h, w) by a kernel. Pixels depend on LOCAL more around than the kernel's."""
+        interpolates (n, h, w) to some rows of the output by a kernel. Pixels depend on LOCAL more around than the
+        kernel's. What is kept has the size of the input."""
+        self.enlarge, self.planes = enlarge, None
         if bool((alpha == 1).all()):
-            self.alpha, self.base = enlarge(alpha).clamp(0, 1), None
             return
         side = 2 * LOCAL + 1
         span = max_pool2d(alpha, side, 1, LOCAL) + max_pool2d(-alpha, side, 1, LOCAL)
-        planes = enlarge(torch.cat([colour * alpha, bled, span, alpha]))
-        opacity, self.base = planes[7:], planes[3:6]
-        self.alpha = opacity.clamp(0, 1)
-        self.weighed = self.base + (planes[:3] - opacity * self.base) / opacity.clamp_min(LEAST_OPACITY)
-        self.detail = (1 - planes[6:7] / MOST_SPAN).clamp(0, 1)
+        self.planes = torch.cat([colour * alpha, bled, span, alpha])
 
     def __call__(self, rgb: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """A part of an output, (3, h, w), and its opacity (1, h, w)."""
-        part, alpha = rgb[:, rows, columns], self.alpha[:, rows, columns]
-        if self.base is None:
-            return part, alpha
-        weighed, base, detail = (plane[:, rows, columns] for plane in (self.weighed, self.base, self.detail))
-        return weighed + detail * (part.float() - base), alpha
+        part = rgb[:, rows, columns]
+        if self.planes is None:
+            return part, torch.ones_like(part[:1], dtype=torch.float32)
+        planes = self.enlarge(self.planes, rows)[..., columns]
+        base, opacity = planes[3:6], planes[7:]
+        weighed = base + (planes[:3] - opacity * base) / opacity.clamp_min(LEAST_OPACITY)
+        detail = (1 - planes[6:7] / MOST_SPAN).clamp(0, 1)
+        return weighed + detail * (part.float() - base), opacity.clamp(0, 1)
 
 
 def _around(values: Tensor) -> Tensor:

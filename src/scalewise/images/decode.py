@@ -67,6 +67,8 @@ def source_of(
 
     try:
         metadata = extras.add_to(metadata_of(image, orientation))
+        if extras.png is not None and extras.png.profile and metadata.icc is None:
+            said.append("its colour profile is damaged or for other channels, and was left out")
         converted = pixels_of(image, said)
         if converted.interpretation != image.interpretation and image.interpretation not in _AS_THEY_ARE:
             icc = converted.get("icc-profile-data") if converted.get_typeof("icc-profile-data") else None

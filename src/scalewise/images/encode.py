@@ -246,7 +246,7 @@ def _with_profile(image: pyvips.Image, metadata: Metadata, format: str, like: So
     image, converted = _in_srgb(image, like)
     if converted:
         return image, f"its colours were converted to sRGB, as {_article(format)} holds no such profile"
-    return image, "its colour profile is for other channels and was left out"
+    return image, "its colour profile is damaged or for other channels, and was left out"
 
 
 def _in_srgb(image: pyvips.Image, like: Source) -> tuple[pyvips.Image, bool]:

@@ -15,6 +15,7 @@ import pyvips
 from scalewise.errors import UnreadableImage
 from scalewise.images.decode import check_size, integer, load, source_of
 from scalewise.images.extras import read_extras
+from scalewise.images.geotiff import read as geotiff
 from scalewise.images.metadata import tiff_pages
 from scalewise.images.metadata.tiff_pages import TiffPages
 from scalewise.images.source import READABLE, Source
@@ -32,8 +33,6 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
     format = _format(path, name)
     survey = None
     if format == "tiff":
-        from scalewise.images.geotiff import read as geotiff  # optional
-
         survey = tiff_pages.survey(path, name)
         if geotiff.wanted(path, survey):
             return geotiff.open_file(path, max_pixels, page)
@@ -93,16 +92,20 @@ def _tiff(path: Path, name: str, survey: TiffPages, page: int | None, max_pixels
     else:
         image = load(path, name, "tiff", directory)
     extras.survey = survey
-    source = source_of(path, name, "tiff", image, extras, page or 0, pages, directory)
     compression = survey.number(directory, tiff_pages.COMPRESSION, 1)
-    if compression in tiff_pages.COMPRESSIONS:
-        try:
+    try:
+        source = source_of(path, name, "tiff", image, extras, page or 0, pages, directory)
+        if compression in tiff_pages.COMPRESSIONS:
             source.fetch((0, 0, 1, 1))
-        except UnreadableImage:
-            raise UnreadableImage(
-                f"{name} is compressed by {tiff_pages.COMPRESSIONS[compression]}, which is not read here, or damaged: "
-                "rewrite it with deflate (tiffcp -c zip)"
-            ) from None
+    except UnreadableImage:
+        if compression not in tiff_pages.COMPRESSIONS:
+            raise
+        if geotiff.decodes(path) and not page:
+            return geotiff.open_file(path, max_pixels, page)
+        raise UnreadableImage(
+            f"{name} is compressed by {tiff_pages.COMPRESSIONS[compression]}, which is not read here, or damaged: "
+            "rewrite it with deflate (tiffcp -c zip)"
+        ) from None
     return replace(source, turn=lambda number: open_file(path, max_pixels, number)) if pages > 1 else source
 
 

@@ -72,6 +72,9 @@ class Chained(nn.Module, Model):
             plan = self.second.plan(evidence, middle, out, Budget.macs(allowed - before))
         return replace(plan, macs=plan.macs + before, macs_full=plan.macs_full + before)
 
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        return self.second.fits(plan, self._middle(size))
+
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         wide = self._widened(frame, tile, core)
         inner = self.second.full_macs(*self._inner(frame, wide, core), out)

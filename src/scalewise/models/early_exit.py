@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.route import Decision
 from scalewise.geometry.grid import Box, Frame, Size
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
-from scalewise.models.patch_layout import PatchLayout
+from scalewise.models.model import BORDER, BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, below_floor
+from scalewise.models.patch_layout import PatchLayout, patch_at, unpadded
 
 if TYPE_CHECKING:
     from scalewise.multiexit.ape import APE
@@ -45,7 +45,8 @@ class EarlyExitModel(nn.Module, Model):
 
     @property
     def limits(self) -> ModelLimits:
-        return ModelLimits((float(self.network.scale),), self.patch, self.step, wraps=False)
+        scales = (float(self.network.scale),)
+        return ModelLimits(scales, self.patch + BORDER, self.step, wraps=False, border=BORDER)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile: three layers of all its patches, and the canvas."""
@@ -90,27 +91,27 @@ class EarlyExitModel(nn.Module, Model):
     @torch.no_grad()
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
-        layout, (height, width) = self.layout, self.layout.side(frame.size)
-        corners = layout.corners(frame, core)
-        batch = torch.stack([lr[0, :, y : y + height, x : x + width] for y, x in corners])
+        layout, side, rim = self.layout, self.layout.side(frame.size), frame.mirrored
+        batch = torch.stack([patch_at(lr, corner, side, rim) for corner in layout.corners(frame, core)])
         pictures, exits = self.network.run_while(batch, self._rule(plan.effort, len(batch)))
+        pictures = unpadded(pictures, (rim, rim, rim, rim), self.network.scale)
         choice = torch.zeros(*(len(layout.starts(n)) for n in frame.size), dtype=torch.int64)
         choice[tuple(torch.tensor(layout.touching(frame.size, core)).T)] = exits
-        rendered = layout.render(enumerate(pictures), choice, frame, core, out)
-        prices = torch.tensor([price.total for price in layout.prices((height, width))], dtype=torch.float64)
+        rendered = layout.render(enumerate(pictures), choice, frame, core, out, rim)
+        prices = torch.tensor([price.total for price in layout.prices(side, rim)], dtype=torch.float64)
         left = Decision("patch", self.step, choice.unsqueeze(0), prices)
         return dataclasses.replace(rendered, route=(self._of_tile(left, frame, (lr.shape[-2], lr.shape[-1])),))
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         """MACs of one tile with every patch at the last exit."""
-        return self.layout.full_macs(frame.size, core)
+        return self.layout.full_macs(frame.size, core, frame.mirrored)
 
     def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int | None:
         """MACs that `render` will run on a tile by budget; None by threshold."""
         if plan.effort.native:
             return None
         layout = self.layout
-        prices = layout.prices(layout.side(frame.size))
+        prices = layout.prices(layout.side(frame.size), frame.mirrored)
         count = len(layout.touching(frame.size, core))
         return sum(prices[path].total for path in self.planned(count, plan.effort.keep))
 

@@ -20,6 +20,7 @@ from scalewise.budget.route import Route
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
 
+BORDER = 6  # LR pixels after which no trained network shows its zero padding by a level (tests/models/test_flat.py)
 BYTES_PER_OUTPUT_PIXEL = 36  # base, canvas and rounded copy of three colours
 
 
@@ -34,6 +35,11 @@ class RoutePlan:
     macs: int
     macs_full: int
     overhead: Macs = field(default_factory=Macs)
+
+
+def kinds(route: Route) -> list[tuple[str, int, Size, int]]:
+    """What each decision is about: unit, its LR pixels, rows and columns of units, number of options."""
+    return [(one.unit, one.extent, (one.choice.shape[1], one.choice.shape[2]), len(one.cost)) for one in route]
 
 
 def below_floor(budget: Budget, macs: int, full: int) -> BudgetInfeasible:
@@ -83,7 +89,8 @@ class ModelLimits:
     can render tiles of a 360° image that reach beyond its borders. `levels` says among what a budget chooses: "one": it
     has one level of effort, "cells": patches on a plan made before it runs, "inside": units that it chooses itself.
     `weighs_patches`: what `score` gives are gains of patches of the stride, (exits, gy, gx), so a patch that is given
-    more weight comes first.
+    more weight comes first. `border`: how far an image should be mirrored beyond its borders, so that the model's zero
+    padding shows nowhere; 0 of a model that does not pad with zeros.
     """
 
     scales: tuple[float, ...] | None
@@ -94,6 +101,7 @@ class ModelLimits:
     wraps: bool = True
     levels: Literal["one", "cells", "inside"] = "inside"
     weighs_patches: bool = False
+    border: int = 0
 
 
 class Model(Protocol):
@@ -107,6 +115,11 @@ class Model(Protocol):
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor | None: ...
 
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan: ...
+
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        """True if a plan that was stored decides about this model's units of an image of `size`. Without a route it
+        fits every model that decides while it runs."""
+        return not plan.route
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int: ...
 

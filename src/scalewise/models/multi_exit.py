@@ -16,7 +16,16 @@ from scalewise.budget.solver import Envelope
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
 from scalewise.layers import repeat_edge
-from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, OnRows, Rendered, RoutePlan, below_floor
+from scalewise.models.model import (
+    BYTES_PER_OUTPUT_PIXEL,
+    Model,
+    ModelLimits,
+    OnRows,
+    Rendered,
+    RoutePlan,
+    below_floor,
+    kinds,
+)
 from scalewise.models.patch_buffers import Padded, Slope, grouped, runs, shape_of
 from scalewise.models.patch_cells import Cells, cut
 
@@ -221,6 +230,11 @@ class MultiExitModel(nn.Module, Model):
             residual = F.conv2d(field.gather([(y0, x0, y1, x1)]), *kernels[level])
             pixels = picture.canvas[:, y : y + h * fy, x : x + w * fx].unflatten(1, (h, fy)).unflatten(3, (w, fx))
             pixels.add_(residual[0].unflatten(0, (3, fy, fx)).permute(0, 3, 1, 4, 2))
+
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        """True if a stored plan has an exit for each patch of an image of `size`."""
+        height, width = (-(-n // self.patch) for n in size)
+        return kinds(plan.route) == [("patch", self.patch, (height, width), self.network.exits + 1)]
 
     # --- what it costs ------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.geometry.grid import Box, Frame, Size, first_output, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base, imresize, resample
-from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan
+from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan, kinds
 from scalewise.routing.rectangles import Cells
 
 CELL = 8  # LR pixels a side of what is decided about
@@ -99,6 +99,10 @@ class PartialModel(Model):
         each = torch.stack((torch.zeros(cells.shape, dtype=torch.float64), cells.areas() * full / (size[0] * size[1])))
         decision = Decision("patch", CELL, choice.long().unsqueeze(0), each, evidence)
         return RoutePlan(Effort(share=allowed / full), (decision,), spent, full)
+
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        """True if a stored plan says of each cell of an image of `size` whether the model runs there."""
+        return kinds(plan.route) == [("patch", CELL, (-(-size[0] // CELL), -(-size[1] // CELL)), 2)]
 
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         return self.model.full_macs(frame, tile, core, out)

@@ -43,6 +43,9 @@ class Rescaled(Model):
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
         return self.model.plan(evidence, size, self.middle, budget)
 
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        return self.model.fits(plan, size)
+
     def full_macs(self, frame: Frame, tile: Size, core: Box, out: Size) -> int:
         return self.model.full_macs(frame, tile, self._widened(frame, tile, core), self.middle)
 

@@ -15,12 +15,14 @@ from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
 from scalewise.models.model import (
+    BORDER,
     BYTES_PER_OUTPUT_PIXEL,
     Model,
     ModelLimits,
     Rendered,
     RoutePlan,
     below_floor,
+    kinds,
     one_level,
 )
 
@@ -63,7 +65,8 @@ class SuperResolver(nn.Module, Model):
         if reaches[0] is not None and reaches[1] is not None:
             context = max(reaches[0] + reaches[1], BASE_TAPS[self.base] // 2 if self.base else 0)
         levels = "inside" if isinstance(self.encoder, RoutedEncoder) else "one"
-        return ModelLimits(self._scales, context, patch_stride=grid, window_multiple=grid, levels=levels)
+        border = BORDER if next(self.parameters(), None) is not None else 0  # interpolation alone pads nothing
+        return ModelLimits(self._scales, context, grid, window_multiple=grid, levels=levels, border=border)
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         """Rough working memory per LR pixel of a tile, by which tiles are sized: some layers of features at once, and
@@ -119,6 +122,11 @@ class SuperResolver(nn.Module, Model):
             effort = grant.effort if native is not None else replace(grant.effort, share=allowed / full)
             return RoutePlan(effort, grant.route, macs, full)
         return one_level(budget, full)
+
+    def fits(self, plan: RoutePlan, size: Size) -> bool:
+        """True if a stored plan is one of the encoder's for an image of `size`."""
+        blank = getattr(self.encoder, "blank_route", None)  # of an encoder that decides on the whole image
+        return not plan.route or (blank is not None and kinds(plan.route) == kinds(blank(self.padded(size))))
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from scalewise.data.crops import large_enough
 from scalewise.errors import InvalidRequest, TrainingError
 from scalewise.machine.device import Dtype
+from scalewise.storage import locked
 from scalewise.training import state as states
 from scalewise.training.logs import LOG_NAME, Log
 from scalewise.training.recipe import Recipe
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # Looks at the averaged model at a step: numbers for the log, pictures into OUT if it likes.
 Validation = Callable[[nn.Module, int], Mapping[str, float]]
 Reason = Literal["done", "time", "interrupted"]
+LOCK_NAME = "lock"  # in the folder of a run: held while it is written to
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,26 @@ def train(
 
     Writes to `out`: `last.ckpt`, `log.jsonl`, `tensorboard/` if that is installed, and `RECIPE.safetensors`, the
     weight file with its card; `card` adds to that what only the caller knows, as training_data. Raises DataError,
-    InvalidRequest and TrainingError before the first step if recipe, pictures, state and folder do not fit.
+    InvalidRequest and TrainingError before the first step if recipe, pictures, state and folder do not fit, and
+    UnwritableOutput if another run is writing there.
     """
     options = options or TrainOptions()
     started = time.monotonic()
+    make_folder(out)
+    with _held(out):
+        return _train(recipe, pictures, out, options, started, validate, card)
+
+
+def _train(
+    recipe: Recipe,
+    pictures: Sequence[Tensor],
+    out: Path,
+    options: TrainOptions,
+    started: float,
+    validate: Validation | None,
+    card: Mapping[str, Any] | None,
+) -> Trained:
+    """As `train`, whose folder is held."""
     fabric = _fabric(options)
     state = _state(recipe, out, options, fabric.is_global_zero)
     large_enough(pictures, max((stage.samples for stage in recipe.stages), key=lambda samples: samples.needs))
@@ -222,12 +240,32 @@ def _fabric(options: TrainOptions) -> Fabric:
     )
 
 
-def _state(recipe: Recipe, out: Path, options: TrainOptions, main: bool) -> dict[str, Any] | None:
-    """The state to go on from: the last of this folder, else the portable one. Raises TrainingError."""
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The folder of a run, against other runs. The first process of several holds it for all: the others are started
+    while it does. Raises UnwritableOutput."""
+    from lightning.fabric.utilities import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        yield
+        return
+    with locked(out / LOCK_NAME, f"another training is writing to {str(out)!r}: wait for it, or choose another --out"):
+        try:
+            yield
+        finally:
+            (out / LOCK_NAME).unlink(missing_ok=True)
+
+
+def make_folder(out: Path) -> None:
+    """Raises TrainingError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"cannot make {str(out)!r}: {error.strerror}; choose another folder") from error
+
+
+def _state(recipe: Recipe, out: Path, options: TrainOptions, main: bool) -> dict[str, Any] | None:
+    """The state to go on from: the last of this folder, else the portable one. Raises TrainingError."""
     state = states.read_state(out)
     if state is not None and not options.resume and main:
         raise InvalidRequest(f"{out} holds a run of {state['recipe']}: resume it, or choose another folder")

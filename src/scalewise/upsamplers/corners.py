@@ -41,11 +41,12 @@ class Side:
 
 
 def sides(frame: Frame, size: Size) -> tuple[Side, Side]:
-    """Rows and columns of a tile of `size`. A 360° image has no first and no last column, and none at its poles."""
+    """Rows and columns of a tile of `size`. A 360° image has no first and no last column, and none at its poles; a
+    mirrored one has features beyond its borders too."""
 
     def side(axis: int) -> Side:
         whole, origin = frame.size[axis], frame.origin[axis]
-        before, behind = frame.goes_on[axis]
+        before, behind = (goes_on or frame.mirrored > 0 for goes_on in frame.goes_on[axis])
         first = 0 if before else max(0, -origin)
         return Side(whole, origin, first, (size[axis] if behind else min(size[axis], whole - origin)) - 1)
 

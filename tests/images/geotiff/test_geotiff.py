@@ -21,6 +21,7 @@ from scalewise.pipeline import upscale
 
 rasterio: Any = pytest.importorskip("rasterio")
 from rasterio.control import GroundControlPoint  # noqa: E402
+from rasterio.crs import CRS  # noqa: E402
 from rasterio.enums import ColorInterp  # noqa: E402
 from rasterio.rpc import RPC  # noqa: E402
 from rasterio.transform import from_origin  # noqa: E402
@@ -269,3 +270,55 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
         page, sink = next(iter(writer))
         sink.write(0, 0, page.read())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif"]
+
+
+def test_control_points_without_a_coordinate_system_are_kept(tmp_path: Path) -> None:
+    corners = [GroundControlPoint(row, column, column * 3, row * 2) for row in (0, 6) for column in (0, 9)]
+    path = saved(tmp_path / "a.tif", values(1, 6, 9, "uint8"), crs=None, transform=None, gcps=(corners, CRS()))
+    with rasterio.open(enlarged(path)) as out:
+        points, crs = out.gcps
+    assert not crs
+    assert [(p.row, p.col, p.x, p.y) for p in points] == [(2 * p.row, 2 * p.col, p.x, p.y) for p in corners]
+
+
+@pytest.mark.parametrize("name", ["a_RPC.TXT", "a_rpc.txt", "a.RPB"])
+def test_polynomials_of_a_file_next_to_the_picture_are_carried(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / "a.tif", values(1, 6, 9, "uint8"), crs=None, transform=None)
+    rest = {"LAT_OFF": 50, "LONG_OFF": 10, "HEIGHT_OFF": 100, "LAT_SCALE": 1, "LONG_SCALE": 1, "HEIGHT_SCALE": 100}
+    keys = {"LINE_OFF": 2.5, "SAMP_OFF": 4.5, "LINE_SCALE": 3, "SAMP_SCALE": 4.5} | rest
+    tables = ("LINE_NUM_COEFF", "LINE_DEN_COEFF", "SAMP_NUM_COEFF", "SAMP_DEN_COEFF")
+    if name.endswith("RPB"):
+        words = {"OFF": "Offset", "SCALE": "Scale", "NUM_COEFF": "NumCoef", "DEN_COEFF": "DenCoef"}
+
+        def word(key: str) -> str:
+            first, last = key.split("_", 1)
+            return first.lower() + words[last]
+
+        lines = [f"\t{word(key)} = {value};" for key, value in keys.items()]
+        lines += [f"\t{word(table)} = (\n" + ",\n".join(["\t\t1"] + ["\t\t0"] * 19) + ");" for table in tables]
+        text = 'satId = "X";\nbandId = "P";\nSpecId = "RPC00B";\nBEGIN_GROUP = IMAGE\n\terrBias = 0;\n\terrRand = 0;\n'
+        text += "\n".join(lines) + "\nEND_GROUP = IMAGE\nEND;\n"
+    else:
+        numbers = [(f"{table}_{k}", int(k == 1)) for table in tables for k in range(1, 21)]
+        text = "".join(f"{key}: {value}\n" for key, value in [*keys.items(), *numbers])
+    (tmp_path / name).write_text(text)
+    with rasterio.open(enlarged(path)) as out:
+        assert out.rpcs is not None and (out.rpcs.line_off, out.rpcs.samp_off) == (5.5, 9.5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("compression", ["zstd", "lerc", "lerc_deflate", "lerc_zstd", "lzma"])
+def test_compressions_that_libvips_may_not_know_are_read_without_a_georeference(
+    tmp_path: Path, compression: str, dtype: str
+) -> None:
+    array = values(3, 6, 9, dtype)
+    path = saved(
+        tmp_path / "a.tif", array, crs=None, transform=None, compress=compression, photometric="rgb", MAX_Z_ERROR=0
+    )
+    with rasterio.open(path) as data:
+        assert np.array_equal(data.read(), array)
+    source = images.open(path)
+    low, high = source.levels
+    shown = source.read().numpy() * (high - low) + low
+    assert source.size == (6, 9) and source.kind == "rgb" and shown.shape == (3, 6, 9)
+    assert images.open(enlarged(path)).size == (12, 18)

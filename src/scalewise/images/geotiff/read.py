@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scalewise.errors import MissingDependency, UnreadableImage
+from scalewise.errors import MissingDependency, ScalewiseError, UnreadableImage
 from scalewise.images.alpha import REACH, bleed
 from scalewise.images.decode import check_size, upright
 from scalewise.images.extras import read_extras
@@ -107,10 +107,21 @@ def wanted(path: Path, survey: TiffPages | None) -> bool:
     raise MissingDependency(f"{str(path)!r} {what}: pip install 'scalewise[geo]'")
 
 
+def decodes(path: Path) -> bool:
+    """True if GDAL is there and reads the pixels of a TIFF: it knows compressions that libvips may not."""
+    try:
+        with reading(path) as data:
+            data.read(1, window=((0, 1), (0, 1)))
+    except (ImportError, ScalewiseError, RuntimeError, ValueError):
+        return False
+    return True
+
+
 def sidecars(path: Path) -> list[Path]:
     """Files next to a TIFF that say where it lies, or more of it."""
     names = [path.with_name(f"{path.name}.aux.xml")]
-    names += [path.with_suffix(suffix) for suffix in (".tfw", ".TFW", ".tifw", ".wld")]
+    names += [path.with_suffix(suffix) for suffix in (".tfw", ".TFW", ".tifw", ".wld", ".RPB", ".rpb")]
+    names += [path.with_name(path.stem + end) for end in ("_RPC.TXT", "_rpc.txt")]  # rational polynomials
     found = []
     for name in names:
         with suppress(OSError):

@@ -337,11 +337,13 @@ def _describe(larger: _Larger, out: Any, bands: Sequence[int], how: Encoding) ->
 def _place_by_points(larger: _Larger, out: Any) -> None:
     """Control points and rational polynomials, in pixels of the output."""
     from rasterio.control import GroundControlPoint
+    from rasterio.crs import CRS
 
     points, crs = larger.data.gcps
     if points:
         at = ((larger.row(p.row), larger.column(p.col), p) for p in points)
-        out.gcps = ([GroundControlPoint(y, x, p.x, p.y, p.z, id=p.id, info=p.info) for y, x, p in at], crs)
+        moved = [GroundControlPoint(y, x, p.x, p.y, p.z, id=p.id, info=p.info) for y, x, p in at]
+        out.gcps = (moved, crs or CRS())
     polynomials = larger.data.rpcs
     if polynomials is not None:
         rows, columns = larger.factors

@@ -80,11 +80,12 @@ class Metadata:
         return self.icc or self.colours
 
     def attach_profile(self, image: pyvips.Image, gray: bool) -> tuple[pyvips.Image, bool]:
-        """`image` with the profile; False if it is for other channels: some readers refuse such a file."""
+        """`image` with the profile; False if it is cut off or for other channels: some readers refuse such a file."""
         profile = self.profile
         if profile is None:
             return image, True
-        if profile[16:20] != (b"GRAY" if gray else b"RGB "):
+        whole = profile[36:40] == b"acsp" and int.from_bytes(profile[:4]) <= len(profile)
+        if not whole or profile[16:20] != (b"GRAY" if gray else b"RGB "):
             return image, False
         image = image.copy()
         set_blob(image, _BLOBS["icc"], profile)

@@ -32,6 +32,7 @@ class PngExtras:
     dpi: Pair | None = None
     density: Pair | None = None
     animated: bool = False
+    profile: bool = False  # a colour profile, which libpng checks
     profiles: dict[str, bytes] = field(default_factory=dict)  # of "Raw profile" texts: exif, iptc, xmp, icc
 
 
@@ -46,6 +47,7 @@ def read_extras(path: Path) -> PngExtras:
             if name == b"IEND":
                 break
             found.animated = found.animated or name == b"acTL"
+            found.profile = found.profile or name == b"iCCP"
             wanted = name in (*_TEXTS, *_COLOURS, b"pHYs") and size + length <= _MOST_CHUNK_BYTES
             chunk = file.read(length + 4) if wanted else b""
             if not wanted:

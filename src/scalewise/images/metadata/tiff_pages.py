@@ -20,6 +20,8 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _SENSOR = (32803, 34892)  # colour filter array, linear raw
 MIN_IS_WHITE, YCBCR, CIELAB, ICCLAB = 0, 6, 8, 9
 _STRANGE = {10: "ITU L*a*b*", 32844: "LogL", 32845: "LogLuv", 4: "transparency mask"}
+_SAMPLE_KINDS = {1: "uint", 2: "int", 3: "float"}
+_COMPLEX = {5: "complex int", 6: "complex"}
 JPEG_COMPRESSIONS = (6, 7)
 COMPRESSIONS = {
     6: "JPEG of the old kind",
@@ -70,6 +72,12 @@ class TiffPages:
         photometric = self.number(page, PHOTOMETRIC, 1)
         if photometric in _STRANGE:
             raise UnreadableImage(f"{name} has {_STRANGE[photometric]} pixels, which are not read: convert it to RGB")
+        kind, bits = self.number(page, SAMPLE_FORMAT, 1), self.number(page, BITS, 1)
+        if kind in _COMPLEX or (bits > 32 and kind in _SAMPLE_KINDS):
+            word = _COMPLEX.get(kind) or _SAMPLE_KINDS[kind]
+            raise UnreadableImage(
+                f"{name} has pixels of type {word}{bits}; allowed are 8 or 16 bit, or float of 16 or 32: convert it"
+            )
         plain = photometric == YCBCR and self.number(page, COMPRESSION, 1) not in JPEG_COMPRESSIONS
         if plain and (self.numbers(page, _SUBSAMPLING, (2, 2)) != (1, 1) or self.number(page, BITS, 8) != 8):
             raise UnreadableImage(
