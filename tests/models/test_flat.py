@@ -29,7 +29,7 @@ SCALES = (1.5, 2, 2.7, 4)
 # Patch networks see zeros inside the picture too, where patches meet, and show them before they are trained.
 BY_PATCHES = ("enaf", "arm", "classsr")
 TINY = [name for name in RECIPES if name.endswith("-tiny") and not name.startswith(BY_PATCHES)]
-QUICK = (
+QUICK = {
     "adaformer-x2-tiny",
     "camixer-tiny",
     "edsr-liif-tiny",
@@ -37,7 +37,7 @@ QUICK = (
     "fast-tiny",
     "lean-tiny",
     "tadt-liif-tiny",
-)
+}
 PUBLISHED = (
     "disp_x4.pth",
     "etds_m7c48_x4.pth",
@@ -125,7 +125,7 @@ def test_measuring_leaves_a_network_as_it_was_published() -> None:
 @pytest.mark.parametrize("tile", [8, 16])
 def test_tiles_of_a_mirrored_picture_equal_the_whole(tile: int) -> None:
     torch.manual_seed(0)
-    model = RECIPES["edsr-liif-tiny"].network.build()
+    model: Any = RECIPES["edsr-liif-tiny"].network.build()
     picture = np.random.default_rng(0).random((37, 29, 3), np.float32)
     whole, parts = (upscale(picture, 2.3, model=model, dtype="fp32", tile=side).image for side in (None, tile))
     assert np.abs(whole - parts).max() < 1e-4

@@ -273,12 +273,14 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_control_points_without_a_coordinate_system_are_kept(tmp_path: Path) -> None:
-    corners = [GroundControlPoint(row, column, column * 3, row * 2) for row in (0, 6) for column in (0, 9)]
+    places = [(row, column) for row in (0, 6) for column in (0, 9)]
+    corners = [GroundControlPoint(row, column, column * 3, row * 2) for row, column in places]
     path = saved(tmp_path / "a.tif", values(1, 6, 9, "uint8"), crs=None, transform=None, gcps=(corners, CRS()))
     with rasterio.open(enlarged(path)) as out:
         points, crs = out.gcps
     assert not crs
-    assert [(p.row, p.col, p.x, p.y) for p in points] == [(2 * p.row, 2 * p.col, p.x, p.y) for p in corners]
+    found = [(point.row, point.col, point.x, point.y) for point in points]
+    assert found == [(2 * row, 2 * column, column * 3, row * 2) for row, column in places]
 
 
 @pytest.mark.parametrize("name", ["a_RPC.TXT", "a_rpc.txt", "a.RPB"])
