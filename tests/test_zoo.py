@@ -25,7 +25,7 @@ def test_an_unknown_name_lists_the_known() -> None:
 
 
 def test_a_model_without_weights_says_what_to_do() -> None:
-    with pytest.raises(CheckpointError, match="-n FILE"):
+    with pytest.raises(CheckpointError, match="name its weight file"):
         zoo.load("edsr-liif")
 
 

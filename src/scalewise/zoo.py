@@ -219,7 +219,7 @@ def file_and_settings(text: str) -> tuple[Path, dict[str, Any]]:
     """`FILE` or `FILE:key=value,…` → the file, and what was set. A name without a folder that is not here is looked for
     in `model_folders`, with any ending that weights have."""
     stem, _, settings = text.rpartition(":")
-    if Path(text).exists() or "=" not in settings:
+    if _exists(text) or "=" not in settings:
         return _located(text), {}
     return _located(stem), parse_overrides(settings)
 
@@ -238,10 +238,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _located(name: str) -> Path:
     path = Path(name)
-    if path.exists() or path.name != name:
+    if _exists(path) or path.name != name:
         return path
     candidates = (folder / f"{name}{ending}" for folder in model_folders() for ending in ("", *WEIGHT_ENDINGS))
-    return next((candidate for candidate in candidates if candidate.is_file()), path)
+    return next((candidate for candidate in candidates if _exists(candidate) and candidate.is_file()), path)
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def load_native(content: Content, overrides: Mapping[str, Any]) -> Loaded:
             network=it.about.get("network", it.builder),
             builder=it.builder,
             arguments=it.arguments,
-            scales=getattr(model, "scales", None),
+            scales=scales_of(model),
             parameters=parameter_count(model),
             assumed={},
             settable=(),
@@ -172,3 +172,9 @@ def few(names: Iterable[str], most: int = 4) -> str:
 
 def _round(values: Any) -> str:
     return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
+
+
+def scales_of(model: nn.Module) -> tuple[float, ...] | None:
+    """The factors that a model has, None for any; also None of an encoder alone."""
+    limits = getattr(model, "limits", None)
+    return None if limits is None else limits.scales

@@ -31,6 +31,7 @@ def models(
     import torch
 
     from scalewise import zoo
+    from scalewise.checkpoints.load import scales_of
 
     if folder is not None:
         typer.echo(_files_of(folder), nl=False)
@@ -38,7 +39,7 @@ def models(
     rows = []
     for name, entry in zoo.MODELS.items():
         with torch.device("meta"):  # its shape, without its memory
-            scales = getattr(entry.build(), "scales", None)
+            scales = scales_of(entry.build())
         kinds = "any" if scales is None else ", ".join(f"×{scale:g}" for scale in scales)
         rows.append([name, kinds, _weights(entry), entry.licence, entry.summary])
     typer.echo(table_text(["name", "scales", "weights", "licence", "what for"], rows, "text"), nl=False)

@@ -12,7 +12,16 @@ from scalewise.checkpoints import native
 from scalewise.checkpoints.build import BUILDERS, parameter_count
 from scalewise.checkpoints.files import Content, sha256
 from scalewise.checkpoints.files import read as read_file
-from scalewise.checkpoints.load import Description, Loaded, check_overrides, few, fill, load_native, malformed
+from scalewise.checkpoints.load import (
+    Description,
+    Loaded,
+    check_overrides,
+    few,
+    fill,
+    load_native,
+    malformed,
+    scales_of,
+)
 from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, multipath, pcsr
 from scalewise.compat.official import OFFICIAL_BUILDERS
 from scalewise.compat.translate import Translated
@@ -49,7 +58,7 @@ def load_content(content: Content, overrides: Mapping[str, Any], parity: bool = 
             network=translated.title,
             builder=translated.builder,
             arguments=arguments,
-            scales=getattr(model, "scales", None),
+            scales=scales_of(model),
             parameters=parameter_count(model),
             assumed=translated.choices.assumed,
             settable=tuple(sorted(translated.choices.asked)),

@@ -253,7 +253,7 @@ def check_progressive(clip: Clip, deinterlace: bool) -> None:
     """Raises InvalidRequest for an interlaced clip: its lines are of two moments, and would be mixed."""
     if clip.interlaced and not deinterlace:
         raise InvalidRequest(
-            f"{str(clip.path)!r} is interlaced: give --deinterlace, or convert it to progressive frames first"
+            f"{str(clip.path)!r} is interlaced: ask for deinterlacing, or convert it to progressive frames first"
         )
 
 

@@ -87,7 +87,7 @@ class VideoJob:
         except BaseException as error:
             if count := self.parts.frames:
                 error.add_note(
-                    f"{count} frames are in {str(self.parts.folder)!r}, which players open: --resume goes on with them"
+                    f"{count} frames are in {str(self.parts.folder)!r}, which players open: resuming goes on with them"
                 )
             raise
         finally:
@@ -104,7 +104,7 @@ class VideoJob:
         if damage.packets:
             notes.append(f"{damage.packets} packets of the input could not be decoded and were left out")
         if damage.interlaced:
-            notes.append(f"{damage.interlaced} frames say that they are interlaced: --deinterlace treats all")
+            notes.append(f"{damage.interlaced} frames say that they are interlaced: deinterlacing treats all")
         if self.clip.frames > 1.05 * spent.frames and self.request.start is None and self.request.stop is None:
             notes.append(f"the input says {self.clip.frames} frames, and {spent.frames} could be decoded")
         if before:
@@ -263,13 +263,13 @@ def plan_video(
     if coding.codec != FOLDER:
         check_writable(output, overwrite=request.overwrite)
     elif not request.resume and output.is_dir() and any(output.iterdir()) and not request.overwrite:
-        raise UnwritableOutput(f"{str(output)!r} is not empty: --overwrite replaces its frames, or name another folder")
+        raise UnwritableOutput(f"{str(output)!r} is not empty: let its frames be overwritten, or name another folder")
     if output.exists() and output.samefile(path):
         raise UnwritableOutput(f"{str(output)!r} is the input itself: choose another name")
     if effort_map is not None:
         effort_map = Path(effort_map)
         if effort_map.suffix.lower() not in (".mp4", ".mkv", ".mov"):
-            raise InvalidRequest(f"--effort-map {str(effort_map)!r}: name a video, as map.mp4")
+            raise InvalidRequest(f"effort map {str(effort_map)!r}: name a video, as map.mp4")
         check_writable(effort_map, overwrite=request.overwrite)
     copied = copied_streams(clip, output)
     name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)

@@ -105,14 +105,14 @@ def coding_for(
     if codec != FOLDER and suffix not in kind.containers:
         raise UnwritableOutput(
             f"{str(output)!r}: {codec} is written to {', '.join(kind.containers)}: choose one of these names, or "
-            "another --codec"
+            "another codec"
         )
     if crf is not None and kind.crf is None:
-        raise InvalidRequest(f"--crf {crf}: {codec} has no such dial; it is for h264, hevc and av1")
+        raise InvalidRequest(f"crf {crf}: {codec} has no such dial; it is for h264, hevc and av1")
     if crf is not None and not 0 <= crf <= kind.worst:
-        raise InvalidRequest(f"--crf {crf} is out of range: 0 (best) to {kind.worst} for {codec}")
+        raise InvalidRequest(f"crf {crf} is out of range: 0 (best) to {kind.worst} for {codec}")
     if preset is not None and kind.crf is None:
-        raise InvalidRequest(f"--preset {preset}: {codec} has none; it is for h264, hevc and av1")
+        raise InvalidRequest(f"preset {preset}: {codec} has none; it is for h264, hevc and av1")
     layout, name, notes = _pixel_format(codec, clip.layout)
     crf = kind.crf if crf is None else crf
     if kind.encoder == "libsvtav1" and preset is None:
@@ -178,7 +178,7 @@ def fitted(size: Size, coding: Coding, *, asked: bool) -> Size:
         chroma = ":".join(coding.layout.chroma)
         raise InvalidRequest(
             f"size {size[1]}x{size[0]} is odd, and {coding.codec} with colour in {chroma} needs even sides: ask for "
-            f"{nearest[1]}x{nearest[0]}, or for --codec ffv1 with an input in 4:4:4"
+            f"{nearest[1]}x{nearest[0]}, or for codec ffv1 with an input in 4:4:4"
         )
     return nearest
 

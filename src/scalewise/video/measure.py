@@ -77,7 +77,7 @@ class Measured:
             if least > MAX_OVERRUN * budget.value:
                 raise BudgetInfeasible(
                     f"budget {budget.value:.0f} s is below what this clip needs on this machine, about {least:.0f} s: "
-                    "ask for more, for a smaller size, or for a quicker --preset"
+                    "ask for more, for a smaller size, or for a quicker preset"
                 )
             share = min(share, clock.share())
             seconds = min(seconds, budget.value)

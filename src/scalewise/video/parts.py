@@ -100,7 +100,7 @@ def open_parts(output: Path, request: dict[str, Any], suffix: str, *, resume: bo
     if restart and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists() and not resume and (folder / RECORDS).exists():
-        raise InvalidRequest(f"{str(folder)!r} holds an unfinished run: --resume goes on with it, --restart drops it")
+        raise InvalidRequest(f"{str(folder)!r} holds an unfinished run: resume it, or restart to drop it")
     if resume and not (folder / RECORDS).exists():
         resume = False  # nothing to go on with: begin
     try:
@@ -126,8 +126,8 @@ def _read(parts: Parts, request: dict[str, Any], suffix: str, output: Path) -> N
     if asked != request:
         changed = sorted(key for key in request if not isinstance(asked, dict) or asked.get(key) != request[key])
         raise InvalidRequest(
-            f"{str(parts.folder)!r} was made with another {', '.join(changed)}: ask for the same again, or drop it by "
-            "--restart"
+            f"{str(parts.folder)!r} was made with another {', '.join(changed)}: ask for the same again, or restart to "
+            "drop it"
         )
     closed = {line["closed"] for line in lines if "closed" in line}
     times: dict[int, list[int]] = {}

@@ -73,9 +73,9 @@ def check_span(clip: Clip, request: VideoRequest) -> None:
     """Raises InvalidRequest."""
     start, stop = request.start or 0.0, request.stop
     if start < 0 or (stop is not None and stop <= start):
-        raise InvalidRequest(f"--from {start:g} s, --to {stop} s: the end must come after the start")
+        raise InvalidRequest(f"from {start:g} s to {stop} s: the end must come after the start")
     if clip.seconds and start >= clip.seconds:
-        raise InvalidRequest(f"--from {start:g} s lies beyond the end of the clip, {clip.seconds:.2f} s")
+        raise InvalidRequest(f"from {start:g} s: that lies beyond the end of the clip, {clip.seconds:.2f} s")
 
 
 def span(clip: Clip, request: VideoRequest, after: int | None, damage: Damage) -> Iterator[Picture]:
