@@ -101,6 +101,62 @@ def test_the_file_gives_torchs_pixels_on_three_shapes(name: str, tmp_path: Path)
         assert torch.allclose(found[0], in_full(network, lr, 4), atol=1e-5)
 
 
+def test_16_bit_weights_are_half_the_file_and_give_the_pixels(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    network, path, whole = patch_routed(32, [1, 2], [3, 4], 32, 8).eval(), tmp_path / "half.onnx", tmp_path / "f.onnx"
+    export(network, 4, whole)
+    exported = export(network, 4, path, half=True)
+    assert "Cast" in exported.operators and 0 < exported.difference < 1e-3
+    assert path.stat().st_size < 0.65 * whole.stat().st_size
+    weights = onnx.load(str(path)).graph.initializer
+    assert {len(one.dims) for one in weights if one.data_type == onnx.TensorProto.FLOAT16} == {4}
+    lr = torch.rand(1, 3, 23, 40)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
+    assert torch.allclose(found[0], in_full(network, lr, 4), atol=1e-3)
+
+
+def test_weights_that_16_bits_cannot_hold_stay_in_32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    network, path = NETWORKS["exits"](), tmp_path / "half.onnx"
+    with torch.no_grad():
+        for weight in network.network.blocks.parameters():
+            weight.zero_()
+        network.network.blocks[0].conv1.weight.fill_(1e5)
+    monkeypatch.setattr(onnx_file, "HALVED_FROM", 100)
+    assert export(network, 4, path, half=True).difference < 1e-3
+    kinds = {one.name: one.data_type for one in onnx.load(str(path)).graph.initializer}
+    assert kinds["network.blocks.0.conv1.weight"] == onnx.TensorProto.FLOAT
+    assert kinds["network.blocks.0.conv2.weight_half"] == onnx.TensorProto.FLOAT16
+
+
+def test_a_tile_is_the_only_size(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    network, path = NETWORKS["exits"](), tmp_path / "tile.onnx"
+    exported = export(network, 4, path, tile=24)
+    assert exported.shapes == ((24, 24),) and "Shape" not in exported.operators
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [1, 3, 24, 24] and session.get_outputs()[0].shape == [1, 3, 96, 96]
+    lr = torch.rand(1, 3, 24, 24)
+    found = torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
+    assert torch.allclose(found[0], in_full(network, lr, 4), atol=1e-5)
+    for tile in (1, 4096):
+        with pytest.raises(InvalidRequest, match=f"a tile of {tile} pixels .* takes 2 to 2048"):
+            export(network, 4, tmp_path / "other.onnx", tile=tile)
+    assert [one.name for one in tmp_path.iterdir()] == ["tile.onnx"]
+
+
+def test_a_file_names_no_folder_of_the_machine_that_made_it(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    path = tmp_path / "network.onnx"
+    export(NETWORKS["bicubic"](), 2, path)
+    assert b".py" not in path.read_bytes()
+
+
 def test_the_model_stays_as_and_where_it_was(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,7 @@
 
 Spec arbitrary_scale §8.3: at a whole factor an upsampler of any scale is convolutions and a pixel shuffle
 (`phases.py`), as the tail of a fixed network is at its own. Before a file is kept it is run, on three
-shapes, beside the model.
+shapes (on its own, if it has but one), beside the model.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ from scalewise.storage import atomic_write, check_writable
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-3  # of a pixel's range [0, 1]: what a file may differ from torch
+MAX_TILE = 2048  # pixels a side: more is tens of gigabytes at once
+HALVED_FROM = 1024  # numbers in a weight: smaller ones would save nothing
+MOST_HALF = 65504.0  # the largest float16
 
 
 @dataclass(frozen=True)
@@ -143,37 +146,96 @@ def _everything_on(encoder: object) -> nn.Module:
     )
 
 
-def export(model: Model, scale: float, path: Path, *, overwrite: bool = False) -> Exported:
+def export(
+    model: Model, scale: float, path: Path, *, tile: int | None = None, half: bool = False, overwrite: bool = False
+) -> Exported:
     """Write `path`, and run it beside the model before it is kept.
+
+    With `tile`, pictures of tile×tile pixels are all that it takes; with `half`, large weights are 16-bit floats, which
+    the file itself turns into 32 bits before it computes.
 
     Raises UnsupportedScale, InvalidRequest (also where torch or onnx cannot write this network), MissingDependency,
     UnwritableOutput."""
+    check_ending(path, ".onnx")
     own = for_inference(model, CPU)
     network = one_scale(own, scale)
-    if path.suffix.lower() != ".onnx":
-        raise InvalidRequest(f"{str(path)!r} has extension {path.suffix!r}: allowed is .onnx")
-    for name in ("onnx", "onnxscript"):
+    check_installed("onnx", "onnxscript")
+    check_writable(path, overwrite=overwrite)
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        return write(own, network, scale, temporary, tile=tile, half=half)
+
+
+def check_ending(path: Path, ending: str) -> None:
+    """Raises InvalidRequest."""
+    if path.suffix.lower() != ending:
+        raise InvalidRequest(f"{str(path)!r} has extension {path.suffix!r}: allowed is {ending}")
+
+
+def check_installed(*names: str) -> None:
+    """Raises MissingDependency for a module of the extra `export` that is not there."""
+    for name in names:
         if find_spec(name) is None:
             raise MissingDependency(f"export needs {name}: pip install 'scalewise[export]'")
-    check_writable(path, overwrite=overwrite)
-    program = _traced(network)
-    operators = tuple(sorted({node.op_type for node in program.model.graph}))
-    shapes = check_shapes(network.least)
-    with atomic_write(path, overwrite=overwrite) as temporary:
-        program.save(str(temporary), external_data=False)
-        difference = _difference(own, scale, temporary, shapes)
-        if not difference <= TOLERANCE:
-            raise InvalidRequest(
-                f"the file that torch {torch.__version__} made of this network is wrong by {difference:.2g} of the "
-                f"range of pixels (allowed is {TOLERANCE:g}): it was not kept; try another version of torch"
-            )
-    return Exported(operators, network.least, difference, shapes)
 
 
-def _traced(network: OneScale) -> torch.onnx.ONNXProgram:
+def write(
+    own: Model, network: OneScale, scale: float, file: Path, *, tile: int | None = None, half: bool = False
+) -> Exported:
+    """Write `network`, which `one_scale` made of `own`, to a new file and compare the two. Raises InvalidRequest."""
+    if tile is not None and not network.least <= tile <= MAX_TILE:
+        raise InvalidRequest(
+            f"a tile of {tile} pixels a side is out of range: this network takes {network.least} to {MAX_TILE}"
+        )
+    onnx = import_module("onnx")
+    proto = _traced(network, tile).model_proto
+    _without_origins(proto.graph)
+    if half:
+        _halve(onnx, proto.graph)
+    onnx.save(proto, str(file))
+    shapes = check_shapes(network.least) if tile is None else ((tile, tile),)
+    difference = _difference(own, scale, file, shapes)
+    if not difference <= TOLERANCE:
+        cause = "16 bits are too few for its weights" if half else "try another version of torch"
+        raise InvalidRequest(
+            f"the file that torch {torch.__version__} made of this network is wrong by {difference:.2g} of the "
+            f"range of pixels (allowed is {TOLERANCE:g}): it was not kept; {cause}"
+        )
+    return Exported(operators_of(proto), network.least, difference, shapes)
+
+
+def operators_of(proto: Any) -> tuple[str, ...]:
+    return tuple(sorted({node.op_type for node in proto.graph.node}))
+
+
+def _without_origins(graph: Any) -> None:
+    """Remove where in the source each node came from, with folders of this machine."""
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+
+
+def _halve(onnx: Any, graph: Any) -> None:
+    """Large float32 weights → float16, and a Cast before all other nodes; runtimes do it once, when they load."""
+    casts = []
+    for weight in graph.initializer:
+        values = onnx.numpy_helper.to_array(weight)
+        if weight.data_type != onnx.TensorProto.FLOAT or values.size < HALVED_FROM or abs(values).max() > MOST_HALF:
+            continue
+        name = weight.name
+        weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_full", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _traced(network: OneScale, tile: int | None) -> torch.onnx.ONNXProgram:
     least = network.least
-    lr = torch.zeros(1, 3, 2 * least + 21, 3 * least + 25)  # sides that differ, and are not multiples of a window
-    free = {2: torch.export.Dim("height", min=least), 3: torch.export.Dim("width", min=least)}
+    if tile is None:
+        sides = 2 * least + 21, 3 * least + 25  # they differ, and are not multiples of a window
+        shapes = ({2: torch.export.Dim("height", min=least), 3: torch.export.Dim("width", min=least)},)
+    else:
+        sides, shapes = (tile, tile), None
+    lr = torch.zeros(1, 3, *sides)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -187,7 +249,7 @@ def _traced(network: OneScale) -> torch.onnx.ONNXProgram:
                 (lr,),
                 input_names=["lr"],
                 output_names=["sr"],
-                dynamic_shapes=(free,),
+                dynamic_shapes=shapes,
                 opset_version=network.opset,
                 dynamo=True,
                 verbose=False,
@@ -209,7 +271,7 @@ def check_shapes(least: int) -> tuple[Size, ...]:
 
 def _difference(model: Model, scale: float, path: Path, shapes: tuple[Size, ...]) -> float:
     """The greatest between the pixels that a file gives and those of `model` at full budget, on pictures of noise."""
-    run, generator = _runner(path), torch.Generator().manual_seed(0)
+    run, generator = runner(path), torch.Generator().manual_seed(0)
     pictures = [torch.rand(1, 3, *size, generator=generator) for size in shapes]
     each = [(run(lr)[0] - in_full(model, lr, scale)).abs().max() for lr in pictures]
     return float(torch.stack(each).max())  # of torch, which lets no NaN pass
@@ -224,7 +286,7 @@ def in_full(model: Model, lr: Tensor, scale: float) -> Tensor:
         return model.render(lr, Frame(size), (0, 0, *size), out, plan).rgb
 
 
-def _runner(path: Path) -> Callable[[Tensor], Tensor]:
+def runner(path: Path) -> Callable[[Tensor], Tensor]:
     """lr → sr by the file: in ONNX Runtime if it is installed, else in onnx's own (slow) evaluator."""
     if find_spec("onnxruntime") is not None:
         onnxruntime = import_module("onnxruntime")
