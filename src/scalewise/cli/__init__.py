@@ -4,7 +4,7 @@
   files it reads and writes; stdio.py: the three streams, and signals
 - measure.py: evaluate, curve, calibrate; published.py: reproduce
 - video.py: video
-- models.py: models, inspect, convert, export; doctor.py: doctor; serve.py: app
+- models.py: models, inspect, convert; export.py: export; doctor.py: doctor; serve.py: app
 - train.py: train
 - options.py: options that several commands share; format.py: how tables, numbers and errors are printed
 
@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import doctor, measure, models, published, serve, train, upscale, video
+from scalewise.cli import doctor, export, measure, models, published, serve, train, upscale, video
 from scalewise.cli.format import explain, missing_extra
 from scalewise.cli.stdio import Interrupted, end_by_signals, open_streams
 from scalewise.errors import InvalidRequest, ScalewiseError
@@ -99,7 +99,7 @@ for command in (
     published.reproduce,
     models.inspect,
     models.convert,
-    models.export,
+    export.export,
     serve.app,
     train.train,
 ):

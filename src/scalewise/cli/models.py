@@ -1,4 +1,4 @@
-"""`scalewise models`, `inspect`, `convert`, `export`: which models there are, and what a weight file is."""
+"""`scalewise models`, `inspect`, `convert`: which models there are, and what a weight file is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalewise.cli.format import format_line, table_text
-from scalewise.cli.options import OneScale, Overwrite
+from scalewise.cli.options import Overwrite
 from scalewise.errors import InvalidRequest, ScalewiseError
 
 if TYPE_CHECKING:
@@ -141,27 +141,3 @@ def convert(
 
     path, settings = zoo.file_and_settings(file)
     typer.echo(format_description(zoo.convert(path, output, overwrite=overwrite, **settings).lines()))
-
-
-def export(
-    output: Annotated[Path, typer.Argument(help="Where to, a .onnx.")],
-    name: Annotated[
-        str,
-        typer.Option("--model", "-n", metavar="MODEL|FILE", help="A network, by name or weight file."),
-    ],
-    scale: OneScale,
-    overwrite: Overwrite = False,
-) -> None:
-    """Write a network at one scale and full budget as an ONNX file: lr (1, 3, h, w) in [0, 1] to sr (1, 3, h·s, w·s).
-
-    scalewise export -n fast -s 4 fast_x4.onnx
-    """
-    from scalewise import zoo
-    from scalewise.export.onnx_file import export as write
-
-    done = write(zoo.load(name, device="cpu").model, scale, output, overwrite=overwrite)
-    shapes = ", ".join(f"{width}x{height}" for height, width in done.shapes)
-    typer.echo(
-        f"{format_line(str(output))}: ×{scale:g}, pictures of {done.least} pixels a side or more; at most "
-        f"{done.difference:.1e} from torch on {shapes}; operators {', '.join(done.operators)}"
-    )
