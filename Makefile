@@ -11,6 +11,8 @@ comma := ,
 RUNTIME := $(VENV)/.runtime-installed
 AXE_VERSION := 4.14.1
 AXE := $(VENV)/package/axe.min.js
+ORT_WEB_VERSION := 1.30.0
+ORT_WEB := $(VENV)/package/dist
 DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: help demo test coverage slow test-browser parity train-tiny models docs wheel clean
@@ -19,7 +21,7 @@ help:
 	@echo "make test     lint, format, types and tests (EXTRAS=dev,train,app,geo,video,ray adds the tests of an extra)"
 	@echo "make coverage   the tests again, and which lines they ran; fails under 90%"
 	@echo "make slow     the tests that take minutes"
-	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root), and axe-core by npm"
+	@echo "make test-browser   the web page in a real browser; installs Debian's Chromium if there is none (needs root), axe-core and onnxruntime-web by npm"
 	@echo "make parity   compare with the published implementations; GOLDEN=<folder> names the golden vectors"
 	@echo "make train-tiny   train and measure all tiny recipes, in any number of calls; DATA=<folder> has train, val, pano360"
 	@echo "make models   train our own models for days, going on where it was stopped; DATA=<folder> has train, train2, val"
@@ -65,11 +67,14 @@ slow: $(DEV)
 	$(PY) -m pytest -m slow
 
 test-browser: | $(PY)
-	$(INSTALL) -e ".[dev,app]" playwright
+	$(INSTALL) -e ".[dev,app,export]" playwright
 	command -v chromium >/dev/null || apt-get install --yes --quiet chromium
 	test -f $(AXE) || { npm pack --silent --pack-destination $(VENV) axe-core@$(AXE_VERSION) && \
 		tar -xzf $(VENV)/axe-core-$(AXE_VERSION).tgz -C $(VENV) package/axe.min.js; }
-	AXE=$(CURDIR)/$(AXE) $(PY) -m pytest -m browser tests/browser
+	test -f $(ORT_WEB)/ort.wasm.min.mjs || { npm pack --silent --pack-destination $(VENV) \
+		onnxruntime-web@$(ORT_WEB_VERSION) && tar -xzf $(VENV)/onnxruntime-web-$(ORT_WEB_VERSION).tgz -C $(VENV) \
+		$(addprefix package/dist/,ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm); }
+	AXE=$(CURDIR)/$(AXE) ORT_WEB=$(CURDIR)/$(ORT_WEB) $(PY) -m pytest -m browser tests/browser
 
 parity: $(DEV)
 	$(PY) tests/parity/run.py $(GOLDEN)
