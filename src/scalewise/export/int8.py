@@ -92,8 +92,8 @@ def export_int8(
             )
         _quantize(plain, small, crops, last)
         exported = Exported(operators_of(onnx.load(str(small))), exported.least, exported.difference, exported.shapes)
-        rated = [_mean_psnr(file, crops, round(scale)) for file in (plain, small)]
-        done = Quantized(exported, *rated, sum(node.name not in last for node in every), len(every))
+        wide, narrow = (_mean_psnr(file, crops, round(scale)) for file in (plain, small))
+        done = Quantized(exported, wide, narrow, sum(node.name not in last for node in every), len(every))
         if not accept_loss and not done.loss <= MOST_LOSS:
             raise InvalidRequest(
                 f"in 8 bits this network loses {done.loss:.2f} dB ({done.fp32:.2f} to {done.int8:.2f}) and at most "
