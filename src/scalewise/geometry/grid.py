@@ -62,6 +62,17 @@ class Query:
         return self.y.dim() == 3 and self.y.shape[-1] == 1
 
 
+def inside(frame: Frame, tile: Size) -> Box:
+    """The LR pixels of a tile at `frame` that are the image's, or lie where it goes on; not those of its reflection."""
+    (oy, ox), (height, width), (rows, columns) = frame.origin, frame.size, frame.goes_on
+    return (
+        oy if rows[0] else max(oy, 0),
+        ox if columns[0] else max(ox, 0),
+        oy + tile[0] if rows[1] else min(oy + tile[0], height),
+        ox + tile[1] if columns[1] else min(ox + tile[1], width),
+    )
+
+
 def output_size(size: Size, scale: float | tuple[float, float]) -> Size:
     """LR size and scale (one factor, or rows × columns) → output size: Python's round, at least 1.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scalewise.budget.budget import Budget
 from scalewise.errors import UnsupportedScale
-from scalewise.geometry.grid import Box, Frame, Size, output_box
+from scalewise.geometry.grid import Box, Frame, Size, inside, output_box
 from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan, below_floor
 
 
@@ -100,16 +100,21 @@ class Chained(nn.Module, Model):
     def _widened(self, frame: Frame, tile: Size, core: Box) -> Box:
         """The LR pixels that the first one renders: the core, and the second one's context as far as the tile goes."""
         own = self.second.limits.context
-        reach, step, (oy, ox) = 32 if own is None else -(-own // self.scale), self._step, frame.origin
+        reach, step = 32 if own is None else -(-own // self.scale), self._step
+        y0, x0, y1, x1 = inside(frame, tile)
         return (
-            max(oy, (core[0] - reach) // step * step),
-            max(ox, (core[1] - reach) // step * step),
-            min(oy + tile[0], core[2] + reach),
-            min(ox + tile[1], core[3] + reach),
+            max(y0, (core[0] - reach) // step * step),
+            max(x0, (core[1] - reach) // step * step),
+            min(y1, core[2] + reach),
+            min(x1, core[3] + reach),
         )
 
     def _inner(self, frame: Frame, wide: Box, core: Box) -> tuple[Frame, Size, Box]:
         """Frame, tile and core as the second one sees them."""
         middle = self._middle(frame.size)
         y0, x0, y1, x1 = output_box(wide, frame.size, middle)
-        return replace(frame, size=middle, origin=(y0, x0)), (y1 - y0, x1 - x0), output_box(core, frame.size, middle)
+        return (
+            replace(frame, size=middle, origin=(y0, x0), mirrored=0),
+            (y1 - y0, x1 - x0),
+            output_box(core, frame.size, middle),
+        )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from scalewise.budget.budget import Budget
-from scalewise.geometry.grid import Box, Frame, Size, output_box
+from scalewise.geometry.grid import Box, Frame, Size, inside, output_box
 from scalewise.geometry.resize import axis_taps, resample
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan
 
@@ -53,14 +53,10 @@ class Rescaled(Model):
         return self.model.planned_macs(frame, tile, self._widened(frame, tile, core), self.middle, plan)
 
     def _widened(self, frame: Frame, tile: Size, core: Box) -> Box:
-        """The core and the LR pixels under the taps of its border, as far as the tile goes."""
-        (oy, ox), reach = frame.origin, self.reach
-        return (
-            max(oy, core[0] - reach),
-            max(ox, core[1] - reach),
-            min(oy + tile[0], core[2] + reach),
-            min(ox + tile[1], core[3] + reach),
-        )
+        """The core and the LR pixels under the taps of its border, as far as the tile and the image go."""
+        y0, x0, y1, x1 = inside(frame, tile)
+        reach = self.reach
+        return max(y0, core[0] - reach), max(x0, core[1] - reach), min(y1, core[2] + reach), min(x1, core[3] + reach)
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
         target = output_box(core, frame.size, out)
