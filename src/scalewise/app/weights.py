@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from scalewise.app.forms import clean_name
 from scalewise.app.problems import Refused
 from scalewise.app.server import ONE_FORM, Owner, Server, told
-from scalewise.execution.mask import takes_mask
 
 
 class WeightsForm(BaseModel):
@@ -67,6 +66,9 @@ def add_weights(app: FastAPI, server: Server) -> None:
 
 
 def about(id: str, name: str, model: Any) -> dict[str, Any]:
+    # Imported here, so that the server starts before torch is loaded.
+    from scalewise.execution.mask import takes_mask
+
     return {
         "name": f"own:{id}",
         "title": name,
