@@ -164,3 +164,8 @@ def test_what_killed_servers_left_is_swept(tmp_path: Path) -> None:
 
 def test_folders_of_the_server_are_named_without_their_place() -> None:
     assert sentence("cannot open '/tmp/x/y/photo.png': no\nsuch") == "cannot open 'photo.png': no"
+
+
+def test_the_server_starts_before_torch_is_loaded() -> None:
+    code = "import sys, scalewise.app.http; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
