@@ -88,7 +88,7 @@ def export_int8(
         last, every = last_convolutions(graph), [node for node in graph.node if node.op_type == "Conv"]
         if all(node.name in last for node in every):
             raise InvalidRequest(
-                "this network has no convolution but its last, which stays in 32 bits: leave out --int8"
+                "this network has no convolution but its last, which stays in 32 bits: export it in 32 bits"
             )
         _quantize(plain, small, crops, last)
         exported = Exported(operators_of(onnx.load(str(small))), exported.least, exported.difference, exported.shapes)
@@ -97,7 +97,7 @@ def export_int8(
         if not accept_loss and not done.loss <= MOST_LOSS:
             raise InvalidRequest(
                 f"in 8 bits this network loses {done.loss:.2f} dB ({done.fp32:.2f} to {done.int8:.2f}) and at most "
-                f"{MOST_LOSS:g} is allowed: calibrate on pictures like yours with --data, or keep it with --accept-loss"
+                f"{MOST_LOSS:g} is allowed: calibrate on pictures like yours, or accept the loss"
             )
         with atomic_write(path, overwrite=overwrite) as temporary:
             shutil.copyfile(small, temporary)
