@@ -309,13 +309,10 @@ def resolve_model(model: str | Path | LoadedModel | Model, device: str | None = 
 
 def restored(restoration: Model, model: Model) -> Model:
     """`model` on what `restoration` makes of a picture. Raises InvalidRequest for one that does not restore."""
-    if restoration.limits.scales is None or 1.0 not in restoration.limits.scales:
-        scales = (
-            "any"
-            if restoration.limits.scales is None
-            else ", ".join(f"×{scale:g}" for scale in restoration.limits.scales)
-        )
-        raise InvalidRequest(f"a restoration has scale ×1; this model has {scales}: give it by -n to enlarge with it")
+    own = restoration.limits.scales
+    if own is None or 1.0 not in own:
+        scales = "any" if own is None else ", ".join(f"×{scale:g}" for scale in own)
+        raise InvalidRequest(f"a restoration has scale ×1; this model has {scales}: take it as the model instead")
     return Chained(restoration, model)
 
 
