@@ -22,6 +22,7 @@ from scalewise.budget.cost import CostReport
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
+from scalewise.geometry.grid import output_size
 from scalewise.machine.device import fast_bf16
 from scalewise.models.model import Model
 
@@ -50,10 +51,10 @@ def centre(photo: Path, size: tuple[int, int]) -> Tensor:
     return (source.read((top, left, top + size[0], left + size[1])) * 255).round().to(torch.uint8)
 
 
-def enlarged(picture: Tensor, model: Model, scale: int, budget: Budget, options: RunOptions) -> CostReport:
+def enlarged(picture: Tensor, model: Model, scale: float, budget: Budget, options: RunOptions) -> CostReport:
     """One run from memory into memory; its report has the seconds."""
     source = images.open(picture)
-    sink = images.create(None, (source.size[0] * scale, source.size[1] * scale), source)
+    sink = images.create(None, output_size(source.size, scale), source)
     return enlarge(plan_run(source, sink.size, model, budget, options), sink)[1]
 
 
