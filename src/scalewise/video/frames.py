@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,7 +177,7 @@ class FrameUpscaler:
         size = math.prod(source.size) * (3 + source.alpha) * (2 if source.dtype == "uint16" else 1)
         return max(1, min(WINDOW_FRAMES, WINDOW_BYTES // size))
 
-    @property
+    @cached_property
     def macs_full(self) -> int:
         """MACs of one frame with everything on, the router included."""
         tiles = replace(self._run_plan, parts=None).tiles
