@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,15 @@ def own_model(path: Path, name: str, device: str | None) -> OwnModel:
 
 
 def models() -> list[dict[str, Any]]:
-    """What can be asked for: name, plain words, summary, whether it is for research, the least budget."""
-    found = []
-    for name in runnable():
-        title, words = WORDS.get(name, (name, zoo.MODELS[name].summary))
-        summary = zoo.MODELS[name].summary
-        about = {"name": name, "title": title, "words": words, "summary": summary, "research": name not in WORDS}
-        mask = takes_mask(zoo.load(name).model)
-        found.append(about | {"least_budget": floor_of(name), "mask": mask})
-    return found
+    """What can be asked for: name, plain words, summary, whether it is for research, the least budget, whether it
+    takes a mask."""
+    return [dict(_about(name)) for name in runnable()]
+
+
+@lru_cache
+def _about(name: str) -> dict[str, Any]:
+    """Of a model by name; looked at once, as to load all of them drops those that jobs use."""
+    summary = zoo.MODELS[name].summary
+    title, words = WORDS.get(name, (name, summary))
+    about = {"name": name, "title": title, "words": words, "summary": summary, "research": name not in WORDS}
+    return about | {"least_budget": floor_of(name), "mask": takes_mask(zoo.load(name).model)}
