@@ -1,4 +1,4 @@
-"""Composed kernels: a network learns with them, and is the same function when they are plain again."""
+"""A bound stem: a network learns with it, and is the same function when its kernels are plain again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 from torch.nn.utils import parametrize
 from training.toy import PLAN, waves
 
@@ -16,7 +15,7 @@ from scalewise import zoo
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.recipes.fast import LEAN, LEAN_SMALL, TRUNK, exits_of
 from scalewise.training.engine import train
-from scalewise.training.reparam import load_plain, plain, widen
+from scalewise.training.reparam import bind_stem, load_plain, plain
 
 CROPS = replace(LEAN_SMALL, lr_side=16, points=16, scales=(1.0, 2.0))
 STAGE = replace(TRUNK, steps=4, samples=CROPS, batch=2, warmup=0, ema=0.5)
@@ -25,52 +24,48 @@ RECIPE = replace(LEAN, name="lean-toy", network=NETWORK, stages=(STAGE, replace(
 
 
 @pytest.fixture
-def composed() -> MultiExitModel:
-    """A network whose chains add something."""
+def bound() -> MultiExitModel:
     torch.manual_seed(0)
     model = NETWORK.build()
     assert isinstance(model, MultiExitModel)
-    widen(model)
-    for name, parameter in model.named_parameters():
-        if name.endswith(("narrow", "shortcut")):
-            nn.init.normal_(parameter, std=0.1)
+    bind_stem(model)
     return model
 
 
-def test_plain_kernels_compute_what_composed_ones_do(composed: MultiExitModel) -> None:
-    made = plain(composed)
+def test_a_plain_stem_computes_what_a_bound_one_does(bound: MultiExitModel) -> None:
+    made = plain(bound)
     assert not any(parametrize.is_parametrized(module) for module in made.modules())
     assert made.state_dict().keys() == NETWORK.build().state_dict().keys()
-    block, features = "network.blocks.1", torch.rand(1, 4, 9, 9)
+    picture = torch.rand(1, 3, 9, 9)
     with torch.no_grad():
-        outputs = [model.get_submodule(block)(features) for model in (composed, made)]
+        outputs = [model.get_submodule("network.stem")(picture) for model in (bound, made)]
     assert torch.equal(*outputs)
 
 
-def test_a_flat_picture_leaves_a_stem_without_a_trace(composed: MultiExitModel) -> None:
+def test_a_flat_picture_leaves_a_stem_without_a_trace(bound: MultiExitModel) -> None:
     grey = torch.full((1, 3, 5, 5), 0.7)
-    made = plain(composed)
+    made = plain(bound)
     with torch.no_grad():
         features = made.get_submodule("network").enter(grey)  # type: ignore[operator]
     bias = made.get_parameter("network.stem.bias").view(1, -1, 1, 1)
     torch.testing.assert_close(features, bias.expand_as(features), atol=1e-5, rtol=0)
 
 
-def test_composing_changes_the_stem_alone_and_happens_once() -> None:
+def test_binding_changes_the_stem_alone_and_happens_once() -> None:
     model = NETWORK.build()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    widen(model)
+    bind_stem(model)
     names = set(model.state_dict())
-    widen(model)
-    assert set(model.state_dict()) == names and len(names) > len(before)
+    bind_stem(model)
+    assert set(model.state_dict()) == names != set(before)
     stem = "network.stem.weight"
     assert all(torch.equal(value, before[name]) for name, value in plain(model).state_dict().items() if name != stem)
 
 
-def test_plain_weights_load_into_composed_kernels(composed: MultiExitModel) -> None:
-    weights = plain(composed).state_dict()
+def test_plain_weights_load_into_a_bound_stem(bound: MultiExitModel) -> None:
+    weights = plain(bound).state_dict()
     fresh = NETWORK.build()
-    widen(fresh)
+    bind_stem(fresh)
     load_plain(fresh, weights)
     for name, value in plain(fresh).state_dict().items():
         torch.testing.assert_close(value, weights[name], atol=1e-6, rtol=0)
@@ -78,11 +73,9 @@ def test_plain_weights_load_into_composed_kernels(composed: MultiExitModel) -> N
         load_plain(fresh, {"network.stem.weight": torch.zeros(2)})
 
 
-def test_a_step_trains_the_chains_and_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
     straight = train(RECIPE, waves(), tmp_path / "straight", PLAN)
     assert straight.reason == "done" and straight.stage == "trunk-end"
-    state = torch.load(tmp_path / "straight" / "last.ckpt")
-    assert any(name.endswith("0.narrow") and bool(value.any()) for name, value in state["weights"].items())
     for step in (1, 2):
         stopped = train(RECIPE, waves(), tmp_path / "parts", replace(PLAN, resume=True, seconds=0.0))
         assert (stopped.stage, stopped.step) == ("trunk", step)

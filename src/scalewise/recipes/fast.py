@@ -20,7 +20,7 @@ from scalewise.data.degradations import Photo
 from scalewise.data.resident import ErpCrops
 from scalewise.training.losses.exits import ExitLoss, router_loss, trunk_loss
 from scalewise.training.recipe import Recipe
-from scalewise.training.reparam import widen
+from scalewise.training.reparam import bind_stem
 from scalewise.training.stage import Stage, constant, cosine, one_cycle
 
 
@@ -160,16 +160,16 @@ PHOTO_TINY = tiny(PHOTO, replace(CROPS, reduce=SEEN))
 PANO_TINY = tiny(PANO, SPHERE)
 
 
-# Networks of few channels: plain 3×3 convolutions, each kernel a sum of three while it learns (`training/reparam.py`).
+# Networks of few channels: plain 3×3 convolutions. SOAP reaches in 600 steps what takes AdamW some 1600, each as long.
 # The trunk learns first and long, at a constant rate, so that the recipe can be stopped and finished at any time.
 LEAN_CROPS = AnyScaleCrops(lr_side=64, points=128, layout="rows", base=True, whole=0.6, unequal=0.1, tries=3)
 TRUNK = Stage(
-    "trunk", 400_000, LEAN_CROPS, trunk_loss, batch=8, learning_rate=8e-4, schedule=constant, warmup=300,
-    betas=(0.9, 0.99), clip=0.5, ema=0.999, trains=network, prepare=widen,
+    "trunk", 400_000, LEAN_CROPS, trunk_loss, batch=8, learning_rate=3e-3, schedule=constant, warmup=300,
+    optimizer="soap", betas=(0.9, 0.99), clip=0.5, ema=0.999, trains=network, prepare=bind_stem,
 )  # fmt: skip
 TRUNK_END = replace(TRUNK, name="trunk-end", steps=20_000, schedule=cosine, warmup=0)
 LEAN_EXITS = replace(
-    TRUNK_END, name="exits", steps=20_000, loss=ExitLoss((0.3, 1.0), squared=True), learning_rate=5e-4
+    TRUNK_END, name="exits", steps=20_000, loss=ExitLoss((0.3, 1.0), squared=True), learning_rate=2e-3
 )  # fmt: skip
 SLOPE = 0.1  # with 0, 16 of 32 channels of the average block answered nowhere after 8000 steps
 LEAN = Recipe(

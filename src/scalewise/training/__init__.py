@@ -5,7 +5,8 @@
 - losses/: what is minimised: functions of (model, batch, context)
 - task.py: StageTask, one stage as it is trained: losses, optimizer, learning rate, averaged weights
 - gan.py, edge_table.py: tasks that one loss and one optimizer cannot say
-- reparam.py: kernels that are wider while they learn
+- reparam.py: a stem whose kernels sum to zero while they learn
+- soap.py: the optimizer SOAP
 - engine.py: `train`: all stages, from the last state; logs, validation, stopping
 - device_loop.py: the same steps by the clock on one device
 - state.py: states on the disk, and half-precision weights that are small enough to commit

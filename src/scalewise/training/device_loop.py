@@ -29,6 +29,7 @@ from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits, masked_block
 from scalewise.training.recipe import Recipe
 from scalewise.training.reparam import plain
+from scalewise.training.soap import SOAP
 from scalewise.training.stage import Batch, Stage, StepContext
 from scalewise.training.task import Prepared, StageTask
 
@@ -53,6 +54,8 @@ class DeviceTask(StageTask):
 
     def optimizers(self) -> list[Optimizer]:
         stage, cuda = self.stage, self.rate_now.is_cuda
+        if stage.optimizer == "soap":
+            return [SOAP(self.parameters_learnt, self.rate_now, betas=stage.betas, decay=stage.decay)]
         return [
             torch.optim.AdamW(
                 self.parameters_learnt,
@@ -160,11 +163,12 @@ class DeviceTraining:
         self.samples = DeviceCrops(self.pictures, stage.samples)
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream())
-        self.graph = self.captured(task) if self.cuda and self.capture else None
+        capturable = self.cuda and self.capture and task.stage.optimizer == "adamw"
+        self.graph = self.captured(task) if capturable else None
         return task
 
     def step(self, task: DeviceTask) -> None:
-        """Sample, loss, gradient, AdamW, average: nothing here waits for the host."""
+        """Sample, loss, gradient, optimizer, average: with AdamW nothing here waits for the host."""
         task.train_step(self.samples.batch(task.stage.batch), self.prepared)
         task.advance()
 

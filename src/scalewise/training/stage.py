@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,8 @@ class halved:
 
 @dataclass(frozen=True)
 class Stage:
-    """One optimizer's run. `batch` counts all processes together. Adam, with decoupled `decay` if it is not 0.
+    """One optimizer's run. `batch` counts all processes together. `optimizer`: AdamW, or SOAP (`soap.py`), both with
+    decoupled `decay`.
 
     `ema`: decay of the weights' moving average, which is what the stage leaves; None leaves the last weights. `trains`:
     the parameters that learn (all by default), the others are frozen. `clip`: largest norm of the gradient. `warmup`:
@@ -86,6 +87,7 @@ class Stage:
     batch: int = 16
     learning_rate: float = 1e-4
     schedule: Schedule = constant
+    optimizer: Literal["adamw", "soap"] = "adamw"
     warmup: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
     decay: float = 0.0

@@ -21,6 +21,7 @@ from scalewise.errors import TrainingError
 from scalewise.machine.device import Dtype, pick_dtype
 from scalewise.storage import atomic_write
 from scalewise.training.reparam import load_plain, plain
+from scalewise.training.soap import SOAP
 from scalewise.training.stage import Batch, Stage, StepContext, check_losses
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ class StageTask(nn.Module):
         return Prepared(fabric, module, optimizers, bf16)
 
     def optimizers(self) -> list[Optimizer]:
-        return [self.adamw(self.learnt.values())]
+        if self.stage.optimizer == "adamw":
+            return [self.adamw(self.learnt.values())]
+        stage = self.stage
+        return [SOAP(self.learnt.values(), stage.learning_rate, betas=stage.betas, decay=stage.decay)]
 
     def adamw(self, parameters: Any) -> AdamW:
         """Fused; each step sets the learning rate, so there is no scheduler to save."""
