@@ -50,12 +50,14 @@ def server() -> Iterator[str]:
     command = [sys.executable, "-u", "-m", "scalewise", "app", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()
-    address = f"http://127.0.0.1:{port}"
-    httpx.get(f"{address}/v1/models", timeout=300)
-    yield address
-    process.terminate()
-    process.wait(60)
+    try:
+        process.stdout.readline()
+        address = f"http://127.0.0.1:{port}"
+        httpx.get(f"{address}/v1/models", timeout=300)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def ended(client: httpx.Client, id: str) -> dict[str, Any]:

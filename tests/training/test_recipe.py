@@ -17,7 +17,7 @@ from scalewise.recipes import RECIPES, find
 from scalewise.recipes.pairs import PAIRS
 from scalewise.training.engine import train
 from scalewise.training.recipe import CustomModel
-from scalewise.training.stage import Stage, constant, cosine, halved, one_cycle
+from scalewise.training.stage import Stage, constant, cosine, halved, inverse_root, one_cycle
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def test_schedules() -> None:
     assert constant(0.7) == 1
     assert cosine(0) == 1 and cosine(1) == pytest.approx(0.01) and cosine(0.5) == pytest.approx(0.505)
+    assert [inverse_root(0.5)(done) for done in (0, 1.5, 4)] == [1, 0.5, pytest.approx(1 / 3)]
     assert [halved(0.2, 0.8)(done) for done in (0, 0.19, 0.2, 0.8, 1)] == [1, 1, 0.5, 0.25, 0.25]
     assert one_cycle(0) == pytest.approx(0.04) and one_cycle(0.3) == 1 and one_cycle(1) < 1e-5
     stage = Stage("s", 110, TOY.stages[0].samples, TOY.stages[0].loss, learning_rate=2.0, schedule=cosine, warmup=10)

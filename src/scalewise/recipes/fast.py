@@ -21,7 +21,7 @@ from scalewise.data.resident import ErpCrops
 from scalewise.training.losses.exits import ExitLoss, router_loss, trunk_loss
 from scalewise.training.recipe import Recipe
 from scalewise.training.reparam import bind_stem
-from scalewise.training.stage import Stage, constant, cosine, one_cycle
+from scalewise.training.stage import Stage, constant, cosine, inverse_root, one_cycle
 
 
 def network(model: nn.Module) -> Iterable[nn.Parameter]:
@@ -161,15 +161,15 @@ PANO_TINY = tiny(PANO, SPHERE)
 
 
 # Networks of few channels: plain 3×3 convolutions. SOAP reaches in 600 steps what takes AdamW some 1600, each as long.
-# The trunk learns first and long, at a constant rate, so that the recipe can be stopped and finished at any time.
+# The trunk learns first and long, at a rate that falls ever more slowly, so that it can be finished at any time.
 LEAN_CROPS = AnyScaleCrops(lr_side=64, points=128, layout="rows", base=True, whole=0.6, unequal=0.1, tries=3)
 TRUNK = Stage(
-    "trunk", 400_000, LEAN_CROPS, trunk_loss, batch=8, learning_rate=3e-3, schedule=constant, warmup=300,
+    "trunk", 400_000, LEAN_CROPS, trunk_loss, batch=8, learning_rate=3e-3, schedule=inverse_root(0.005), warmup=300,
     optimizer="soap", betas=(0.9, 0.99), clip=0.5, ema=0.999, trains=network, prepare=bind_stem,
 )  # fmt: skip
-TRUNK_END = replace(TRUNK, name="trunk-end", steps=20_000, schedule=cosine, warmup=0)
+TRUNK_END = replace(TRUNK, name="trunk-end", steps=20_000, learning_rate=1e-3, schedule=cosine, warmup=0)
 LEAN_EXITS = replace(
-    TRUNK_END, name="exits", steps=20_000, loss=ExitLoss((0.3, 1.0), squared=True), learning_rate=2e-3
+    TRUNK_END, name="exits", steps=20_000, loss=ExitLoss((0.3, 1.0), squared=True)
 )  # fmt: skip
 SLOPE = 0.1  # with 0, 16 of 32 channels of the average block answered nowhere after 8000 steps
 LEAN = Recipe(
@@ -187,7 +187,7 @@ BEST = replace(
 )
 LEAN_SMALL = replace(LEAN_CROPS, lr_side=32, points=48)
 LEAN_SMALL_STAGES = (
-    replace(TRUNK, steps=1_200, samples=LEAN_SMALL, learning_rate=2e-3, warmup=50, ema=0.99),
+    replace(TRUNK, steps=1_200, samples=LEAN_SMALL, learning_rate=2e-3, schedule=constant, warmup=50, ema=0.99),
     replace(TRUNK_END, steps=300, samples=LEAN_SMALL, learning_rate=2e-3, ema=0.99),
     replace(LEAN_EXITS, steps=300, samples=LEAN_SMALL, ema=0.99),
     replace(ROUTER, steps=150, samples=replace(LEAN_SMALL, lr_side=64, points=96), batch=4),

@@ -57,6 +57,16 @@ def one_cycle(done: float) -> float:
 
 
 @dataclass(frozen=True)
+class inverse_root:
+    """1/√(1 + done/after): falls ever more slowly, so that a stage can be ended at any time by one that falls to 0."""
+
+    after: float
+
+    def __call__(self, done: float) -> float:
+        return (1 + done / self.after) ** -0.5
+
+
+@dataclass(frozen=True)
 class halved:
     """Halved at each of these shares of the stage: LIIF is `halved(0.2, 0.4, 0.6, 0.8)`."""
 
