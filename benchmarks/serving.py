@@ -97,13 +97,13 @@ def in_chromium() -> Iterator[Callable[[str, Path, float, str], float]]:
         def measure(address: str, photo: Path, scale: float, budget: str) -> float:
             page = browser.new_page()
             page.goto(address)
-            page.locator("#models label").first.wait_for(timeout=300_000)
+            page.locator("#models label").first.wait_for(state="attached", timeout=300_000)
             began = time.perf_counter()
             page.set_input_files("#file", str(photo))
             page.locator("#budget").fill(budget.rstrip("%"))
             page.locator(f"input[name=factor][value='{scale:g}']").check(force=True)
             page.click("#go")
-            page.locator("#take").wait_for(timeout=300_000)
+            page.locator("#take").wait_for(timeout=120_000)
             seconds = time.perf_counter() - began
             page.close()
             return seconds
