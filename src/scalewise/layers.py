@@ -17,6 +17,7 @@ from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Size
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB in [0, 1] over DIV2K's training images, which many networks subtract
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: BT.601, what networks of one channel see
 
 ROWS = 16  # of an image or of its windows' pixels, where a part at a time stays in a processor's cache
 
@@ -36,6 +37,11 @@ def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return function(*sizes)
 
     return table
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """(b, 3, h, w) → (b, 1, h, w)."""
+    return (rgb * rgb.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def conv3(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:

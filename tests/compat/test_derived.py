@@ -19,6 +19,7 @@ from scalewise import compat
 from scalewise.checkpoints.build import ENCODERS, UPSAMPLERS, super_resolver
 from scalewise.checkpoints.patch_networks import arm, classsr, enaf
 from scalewise.errors import InvalidRequest
+from scalewise.layers import luma
 
 Rows = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
@@ -149,6 +150,12 @@ RLFN: Rows = (
     (r"encoder\.blocks\.(\d+)\.attention", lambda m: f"block_{int(m[1]) + 1}.esa"),
     (r"upsampler\.conv", "upsampler.0"),
 )
+ECBSR: Rows = (  # five layers and an end; PReLU's slopes beside their convolution
+    (r"encoder\.head", "backbone.0.conv3x3"),
+    (r"encoder\.layers\.(\d+)", lambda m: f"backbone.{int(m[1]) + 1}.conv3x3"),
+    (r"encoder\.activations\.(\d+)", r"backbone.\1.act"),
+    (r"upsampler\.conv", "backbone.6.conv3x3"),
+)
 NLSN: Rows = (
     (r"encoder\.head", "head.0"),
     (r"encoder\.attentions\.(\d+)\.match", lambda m: f"body.{9 * int(m[1])}.conv_match.0"),
@@ -271,6 +278,22 @@ PAIRS: Mapping[str, tuple[str, dict[str, Any], str, dict[str, Any], Rows, str]] 
         {"scale": 3},
         RLFN,
         "",
+    ),
+    "ecbsr": (
+        "ecbsr",
+        {"channels": 10, "layers": 5, "colours": 3, "activation": "prelu"},
+        "repeated_shuffle",
+        {"scale": 3, "colours": 3},
+        ECBSR,
+        "",
+    ),
+    "ecbsr-luma": (
+        "ecbsr",
+        {"channels": 6, "layers": 5, "colours": 1, "activation": "relu"},
+        "repeated_shuffle",
+        {"scale": 2, "colours": 1},
+        ECBSR,
+        "params",
     ),
     "etds": ("etds", {"channels": 10, "layers": 4}, "rectified_shuffle", {"scale": 3, "width": 14}, ETDS, ""),
     "span": ("span", {"channels": 8, "blocks": 11}, "direct_shuffle", {"scale": 2}, SPAN, "no_norm"),
@@ -464,3 +487,87 @@ def test_span_gives_colours_as_published(tmp_path: Path) -> None:
     ours = model.upsampler.upscale(model.encoder(normal), normal, 2) * model.std + model.mean
     torch.testing.assert_close(ours, published_rgb, rtol=1e-4, atol=1e-4)
     assert float(model.std[0, 0, 0, 0]) == pytest.approx(1 / 255)
+
+
+BRANCHES = ("conv1x1_3x3", "conv1x1_sbx", "conv1x1_sby", "conv1x1_lpl")
+SOBEL = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
+LAPLACE = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+FILTERS = dict(zip(BRANCHES[1:], (SOBEL, SOBEL.T, LAPLACE), strict=True))
+
+
+def edge_block(inputs: int, outputs: int, *, slopes: bool) -> dict[str, Tensor]:
+    """A block as it is trained, all of its tensors random."""
+    wide = 2 * outputs
+    block = {"conv3x3.weight": torch.randn(outputs, inputs, 3, 3) / 9, "conv3x3.bias": torch.randn(outputs)}
+    for name in BRANCHES:
+        middle = wide if name == BRANCHES[0] else outputs
+        block |= {f"{name}.k0": torch.randn(middle, inputs, 1, 1) / inputs, f"{name}.b0": torch.randn(middle)}
+    block |= {"conv1x1_3x3.k1": torch.randn(outputs, wide, 3, 3) / 9 / wide, "conv1x1_3x3.b1": torch.randn(outputs)}
+    for name, mask in FILTERS.items():
+        block |= {
+            f"{name}.scale": torch.randn(outputs, 1, 1, 1) / 9,
+            f"{name}.bias": torch.randn(outputs),
+            f"{name}.mask": mask.expand(outputs, 1, 3, 3).clone(),
+        }
+    return block | ({"act.weight": torch.rand(outputs)} if slopes else {})
+
+
+def run_edge_block(block: Mapping[str, Tensor], x: Tensor, identity: bool) -> Tensor:
+    """All branches, as in training: what the 1×1 convolutions give is padded with their biases."""
+    y = nn.functional.conv2d(x, block["conv3x3.weight"], block["conv3x3.bias"], padding=1)
+    for name in BRANCHES:
+        bias = block[f"{name}.b0"].view(1, -1, 1, 1)
+        inner = nn.functional.pad(nn.functional.conv2d(x, block[f"{name}.k0"]), (1, 1, 1, 1)) + bias
+        if name == BRANCHES[0]:
+            y = y + nn.functional.conv2d(inner, block[f"{name}.k1"], block[f"{name}.b1"])
+        else:
+            kernel = block[f"{name}.scale"] * block[f"{name}.mask"]
+            y = y + nn.functional.conv2d(inner, kernel, block[f"{name}.bias"], groups=len(kernel))
+    y = y + x if identity and x.shape == y.shape else y
+    return nn.functional.prelu(y, block["act.weight"]) if "act.weight" in block else y
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("colours", "identity", "names"),
+    [
+        (1, False, [f"backbone.{n}" for n in range(5)]),
+        (3, True, [f"backbone.{n}" for n in range(12)]),
+        (1, True, ["head.0", "body.0", "body.1", "tail.0"]),
+    ],
+)
+def test_ecbsr_with_its_branches_is_ecbsr_as_it_runs(
+    colours: int, identity: bool, names: list[str], tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    channels, scale, last = 8, 2, len(names) - 1
+    blocks = [
+        edge_block(channels if n else colours, channels if n < last else colours * scale**2, slopes=n < last)
+        for n in range(len(names))
+    ]
+    state = {f"{name}.{key}": value for name, block in zip(names, blocks, strict=True) for key, value in block.items()}
+    torch.save(state, tmp_path / "weights.pth")
+    model: Any = compat.load(
+        tmp_path / "weights.pth", value_range=1.0, **({"identity": True} if identity else {})
+    ).model
+    assert (model.encoder.channels, len(model.encoder.layers), model.limits.scales) == (channels, last - 1, (2,))
+    lr = torch.rand(1, 3, 7, 9)
+    normal = (lr - model.mean) / model.std
+    y = x = luma(normal) if colours == 1 else normal
+    if colours == 1:  # Y of YCbCr
+        torch.testing.assert_close(x, 16 / 255 + luma(lr) * 219 / 255)
+    for block in blocks:
+        y = run_edge_block(block, y, identity)
+    expected = nn.functional.pixel_shuffle(y + x.repeat_interleave(scale**2, 1), scale)
+    ours = model.upsampler.upscale(model.encoder(normal), normal, scale)
+    seen = luma(ours) if colours == 1 else ours
+    assert float((seen - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+def test_the_activation_of_ecbsr_is_read_or_assumed(tmp_path: Path) -> None:
+    encoder, sizes, tail, tail_sizes, rows, _ = PAIRS["ecbsr-luma"]
+    torch.save(published(built(encoder, sizes, tail, tail_sizes), rows), tmp_path / "weights.pth")
+    described = compat.describe(tmp_path / "weights.pth")
+    assert described.assumed == {"activation": "relu", "value_range": 255.0}
+    soft: Any = compat.load(tmp_path / "weights.pth", activation="softplus").model
+    assert isinstance(soft.encoder.activations[0], nn.Softplus)

@@ -12,7 +12,7 @@ from scalewise.encoders.carn import CARN
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.nlsa import NLSA, bucket_count, rotation
-from scalewise.encoders.plain_stack import DISP, ETDS, SPAN
+from scalewise.encoders.plain_stack import DISP, ECBSR, ETDS, SPAN
 from scalewise.encoders.rcan import RCAN
 from scalewise.encoders.rdn import RDN
 from scalewise.encoders.rlfn import RLFN
@@ -31,6 +31,8 @@ SMALL = {
     "carn": lambda: CARN(8, 4),
     "srresnet": lambda: SRResNet(8, 2),
     "disp": lambda: DISP(8, 2, layers=3),
+    "ecbsr": lambda: ECBSR(8, 3),
+    "ecbsr-luma": lambda: ECBSR(8, 2, colours=1, activation="softplus"),
     "etds": lambda: ETDS(8, 3),
     "span": lambda: SPAN(8, 2),
     "rlfn": lambda: RLFN(8, 2, middle=10, width=4),

@@ -19,6 +19,7 @@ from scalewise.upsamplers.fixed import (
     FixedTail,
     PixelShuffle,
     RectifiedShuffle,
+    RepeatedShuffle,
     Residual,
     ResNetTail,
 )
@@ -29,6 +30,8 @@ TAILS = [
     PixelShuffle(8, 4, width=4),
     DirectShuffle(8, 3),
     RectifiedShuffle(8, 3, width=10),
+    RepeatedShuffle(8, 3),
+    RepeatedShuffle(8, 2, colours=1),
     Residual(8),
     *(ResNetTail(8, scale) for scale in (2, 3, 4)),
     CascadeTail(8, groups=2),

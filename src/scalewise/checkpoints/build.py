@@ -48,6 +48,7 @@ ENCODERS: Constructors = LazyConstructors(
     carn="encoders.carn:CARN",
     cat="encoders.cat:CAT",
     disp="encoders.plain_stack:DISP",
+    ecbsr="encoders.plain_stack:ECBSR",
     edsr="encoders.edsr:EDSR",
     elan="encoders.elan:ELAN",
     etds="encoders.plain_stack:ETDS",
@@ -74,6 +75,7 @@ UPSAMPLERS: Constructors = LazyConstructors(
     metasr="upsamplers.metasr:MetaSR",
     pixel_shuffle="upsamplers.fixed:PixelShuffle",
     rectified_shuffle="upsamplers.fixed:RectifiedShuffle",
+    repeated_shuffle="upsamplers.fixed:RepeatedShuffle",
     residual="upsamplers.fixed:Residual",
     resnet_tail="upsamplers.fixed:ResNetTail",
 )

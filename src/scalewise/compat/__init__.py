@@ -22,12 +22,22 @@ from scalewise.checkpoints.load import (
     malformed,
     scales_of,
 )
-from scalewise.compat import adaformer, bare, basicsr, elan, liif, mmediting, multipath, pcsr
+from scalewise.compat import adaformer, bare, basicsr, ecbsr, elan, liif, mmediting, multipath, pcsr
 from scalewise.compat.official import OFFICIAL_BUILDERS
 from scalewise.compat.translate import Translated
 from scalewise.errors import InvalidRequest, UnknownNetwork
 
-FORMATS = (adaformer, multipath, pcsr, liif, basicsr, elan, mmediting, bare)  # the first that accepts a file reads it
+FORMATS = (
+    adaformer,
+    multipath,
+    pcsr,
+    liif,
+    ecbsr,
+    basicsr,
+    elan,
+    mmediting,
+    bare,
+)  # the first that accepts a file reads it
 
 
 def load(path: str | os.PathLike[str], *, parity: bool = False, **overrides: Any) -> Loaded:

@@ -1,10 +1,13 @@
 """Plain stacks: networks of 3×3 convolutions at LR size that won challenges of efficient super-resolution.
 
-`DISP` (NTIRE 2026), `SPAN` (Wan et al., CVPR workshops 2024, arXiv:2311.12770) and `ETDS` (Chao et al., CVPR 2023) in
-the form in which they run: branches that exist in training only are added up when a file is read.
+`DISP` (NTIRE 2026), `SPAN` (Wan et al., CVPR workshops 2024, arXiv:2311.12770), `ETDS` (Chao et al., CVPR 2023) and
+`ECBSR` (Zhang et al., ACM MM 2021) in the form in which they run: branches that exist in training only are added up
+when a file is read.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,7 @@ from scalewise.budget.cost import Macs, conv2d
 from scalewise.budget.route import Route
 from scalewise.contracts import PlainEncoder, Scale
 from scalewise.geometry.grid import Size
-from scalewise.layers import conv3
+from scalewise.layers import conv3, luma
 
 
 def silu(x: Tensor) -> Tensor:
@@ -78,6 +81,38 @@ class ETDS(PlainEncoder):
     def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
         c = self.channels
         return conv2d(3, c, 3, *size) + conv2d(c, c, 3, *size) * len(self.layers)
+
+
+Activation = Literal["prelu", "relu", "softplus"]
+
+
+class ECBSR(PlainEncoder):
+    """`layers` convolutions after a first one, each with an activation. The tail is `upsamplers.fixed.RepeatedShuffle`.
+
+    With one of `colours` the network sees the luma of what it is given.
+    """
+
+    def __init__(
+        self, channels: int = 16, layers: int = 4, *, colours: int = 3, activation: Activation = "prelu"
+    ) -> None:
+        super().__init__()
+        self.channels, self.colours = channels, colours
+        self.context = 1 + layers
+        self.head = conv3(colours, channels)
+        self.layers = nn.ModuleList(conv3(channels, channels) for _ in range(layers))
+        kinds = {"prelu": lambda: nn.PReLU(channels), "relu": nn.ReLU, "softplus": nn.Softplus}
+        self.activations = nn.ModuleList(kinds[activation]() for _ in range(1 + layers))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(b, 3, h, w) → (b, channels, h, w)."""
+        x = luma(lr) if self.colours == 1 else lr
+        for conv, activation in zip((self.head, *self.layers), self.activations, strict=True):
+            x = activation(conv(x))
+        return x
+
+    def macs(self, size: Size, scale: Scale, route: Route = ()) -> Macs:
+        c = self.channels
+        return conv2d(self.colours, c, 3, *size) + conv2d(c, c, 3, *size) * len(self.layers)
 
 
 class AttentionBlock(nn.Module):

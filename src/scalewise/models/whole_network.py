@@ -16,9 +16,8 @@ from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import bicubic_base
+from scalewise.layers import luma
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, one_level
-
-LUMA = (0.299, 0.587, 0.114)  # what a network of one channel sees
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ class WholeNetwork(nn.Module, Model):
         target, (oy, ox), s = output_box(core, frame.size, out), frame.origin, self.scale
         place = slice(target[0] - oy * s, target[2] - oy * s), slice(target[1] - ox * s, target[3] - ox * s)
         if self.needs.channels == 1:
-            luma = (lr * lr.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-            sr = self._run(luma)[0, :1, place[0], place[1]].float()
-            rgb = bicubic_base(lr, frame, out, target)[0] + sr - bicubic_base(luma, frame, out, target)[0]
+            seen = luma(lr)
+            sr = self._run(seen)[0, :1, place[0], place[1]].float()
+            rgb = bicubic_base(lr, frame, out, target)[0] + sr - bicubic_base(seen, frame, out, target)[0]
         else:
             seen = lr if self.needs.channels == 3 else torch.cat((lr, torch.ones_like(lr[:, :1])), 1)
             rgb = self._run(seen)[0, :3, place[0], place[1]].float().expand(3, -1, -1)

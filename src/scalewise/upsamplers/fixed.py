@@ -17,7 +17,7 @@ from scalewise.budget.cost import Macs, conv2d, deconv2d
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.geometry.resize import Taps, cubic, resample
-from scalewise.layers import conv3
+from scalewise.layers import conv3, luma
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,30 @@ class RectifiedShuffle(FixedTail):
 
     def upscale_macs(self, size: Size, scale: int) -> Macs:
         return _conv_macs(self.conv, size, 1) + _conv_macs(self.clip, size, 1)
+
+
+class RepeatedShuffle(FixedTail):
+    """ECBSR's: one convolution, plus each colour of the LR image as often as the pixel shuffle takes it apart.
+
+    With one of `colours` that is the luma; what it differs from bicubic is added to the bicubic image.
+    """
+
+    def __init__(self, channels: int, scale: int, *, colours: int = 3) -> None:
+        super().__init__()
+        self.scales, self.colours = (scale,), colours
+        self.context = 2 if colours == 1 else 1  # of bicubic
+        self.conv = conv3(channels, colours * scale**2)
+
+    def upscale(self, features: Tensor, lr: Tensor, scale: int) -> Tensor:
+        seen = luma(lr) if self.colours == 1 else lr
+        sr = F.pixel_shuffle(self.conv(features) + seen.repeat_interleave(scale**2, 1), scale)
+        if self.colours > 1:
+            return sr
+        base = F.interpolate(lr, scale_factor=scale, mode="bicubic", align_corners=False)
+        return base + sr - luma(base)
+
+    def upscale_macs(self, size: Size, scale: int) -> Macs:
+        return _conv_macs(self.conv, size, 1)
 
 
 class Residual(FixedTail):
