@@ -25,7 +25,6 @@ from scalewise.models.model import Model, RoutePlan
 
 Beyond = Literal["bicubic", "again"]
 
-UNBOUNDED_CONTEXT = 32  # LR pixels around a tile of a model whose context is the whole image
 DECODED_BYTES = 100 << 20  # an input that decodes to more is kept in a file by libvips
 SECONDS_PER_PIXEL = 1e-7  # to round, write and encode an output pixel, about
 

@@ -14,7 +14,6 @@ from scalewise.errors import InvalidRequest
 from scalewise.execution.mask import read_mask, takes_mask
 from scalewise.execution.plan import (
     DECODED_BYTES,
-    UNBOUNDED_CONTEXT,
     RunOptions,
     RunPlan,
     own_scale,
@@ -29,7 +28,7 @@ from scalewise.images.sink import CANVAS_BYTES
 from scalewise.machine.device import pick_device, pick_dtype, torch_defaults
 from scalewise.machine.memory import free_bytes, used_bytes
 from scalewise.models.chained import Chained
-from scalewise.models.model import Model
+from scalewise.models.model import UNBOUNDED_CONTEXT, Model
 from scalewise.models.partial import PartialModel
 from scalewise.models.rescaled import Rescaled
 
@@ -62,6 +61,7 @@ def _plan_run(
     if options.beyond == "again" and scales is not None and _goes_beyond(max(scales), size, out):
         own = Chained(own, own)
         notes.append("run a second time on its own output")
+    notes += own.limits.notes
     model = in_parts(own, size, out, budget, options)
     if own.limits.scales is not None and not own_scale(own.limits.scales, size, out):
         if options.exact_scale:

@@ -3,7 +3,7 @@
 A theoretical field of view says little: that of RRDB is 300 pixels, and beyond some twenty nothing is felt in its
 output. So a picture is run whole, then cut, then with other pixels beyond the cut: the context is the distance at which
 neither moves a pixel by more than a quarter of a level of 8 bits. A network that looks at means of the whole picture
-has none, as other pixels are felt at any distance.
+has none, as other pixels are felt at any distance. And flat pictures are run, whose borders show what it pads with.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from math import lcm
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise.machine.memory import LiveTensors
+from scalewise.models.model import UNBOUNDED_CONTEXT
 from scalewise.models.partial import photo_like
 from scalewise.models.whole_network import Measured, Needs
 from scalewise.storage import cache_folder, write_bytes
@@ -27,8 +29,14 @@ STAGES = (((4, 8, 12, 16), 32), ((24, 32, 48), 72))
 GRAIN = 0.3  # white noise, from its least to its greatest
 FELT = 0.25 / 255
 CORE = 16  # LR pixels a side of what is compared
+WINDOWS = (1, 2, 4, 8, 16, 32)  # LR pixels a side that are tried ...
+WINDOW_RIM = 48  # ... and how far the border is from what is compared
+WINDOW_FELT = 0.05 / 255  # whole windows less change nothing
 MAX_MACS = 4e11  # of the picture that is run whole: some seconds of one core
-VERSION = 1  # of what is cached
+FLAT_COLOURS = (0.0, 1.0)
+UNEVEN = 0.5 / 255  # of what a flat picture becomes
+MOST_BORDER = 24  # LR pixels
+VERSION = 2  # of what is cached
 
 
 MacsOfPixel = Callable[[], tuple[float, float]]  # of convolutions and of matrix products
@@ -72,20 +80,43 @@ def measure(
     other = sum(count for name, count in flops.items() if "conv" not in name) / 2 / side**2
     if macs is not None:
         conv, other = macs()
-    context, difference = (None, 0.0) if whole else _context(network, scale, needs, conv + other)
-    return Measured(context, difference, conv, other, live.peak / side**2)
+    window, shifted = _window(network, scale, needs)
+    unit = lcm(needs.multiple, window)
+    context, difference = (None, 0.0) if whole else _context(network, scale, needs, unit, conv + other)
+    if context is None:
+        difference = _cut_difference(network, scale, needs, unit)
+    difference, border = max(difference, shifted), _border(network, scale, needs, unit)
+    return Measured(context, difference, conv, other, live.peak / side**2, border, window)
 
 
-def _context(network: nn.Module, scale: int, needs: Needs, macs: float) -> tuple[int | None, float]:
-    """The least context at which a cut is not felt and the difference there; None if it is felt at all of them."""
-    core = -(-max(CORE, needs.minimum) // needs.multiple) * needs.multiple
+def _window(network: nn.Module, scale: int, needs: Needs) -> tuple[int, float]:
+    """The least number of first rows and columns, of those tried, whose loss is not felt, and the difference that it
+    makes: networks that cut a picture into windows feel all that are no multiple of a window. 1 if all are felt."""
+    rim = -(-WINDOW_RIM // needs.multiple) * needs.multiple
+    core = _core_side(needs)
+    picture = _picture(core + 2 * rim, needs)
+    reference = _core(network(picture), rim, core, scale)
+    for window in WINDOWS:
+        cut = lcm(window, needs.multiple)
+        if cut > rim - needs.multiple:
+            break
+        part = _core(network(picture[..., cut:, cut:]), rim - cut, core, scale)
+        if (difference := float((part - reference).abs().max())) <= WINDOW_FELT:
+            return window, difference
+    return 1, 0.0
+
+
+def _context(network: nn.Module, scale: int, needs: Needs, unit: int, macs: float) -> tuple[int | None, float]:
+    """The least context, a multiple of `unit`, at which a cut is not felt and the difference there; None if it is felt
+    at all of them."""
+    core = -(-_core_side(needs) // unit) * unit
     for contexts, far in STAGES:
-        rim = -(-far // needs.multiple) * needs.multiple
+        rim = -(-far // unit) * unit
         if macs * (core + 2 * rim) ** 2 > MAX_MACS:
             break
         picture = _picture(core + 2 * rim, needs)
         reference = _core(network(picture), rim, core, scale)
-        for context in dict.fromkeys(-(-context // needs.multiple) * needs.multiple for context in contexts):
+        for context in dict.fromkeys(-(-context // unit) * unit for context in contexts):
             cut = rim - context
             part = picture[..., cut : picture.shape[-2] - cut, cut : picture.shape[-1] - cut]
             difference = float((_core(network(part), context, core, scale) - reference).abs().max())
@@ -97,6 +128,36 @@ def _context(network: nn.Module, scale: int, needs: Needs, macs: float) -> tuple
             if other <= FELT:
                 return context, max(difference, other)
     return None, 0.0
+
+
+def _cut_difference(network: nn.Module, scale: int, needs: Needs, unit: int) -> float:
+    """What a cut at UNBOUNDED_CONTEXT changes of a small picture that reaches half as far again."""
+    context, rim = (-(-n // unit) * unit for n in (UNBOUNDED_CONTEXT, UNBOUNDED_CONTEXT * 3 // 2))
+    core, cut = _core_side(needs), rim - context
+    picture = _picture(core + 2 * rim, needs)
+    whole = _core(network(picture), rim, core, scale)
+    part = network(picture[..., cut : core + 2 * rim - cut, cut : core + 2 * rim - cut])
+    return float((_core(part, context, core, scale) - whole).abs().max())
+
+
+def _border(network: nn.Module, scale: int, needs: Needs, unit: int) -> int:
+    """LR pixels from the border of flat pictures beyond which they become what they do in the middle."""
+    side = -(-max(2 * MOST_BORDER + CORE, needs.minimum) // unit) * unit
+    cells = side // unit
+    ring = torch.minimum(torch.arange(cells), cells - 1 - torch.arange(cells))
+    ring = torch.minimum(ring[:, None], ring)  # cells to the nearest border
+    seen = 0
+    for colour in FLAT_COLOURS:
+        output = network(torch.full((1, needs.channels, side, side), colour)).float()
+        output = output.unflatten(3, (cells, unit * scale)).unflatten(2, (cells, unit * scale))
+        middle = output[:, :, cells // 2, :, cells // 2]
+        off = (output - middle[:, :, None, :, None]).abs().amax((0, 1, 3, 5))
+        seen = max([seen, *(ring[off > UNEVEN] + 1).tolist()])
+    return min(seen * unit, MOST_BORDER)
+
+
+def _core_side(needs: Needs) -> int:
+    return -(-max(CORE, needs.minimum) // needs.multiple) * needs.multiple
 
 
 def _picture(side: int, needs: Needs) -> Tensor:

@@ -17,7 +17,7 @@ from scalewise.checkpoints.load import Description, Loaded, check_overrides, pri
 from scalewise.errors import CheckpointError, MissingDependency
 from scalewise.foreign.measure import measured
 from scalewise.foreign.spandrel_network import about
-from scalewise.models.whole_network import Needs, WholeNetwork
+from scalewise.models.whole_network import CHANNELS, Needs, WholeNetwork
 
 INSTALL = "pip install 'scalewise[onnx]'"
 MAX_BYTES = 2 << 30  # the format holds no more in one file
@@ -145,8 +145,11 @@ def _tried(path: Path, network: OnnxNetwork, channels: int) -> tuple[int, int]:
             except Exception as error:
                 words = _line(error)
                 break
-            if output.dim() != 4 or output.shape[1] not in (1, 3, 4) or (channels > 1 and output.shape[1] == 1):
-                raise CheckpointError(f"{path}: gives {tuple(output.shape)}, which is no picture")
+            if output.dim() != 4 or output.shape[1] not in CHANNELS[channels]:
+                raise CheckpointError(
+                    f"{path}: makes {tuple(output.shape)} of a picture of {channels} channels; allowed are gray to "
+                    "gray, and RGB or RGBA to RGB or RGBA"
+                )
             found.add((output.shape[-2] / side, output.shape[-1] / (side + multiple)))
         else:
             rows, columns = found.pop()

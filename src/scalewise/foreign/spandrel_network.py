@@ -21,7 +21,7 @@ from scalewise.errors import CheckpointError, MissingDependency, UnknownNetwork
 from scalewise.foreign.measure import measured
 from scalewise.foreign.torchvision_names import supplied
 from scalewise.machine.memory import LiveTensors
-from scalewise.models.whole_network import Needs, WholeNetwork
+from scalewise.models.whole_network import CHANNELS, Needs, WholeNetwork
 
 INSTALL = "pip install einops && pip install --no-deps spandrel"
 REFUSED = {
@@ -69,8 +69,11 @@ def load(content: Content, overrides: Mapping[str, Any]) -> Loaded:
     if (reason := REFUSED.get(descriptor.purpose)) is not None:
         raise CheckpointError(f"{path}: a {name} network is not for this: {reason}")
     asked = descriptor.size_requirements
-    if descriptor.input_channels not in (1, 3, 4):
-        raise CheckpointError(f"{path}: {name} sees {descriptor.input_channels} channels; allowed are 1, 3 and 4")
+    if descriptor.output_channels not in CHANNELS.get(descriptor.input_channels, ()):
+        raise CheckpointError(
+            f"{path}: {name} makes {descriptor.output_channels} channels of {descriptor.input_channels}; allowed are "
+            "gray to gray, and RGB or RGBA to RGB or RGBA"
+        )
     needs = Needs(
         channels=descriptor.input_channels,
         minimum=max(1, asked.minimum),
@@ -110,12 +113,11 @@ def about(model: WholeNetwork, purpose: str) -> dict[str, str]:
     needs, found = model.needs, model.measured
     macs = found.conv_macs + found.matmul_macs
     sides = f"at least {needs.minimum}, multiples of {needs.multiple}{', square' if needs.square else ''}"
-    context = "the whole picture" if found.context is None else f"{found.context} pixels"
     return {
         "purpose": {"SR": "super-resolution", "Restoration": "restoration"}.get(purpose, purpose),
         "channels": {1: "gray", 3: "RGB", 4: "RGBA"}[needs.channels],
         "macs": f"{macs:.3g} per pixel of the input",
-        "context": f"{context} (measured; tiles differ from the whole by at most {255 * found.difference:.2g} levels)",
+        "context": found.words,
         "sides": sides,
         "numbers": "16 bits allowed" if needs.half else "fp32 only",
     }

@@ -96,13 +96,13 @@ def read_beyond(read: Callable[[Box], Tensor], frame: Frame, box: Box) -> Tensor
     (height, width), (y0, x0, y1, x1) = frame.size, box
     if min(y0, x0) >= 0 and y1 <= height and x1 <= width:
         return read(box)
-    rows = _reflected(y0, y1, height, frame.poles)
-    columns = _reflected(x0, x1, width, (frame.wrap, frame.wrap))
+    rows = reflected(y0, y1, height, frame.poles)
+    columns = reflected(x0, x1, width, (frame.wrap, frame.wrap))
     y0, y1, x0, x1 = int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
     return _plane(read, frame, (y0, x0, y1, x1)).index_select(-2, rows - y0).index_select(-1, columns - x0)
 
 
-def _reflected(start: int, stop: int, n: int, goes_on: tuple[bool, bool]) -> Tensor:
+def reflected(start: int, stop: int, n: int, goes_on: tuple[bool, bool]) -> Tensor:
     """Positions start..stop-1 of an axis of n pixels, those beyond a border reflected there (…, 1, 0 | 0, 1, …), as
     often as it takes."""
     position = torch.arange(start, stop)

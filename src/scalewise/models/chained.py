@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from scalewise.budget.budget import Budget
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Box, Frame, Size, inside, output_box
+from scalewise.geometry.projection import reflected
 from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan, below_floor
 
 
@@ -42,6 +43,8 @@ class Chained(nn.Module, Model):
             window_multiple=lcm(first.window_multiple, self._step),
             wraps=first.wraps and second.wraps,
             levels=second.levels if s == 1 else "one",
+            border=max(first.border, -(-second.border // s)),
+            notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
         )
 
     @property
@@ -89,9 +92,14 @@ class Chained(nn.Module, Model):
         """Render the output pixels of `core` from a tile `lr` (1, 3, h, w) that lies at `frame`."""
         wide, middle = self._widened(frame, (lr.shape[-2], lr.shape[-1]), core), self._middle(frame.size)
         before = self.first.render(lr, frame, wide, middle, self.first.plan(None, frame.size, middle, Budget.full()))
-        inner, _, box = self._inner(frame, wide, core)
+        inner, tile, box = self._inner(frame, wide, core)
         # As after any file: what lies outside of the range would be clipped there.
-        after = self.second.render(before.rgb.clamp(0, 1).unsqueeze(0), inner, box, out, plan)
+        seen = before.rgb.clamp(0, 1)
+        for axis, first in enumerate(output_box(wide, frame.size, middle)[:2]):
+            start = inner.origin[axis]
+            index = reflected(start, start + tile[axis], middle[axis], frame.goes_on[axis]) - first
+            seen = seen.index_select(axis + 1, index.to(seen.device))
+        after = self.second.render(seen.unsqueeze(0), inner, box, out, plan)
         return replace(after, macs=before.macs + after.macs, lean=before.lean + after.lean)
 
     def _middle(self, size: Size) -> Size:
@@ -110,11 +118,18 @@ class Chained(nn.Module, Model):
         )
 
     def _inner(self, frame: Frame, wide: Box, core: Box) -> tuple[Frame, Size, Box]:
-        """Frame, tile and core as the second one sees them."""
-        middle = self._middle(frame.size)
-        y0, x0, y1, x1 = output_box(wide, frame.size, middle)
+        """Frame, tile and core as the second one sees them: what the first one made of `wide`, and its reflection
+        beyond the picture's borders."""
+        middle, limits = self._middle(frame.size), self.second.limits
+        box, rim = output_box(wide, frame.size, middle), limits.border if frame.mirrored else 0
+        above = -(-rim // limits.window_multiple) * limits.window_multiple
+        start, stop = list(box[:2]), list(box[2:])
+        for axis in (0, 1):
+            before, after = frame.goes_on[axis]
+            start[axis] -= above if start[axis] == 0 and not before else 0
+            stop[axis] += rim if stop[axis] == middle[axis] and not after else 0
         return (
-            replace(frame, size=middle, origin=(y0, x0), mirrored=0),
-            (y1 - y0, x1 - x0),
+            replace(frame, size=middle, origin=(start[0], start[1]), mirrored=rim),
+            (stop[0] - start[0], stop[1] - start[1]),
             output_box(core, frame.size, middle),
         )

@@ -21,6 +21,7 @@ from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
 
 BORDER = 6  # LR pixels after which no trained network shows its zero padding by a level (tests/models/test_flat.py)
+UNBOUNDED_CONTEXT = 32  # LR pixels around a tile of a model whose context is the whole image
 BYTES_PER_OUTPUT_PIXEL = 36  # base, canvas and rounded copy of three colours
 
 
@@ -90,7 +91,7 @@ class ModelLimits:
     has one level of effort, "cells": patches on a plan made before it runs, "inside": units that it chooses itself.
     `weighs_patches`: what `score` gives are gains of patches of the stride, (exits, gy, gx), so a patch that is given
     more weight comes first. `border`: how far an image should be mirrored beyond its borders, so that the model's zero
-    padding shows nowhere; 0 of a model that does not pad with zeros.
+    padding shows nowhere; 0 of a model that does not pad with zeros. `notes`: what reports say of it.
     """
 
     scales: tuple[float, ...] | None
@@ -102,6 +103,7 @@ class ModelLimits:
     levels: Literal["one", "cells", "inside"] = "inside"
     weighs_patches: bool = False
     border: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Model(Protocol):

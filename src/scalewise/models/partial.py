@@ -132,12 +132,15 @@ class PartialModel(Model):
             if part[0] >= part[2] or part[1] >= part[3]:
                 continue
             source = []
+            # At the picture's border the model sees its reflection, however small the margin is.
             for axis in (0, 1):
-                start = max(whole[axis] - cells.margin, part[axis] - reach, frame.origin[axis], 0)
+                margin = cells.margin if whole[axis] else max(cells.margin, frame.mirrored)
+                start = max(whole[axis] - margin, part[axis] - reach, frame.origin[axis])
                 source.append(start // limits.window_multiple * limits.window_multiple)
             for axis in (0, 1):
-                end = min(frame.size[axis], frame.origin[axis] + tile[axis])
-                stop = min(whole[axis + 2] + cells.margin, part[axis + 2] + reach)
+                end = frame.origin[axis] + tile[axis]
+                margin = cells.margin if whole[axis + 2] < frame.size[axis] else max(cells.margin, frame.mirrored)
+                stop = min(whole[axis + 2] + margin, part[axis + 2] + reach)
                 read = -(-(stop - source[axis]) // limits.window_multiple) * limits.window_multiple
                 source.append(min(source[axis] + read, end))
             found.append((part, (source[0], source[1], source[2], source[3])))

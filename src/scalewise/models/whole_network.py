@@ -7,6 +7,7 @@ sees and what it costs is measured once (`foreign/measure.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import bicubic_base
 from scalewise.layers import luma
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, one_level
+
+CHANNELS = {1: (1,), 3: (3, 4), 4: (3, 4)}  # that a network sees → that it may give
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,23 @@ class Needs:
 @dataclass(frozen=True)
 class Measured:
     """What was measured of a network: `context` in LR pixels, None if it sees the whole picture; the largest
-    `difference` that a cut at that distance makes, in [0, 1]; MACs and working memory of an LR pixel."""
+    `difference` that a cut at that distance makes, in [0, 1], or at UNBOUNDED_CONTEXT; MACs and working memory of an LR
+    pixel; how many LR pixels from a `border` it still makes something else of a flat picture than inside; and the side
+    of the `window` that it works in: a tile must start at multiples of it."""
 
     context: int | None
     difference: float
     conv_macs: float
     matmul_macs: float
     bytes: float
+    border: int = 0
+    window: int = 1
+
+    @property
+    def words(self) -> str:
+        """The context and the difference, for a reader."""
+        seen = "the whole picture" if self.context is None else f"{self.context} pixels"
+        return f"{seen} (measured; tiles differ from the whole by at most {255 * self.difference:.2g} levels)"
 
 
 class WholeNetwork(nn.Module, Model):
@@ -72,7 +85,14 @@ class WholeNetwork(nn.Module, Model):
         context = self.measured.context
         if context is not None and self.needs.channels == 1:
             context = max(context, 3)  # of bicubic
-        return ModelLimits((float(self.scale),), context, window_multiple=self.needs.multiple, levels="one")
+        return ModelLimits(
+            (float(self.scale),),
+            context,
+            window_multiple=lcm(self.needs.multiple, self.measured.window),
+            levels="one",
+            border=self.measured.border,
+            notes=(f"the network sees {self.measured.words}",),
+        )
 
     def bytes_per_pixel(self, scale: tuple[float, float]) -> float:
         return self.measured.bytes + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
