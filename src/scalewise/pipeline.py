@@ -211,7 +211,7 @@ def upscale(
         model: A name of the zoo, a weight file, what `load` gives, or a model.
         tile: The side of a tile in LR pixels; chosen by memory if absent.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; None: CUDA if there is one.
-        dtype: `fp32`, `bf16`, or `auto`: bf16 where the machine is good at it.
+        dtype: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the machine is good at it.
         exact_scale: Refuse scales that the model was not made for, instead of resizing its output.
         projection: `erp` is for 360° pictures; `auto` finds them by their metadata; `flat`: none.
         max_memory: The most bytes that the process holds, as a number or `"2GiB"`; by default half of what is free.

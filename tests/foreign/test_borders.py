@@ -26,7 +26,7 @@ COLOUR = (204, 77, 26)
 SIZE = (40, 64)
 
 
-def network(scale: int, *, seed: int = 0, depth: int = 3, channels: int = 3, padding: str = "zeros") -> WholeNetwork:
+def network(scale: int, *, seed: int = 0, depth: int = 3, channels: int = 3, padding: Any = "zeros") -> WholeNetwork:
     """Random weights: a flat picture becomes another flat one, but near its border."""
     torch.manual_seed(seed)
 

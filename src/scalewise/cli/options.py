@@ -39,7 +39,7 @@ Number = Annotated[
     str,
     typer.Option(
         "--dtype",
-        metavar="auto|fp32|bf16",
+        metavar="auto|fp32|bf16|fp16",
         help="Number type. auto: bf16 where the machine is good at it.",
         rich_help_panel=RUNNING,
     ),
@@ -116,8 +116,8 @@ def run_options(
         raise InvalidRequest(f"--tile {tile} is out of range: pixels of the input a side, or 0 to let memory decide")
     if dtype not in get_args(Dtype):
         raise InvalidRequest(f"--dtype {dtype} is not known: allowed are {', '.join(get_args(Dtype))}")
-    if fp32 and dtype == "bf16":
-        raise InvalidRequest("--fp32 and --dtype bf16 contradict each other: leave one out")
+    if fp32 and dtype not in ("auto", "fp32"):
+        raise InvalidRequest(f"--fp32 and --dtype {dtype} contradict each other: leave one out")
     if projection not in get_args(Projection):
         raise InvalidRequest(f"--projection {projection} is not known: allowed are {', '.join(get_args(Projection))}")
     pick_device(device)

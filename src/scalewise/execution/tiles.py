@@ -25,7 +25,7 @@ from scalewise.geometry.projection import reach, read_beyond
 from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import Tile
 from scalewise.images.alpha import LOCAL, Weighing
-from scalewise.machine.device import numbers, use_one_thread
+from scalewise.machine.device import DTYPES, numbers, use_one_thread
 from scalewise.machine.memory import is_out_of_memory
 from scalewise.models.model import OnRows, Rendered, RoutePlan, RowByRow
 
@@ -180,8 +180,9 @@ class TileRunner:
             todo.popleft()
             count, done = count + 1, done + area(tile.core)
             if redone:
+                name = next(name for name, dtype in DTYPES.items() if dtype == self.run_plan.dtype)
                 below = f" below row {self._sent}" if self._sent else ""
-                self._note(f"tile {count} was not finite in bf16 and was redone in fp32{below}")
+                self._note(f"tile {count} was not finite in {name} and was redone in fp32{below}")
             self.tally.add(self.run_plan.source.size, tile, rendered, full)
             row_ends = not todo or self.row(todo[0]) > self.row(tile)
             if row_ends and self.on_row is not None and (plan := self.on_row(self, before + count)) is not None:
@@ -293,7 +294,7 @@ def finite(rgb: Tensor) -> bool:
 
 
 def render_tile(run_plan: RunPlan, plan: RoutePlan, tile: Tile, lr: Tensor, on_rows: OnRows) -> tuple[Rendered, bool]:
-    """One tile, and whether it was redone in fp32, as it was not finite in bf16. Raises ScalewiseError if it is not
+    """One tile, and whether it was redone in fp32, as it was not finite in 16 bits. Raises ScalewiseError if it is not
     finite in fp32 either.
 
     Where the model renders row by row, `on_rows` gets the rows that are final while others are still computed. All of

@@ -91,7 +91,7 @@ def load(path: Path, overrides: Mapping[str, Any]) -> Loaded:
         size = f"{sides[1]}×{sides[0]}"
         raise CheckpointError(f"{path}: takes pictures of {size} only: export it with any height and width")
     scale, multiple = _tried(path, network, channels)
-    needs = Needs(channels=channels, multiple=multiple, half=False)
+    needs = Needs(channels=channels, multiple=multiple, bf16=False, fp16=False)
     found = measured(network, scale, needs, network.digest, macs=lambda: _macs(onnx, graph))
     model = WholeNetwork(network, scale, needs, found).eval()
     metadata = {item.key: printable(item.value)[:200] for item in graph.metadata_props}

@@ -79,7 +79,8 @@ def load(content: Content, overrides: Mapping[str, Any]) -> Loaded:
         minimum=max(1, asked.minimum),
         multiple=asked.multiple_of,
         square=asked.square,
-        half=descriptor.supports_bfloat16,
+        bf16=descriptor.supports_bfloat16,
+        fp16=descriptor.supports_half,
     )
     network = SpandrelNetwork(descriptor.eval()).requires_grad_(False)
     digest = sha256(path)
@@ -119,7 +120,7 @@ def about(model: WholeNetwork, purpose: str) -> dict[str, str]:
         "macs": f"{macs:.3g} per pixel of the input",
         "context": found.words,
         "sides": sides,
-        "numbers": "16 bits allowed" if needs.half else "fp32 only",
+        "numbers": ", ".join(["fp32", *["bf16"] * needs.bf16, *["fp16"] * needs.fp16]),
     }
 
 

@@ -21,7 +21,8 @@ from scalewise.machine.threads import check_forked, limits_spinning
 if TYPE_CHECKING:
     from scalewise.models.model import Model
 
-Dtype = Literal["auto", "fp32", "bf16"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def for_inference(model: Model, device: torch.device) -> Model:
@@ -51,12 +52,10 @@ def pick_device(name: str | None) -> torch.device:
 
 def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
     """`auto`: bf16 where the machine multiplies it in hardware (AMX, AVX512-BF16, CUDA from Ampere), else fp32."""
-    if name == "fp32":
-        return torch.float32
-    if name == "bf16":
-        return torch.bfloat16
+    if name in DTYPES:
+        return DTYPES[name]
     if name != "auto":
-        raise InvalidRequest(f"dtype {shown(name)} is not known: allowed are auto, fp32 and bf16")
+        raise InvalidRequest(f"dtype {shown(name)} is not known: allowed are auto, {', '.join(DTYPES)}")
     return torch.bfloat16 if fast_bf16(device) else torch.float32
 
 

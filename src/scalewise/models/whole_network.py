@@ -26,13 +26,14 @@ CHANNELS = {1: (1,), 3: (3, 4), 4: (3, 4)}  # that a network sees → that it ma
 @dataclass(frozen=True)
 class Needs:
     """What a network asks of its input: sides of at least `minimum` and multiples of `multiple` LR pixels, equal if
-    `square`; `channels` 1, 3 or 4. `half`: it may be computed in 16-bit numbers."""
+    `square`; `channels` 1, 3 or 4. `bf16` and `fp16`: it may be computed in these numbers, else it is in fp32."""
 
     channels: int = 3
     minimum: int = 1
     multiple: int = 1
     square: bool = False
-    half: bool = True
+    bf16: bool = True
+    fp16: bool = True
 
     def padded(self, size: Size) -> Size:
         """The size that a picture is padded to."""
@@ -137,7 +138,7 @@ class WholeNetwork(nn.Module, Model):
         mirrored = min(rows, height - 1), min(columns, width - 1)
         picture = F.pad(picture, (0, mirrored[1], 0, mirrored[0]), "reflect")
         picture = F.pad(picture, (0, columns - mirrored[1], 0, rows - mirrored[0]), "replicate")
-        with torch.autocast(
-            picture.device.type, enabled=self.needs.half and torch.is_autocast_enabled(picture.device.type)
-        ):
+        kind = picture.device.type
+        allowed = {torch.bfloat16: self.needs.bf16, torch.float16: self.needs.fp16}.get(torch.get_autocast_dtype(kind))
+        with torch.autocast(kind, enabled=bool(allowed) and torch.is_autocast_enabled(kind)):
             return self.network(picture)[..., : height * self.scale, : width * self.scale]
