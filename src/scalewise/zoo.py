@@ -170,6 +170,7 @@ def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str)
             card[key] = value
     if curves := read_sidecar(path):
         card["calibration"] = [curve.as_dict() for curve in curves]
+        model.gains = next((curve.gains for curve in curves if curve.gains is not None), None)
     return LoadedModel(name, model, card)
 
 

@@ -40,7 +40,9 @@ def ran(dtype: Any, *, gain: float = 1.0, **allowed: bool) -> tuple[np.ndarray, 
     return upscaled.image, upscaled.report.notes, model.network.used  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("dtype", "used"), [("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)])
+@pytest.mark.parametrize(
+    ("dtype", "used"), [("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
 def test_it_computes_in_the_numbers_that_were_asked_for(dtype: str, used: torch.dtype) -> None:
     assert ran(dtype)[2] == [used]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalewise.budget.budget import Budget
+from scalewise.budget.gains import GainCurve
 from scalewise.errors import BudgetInfeasible, DataError
 
 
@@ -25,12 +26,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The curve of one model at one scale: points by rising budget, measured on `data` under `protocol`."""
+    """The curve of one model at one scale: points by rising budget, measured on `data` under `protocol`; and what a
+    model with one level of effort gains in cells of a picture."""
 
     scale: float
     protocol: str
     data: str
     points: tuple[Point, ...]
+    gains: GainCurve | None = None
 
     def psnr_at(self, share: float) -> float:
         """The PSNR to expect at a share of the MACs: linear between the points, flat beyond them."""
@@ -49,12 +52,14 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         points = [vars(point) for point in self.points]
-        return {"scale": self.scale, "protocol": self.protocol, "data": self.data, "points": points}
+        gains = {} if self.gains is None else {"gains": [list(point) for point in self.gains.points]}
+        return {"scale": self.scale, "protocol": self.protocol, "data": self.data, "points": points} | gains
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Calibration:
         points = tuple(Point(**point) for point in value["points"])
-        return cls(value["scale"], value["protocol"], value["data"], points)
+        gains = tuple((float(score), float(gain)) for score, gain in value.get("gains", ()))
+        return cls(value["scale"], value["protocol"], value["data"], points, GainCurve(gains) if gains else None)
 
 
 def measure(

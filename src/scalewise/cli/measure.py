@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -271,16 +272,25 @@ def calibrate(
     *,
     how: RunOptions,
 ) -> None:
-    """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder."""
+    """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder.
+
+    Of a network with one level of effort, first what it gains where: with --keep, budgets spend by that from then on.
+    """
     from scalewise import evaluate as runner
+    from scalewise import zoo
     from scalewise.budget import quality
+    from scalewise.evaluate.gains import measure_gains
 
     weights = None if not keep else _weight_file(name)
     check_files([json], overwrite=overwrite)
     shares = parse_budgets(budgets)
     find = found_models(how)
     results: list[EvalResult] = []
+    model = zoo.load(name, device=how.device).model
     with progress_bar(quiet) as bar:
+        if model.limits.levels == "one":
+            bar(f"{name}: what it gains where", 0.0)
+            model.gains = measure_gains(model, data, scale, protocol, how)
 
         def run(budget: Budget) -> tuple[float, float, float]:
             bar(f"{name} at {budget.value:.0%}", len(results) / len(shares))
@@ -291,6 +301,7 @@ def calibrate(
             return result.mean["macs_share"], result.mean["psnr"], result.mean["seconds"]
 
         found = quality.measure(run, shares, scale=scale, protocol=protocol, data=str(data))
+        found = replace(found, gains=model.gains)
     if weights is not None:
         curves = quality.joined(quality.read_sidecar(weights), found)
         write_json(quality.sidecar(weights), curves, overwrite=True)

@@ -28,6 +28,7 @@ class Chained(nn.Module, Model):
         if scales is None:
             raise UnsupportedScale("the first of two models must have a scale of its own; this one has any")
         self.first, self.second, self.scale = first, second, round(max(scales))
+        self.gains = second.gains if self.scale == 1 else None
 
     @property
     def limits(self) -> ModelLimits:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scalewise.budget.budget import Budget, Effort, format_budget
 from scalewise.budget.cost import Macs
+from scalewise.budget.gains import GainCurve
 from scalewise.budget.route import Route
 from scalewise.errors import BudgetInfeasible
 from scalewise.geometry.grid import Box, Frame, Size
@@ -107,7 +108,10 @@ class ModelLimits:
 
 
 class Model(Protocol):
-    """What the pipeline runs."""
+    """What the pipeline runs. `gains`: of a model with one level of effort, what it gains by the score of a cell, where
+    that was measured (`models/partial.py`)."""
+
+    gains: GainCurve | None = None
 
     @property
     def limits(self) -> ModelLimits: ...

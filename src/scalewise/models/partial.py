@@ -1,7 +1,8 @@
 """PartialModel: a model with one level of effort, run where it pays; the rest of the picture is bicubic.
 
 No training is needed. How much a cell of the picture gains is read off the picture itself: where it loses detail when
-it is reduced and enlarged again, a network has detail to restore. The cells of greatest gain are joined into rectangles
+it is reduced and enlarged again, a network has detail to restore; its square stands for the squared error, unless what
+the model gains was measured. The cells of greatest gain are joined into rectangles
 (`routing/rectangles.py`), and the model runs on those, with a margin around each.
 
 Two things keep the borders from being seen. What the model adds to bicubic fades out towards cells that are left to
@@ -86,7 +87,8 @@ class PartialModel(Model):
         choice = torch.ones(cells.shape, dtype=torch.bool)
         spent = full
         if allowed < full:
-            gain = evidence[0].double().square() * cells.areas()
+            curve = self.model.gains
+            gain = (evidence[0].double().square() if curve is None else curve.at(evidence[0])) * cells.areas()
             granted = allowed / full * size[0] * size[1]
             for _ in range(CORRECTIONS):
                 choice = _best_within(cells, gain, granted, self.model.limits.window_multiple)
