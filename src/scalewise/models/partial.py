@@ -34,7 +34,8 @@ from scalewise.routing.rectangles import Cells
 CELL = 8  # LR pixels a side of what is decided about
 RIM = 2 * CELL  # LR pixels beyond a tile whose cells say how its own fade and what their tone is
 FADE = 2  # LR pixels over which a cell fades into bicubic
-CALL_PIXELS = 50.0  # LR pixels of a small network that could be computed in the time that a call takes
+CALL_MACS = 1e8  # that could be computed in the time that a network takes to start on a rectangle, and to join it ...
+CALL_PIXELS = 800.0  # ... and the most LR pixels that this stands for: small pictures have choices too
 SEARCHES = 16  # prices that are tried, each halving the span of the logarithm
 CORRECTIONS = 4  # plans that are tried where rectangles cost more than their pixels
 FILLINGS = 64  # rectangles that are tried for what the best price leaves of the budget
@@ -74,7 +75,12 @@ class PartialModel(Model):
         return (cells.sums(lost).cpu() / cells.areas()).unsqueeze(0)
 
     def cells(self, size: Size) -> Cells:
-        return Cells(size, CELL, effective_margin(self.model), CALL_PIXELS)
+        area = PROBE_SIDE**2
+        scale = 4 if (own := self.model.limits.scales) is None else round(max(own))
+        probe, out = (PROBE_SIDE, PROBE_SIDE), (PROBE_SIDE * scale, PROBE_SIDE * scale)
+        macs = self.model.full_macs(Frame(probe), probe, (0, 0, *probe), out)
+        overhead = min(CALL_PIXELS, CALL_MACS * area / max(macs, 1))
+        return Cells(size, CELL, effective_margin(self.model), overhead)
 
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
         """The cells of greatest gain within the budget, the margins of their rectangles included."""
