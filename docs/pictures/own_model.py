@@ -3,8 +3,8 @@
 python docs/pictures/own_model.py FILE PHOTO [PHOTO ...]
 
 Each photo is reduced by the file's scale, rounded to 8 bits and enlarged again, in fp32 on one thread. dB are those of
-the luma against the photo, without a border as wide as the scale. Seconds are those of the processor; budgets take turns,
-and the median counts. The picture shows the first photo.
+the luma against the photo, without a border as wide as the scale. Seconds are those of the processor; budgets take
+turns, and the median counts. The picture shows the first photo.
 """
 
 from __future__ import annotations

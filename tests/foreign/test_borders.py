@@ -18,8 +18,9 @@ from scalewise.execution.plan import RunOptions
 from scalewise.foreign.measure import measure
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.projection import read_beyond
+from scalewise.geometry.resize import imresize
 from scalewise.models.chained import Chained
-from scalewise.models.partial import CELL, PartialModel
+from scalewise.models.partial import CELL, PartialModel, photo_like
 from scalewise.models.whole_network import Needs, WholeNetwork
 
 COLOUR = (204, 77, 26)
@@ -109,3 +110,37 @@ def test_parts_at_the_border_see_the_reflection(side: slice) -> None:
         return unevenness(rendered.rgb[:, :, columns].permute(1, 2, 0).numpy())
 
     assert uneven(rim) < 1 < 5 < uneven(0)
+
+
+@pytest.mark.parametrize("levels", [3.0, -3.0])
+def test_a_random_network_that_shifts_tone_keeps_the_tone_of_its_cells(levels: float) -> None:
+    """Random weights on bicubic, and some levels: what an eye would see as patches is taken off again."""
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 48, 3, padding=1))
+
+        def forward(self, picture: torch.Tensor) -> torch.Tensor:
+            return imresize(picture, scale=4.0) + 0.02 * nn.PixelShuffle(4)(self.layers(picture)) + levels / 255
+
+    inner, needs = Shifted().eval().requires_grad_(False), Needs()
+    model = PartialModel(WholeNetwork(inner, 4, needs, measure(inner, 4, needs)))
+    lr = (0.5 + 0.3 * (photo_like((96, 136)) - 0.5)).unsqueeze(0)
+    size, out = (96, 136), (384, 544)
+    plan = model.plan(model.score(lr, (4.0, 4.0)), size, out, Budget.fraction(0.6))
+    taken = plan.route[0].choice[0] > 0
+    assert 0.1 < float(taken.float().mean()) < 0.9
+    rendered = model.render(lr, Frame(size), (0, 0, *size), out, plan).rgb
+    base = imresize(lr[0], out)
+    tone = nn.functional.avg_pool2d(rendered - base, 4 * CELL) * 255
+    assert tone.abs().max() < 0.5
+    # The whole network shifts every cell; and what is added bends no more at the borders of cells than inside of them.
+    whole = model.model.render(
+        lr, Frame(size), (0, 0, *size), out, model.model.plan(None, size, out, Budget.full())
+    ).rgb
+    assert nn.functional.avg_pool2d(whole - base, 4 * CELL).abs().max() * 255 > 2
+    bends = (rendered - base).diff(dim=2).diff(dim=2).abs().mean((0, 1))
+    place = (torch.arange(len(bends)) + 1) % (4 * CELL)
+    assert bends[(place <= 1) | (place >= 4 * CELL - 1)].mean() < 1.1 * bends.mean()
