@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,12 @@ def main(weights: str, photos: list[str]) -> None:
 
 
 def draw(found: dict[float, tuple[Any, float, float]]) -> None:
-    """The effort map and the middle of two results, side by side."""
+    """The effort map and the part of two results that varies most, side by side."""
     (whole, full_db, full_seconds), (part, db, seconds) = found[1.0], found[SHOWN]
     image = Image.fromarray(whole.image)
-    left, top = (image.width - CROP[0]) // 2, (image.height - CROP[1]) // 2
-    box = (left, top, left + CROP[0], top + CROP[1])
+    corners = product(range(0, image.width - CROP[0] + 1, 80), range(0, image.height - CROP[1] + 1, 80))
+    boxes = [(left, top, left + CROP[0], top + CROP[1]) for left, top in corners]
+    box = max(boxes, key=lambda box: np.asarray(image.crop(box).convert("L")).std())
     panels = [
         (f"where the work went at {SHOWN:.0%}", Image.fromarray(part.effort_picture().numpy())),
         (f"100%: {full_seconds:.2f} s, {full_db:.2f} dB", image.crop(box)),
@@ -91,7 +93,7 @@ def draw(found: dict[float, tuple[Any, float, float]]) -> None:
         pen.text((x, 8), label, fill="black")
         if index == 0:
             panel = panel.resize((CROP[0], round(CROP[0] * panel.height / panel.width)), Image.Resampling.LANCZOS)
-        sheet.paste(panel.crop((0, 0, *CROP)), (x, 30))
+        sheet.paste(panel.crop((0, 0, CROP[0], min(CROP[1], panel.height))), (x, 30))
     sheet.save(ROOT / "docs" / "images" / "own_model.png", optimize=True)
 
 
