@@ -154,6 +154,26 @@ def test_counted_macs_are_those_that_ran(
     assert rendered.lean <= rendered.macs.total
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("budget", [0.4, 1.0])
+def test_of_the_context_of_a_small_tile_each_block_computes_what_later_ones_see(
+    model: MultiExitModel, lr: torch.Tensor, budget: float
+) -> None:
+    out, plan = (150, 202), planned(model, lr, (150, 202), budget)
+    whole = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan).rgb
+    y0, x0, y1, x1 = core = (32, 48, 48, 64)
+    context = model.network.context
+    seen = (y0 - context, x0 - context, y1 + context, x1 + context)
+    with FlopCounterMode(display=False) as counter:
+        part = lr[..., seen[0] : seen[2], seen[1] : seen[3]]
+        rendered = model.render(part, Frame(SIZE, origin=seen[:2]), core, out, plan)
+    assert (rendered.rgb - whole[:, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1]).abs().max() <= 1e-5
+    assert rendered.macs.total == counter.get_total_flops() // 2
+    if budget == 1.0:
+        blocks = model.network.block_macs(*part.shape[-2:]).total * model.network.depth
+        assert rendered.macs.total < 0.75 * blocks
+
+
 @pytest.mark.parametrize("out", OUTPUTS)
 def test_the_budget_holds_and_more_budget_never_costs_less(
     model: MultiExitModel, lr: torch.Tensor, out: tuple[int, int]

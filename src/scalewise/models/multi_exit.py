@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
+TRIMMED = 0.75  # of a tile, that its core may be so that each block leaves out the context that no later one sees
 
 
 class MultiExitModel(nn.Module, Model):
@@ -133,26 +135,48 @@ class MultiExitModel(nn.Module, Model):
         picture = _Picture(cells, frame, out, target, canvas)
         inside = cells.inside(core)
         features = network.enter(repeat_edge(lr, network.stem_margin))
-        if bool((choice == network.exits).all()):
+        if bool((choice == network.exits).all()) and not _trimmed(cells, core):
             self._all_blocks(features, inside, picture, on_rows)
         else:
-            self._blocks(features, choice, inside, picture)
+            self._blocks(features, choice, core, picture)
         macs, lean = self._work(cells, choice, core, frame, out)
         return Rendered(canvas, macs, lean)
 
-    def _blocks(self, features: Tensor, choice: Tensor, inside: Tensor, picture: _Picture) -> None:
+    def _steps(self, cells: Cells, choice: Tensor, core: Box) -> Iterator[tuple[int, list[Box] | None, Tensor]]:
+        """The blocks that run on a tile: the number of each, and the boxes (n, 4) of the tile that it renews, those of
+        cells that go on; or all that is needed in a few pieces, where every cell goes on.
+
+        What no later block sees of the context is left out, if the tile is small."""
+        network, (oy, ox), (height, width) = self.network, cells.origin, cells.tile
+        deepest = int(choice[cells.inside(core)].max())
+        last = network.exit_after[deepest - 1] if deepest else 0
+        boxes = torch.tensor(cells.boxes)
+        for index in range(1, last + 1):
+            active = choice >= network.level(index)
+            needed = (0, 0, height, width)
+            if _trimmed(cells, core):
+                seen = network.block_margin * (network.depth - index + 1)  # by the blocks to come and the head
+                needed = (
+                    max(0, core[0] - oy - seen),
+                    max(0, core[1] - ox - seen),
+                    min(height, core[2] - oy + seen),
+                    min(width, core[3] - ox + seen),
+                )
+                limit = torch.tensor(needed)
+                boxes = torch.cat((boxes[:, :2].maximum(limit[:2]), boxes[:, 2:].minimum(limit[2:])), 1)
+                touched = (boxes[:, :2] < boxes[:, 2:]).all(1)
+                boxes, choice, active = boxes[touched], choice[touched], active[touched]
+            yield index, self._bands(needed) if bool(active.all()) else None, boxes[active]
+
+    def _blocks(self, features: Tensor, choice: Tensor, core: Box, picture: _Picture) -> None:
         """Block after block on the patches that go on, whose exits lie behind it."""
         network, cells = self.network, picture.cells
-        field = Padded(features, network.block_margin)
-        for index in range(1, network.depth + 1):
+        field, inside = Padded(features, network.block_margin), cells.inside(core)
+        for index, bands, boxes in self._steps(cells, choice, core):
             level = network.level(index)
-            active = choice >= level
-            if not bool(active.any()):
-                break
-            if bool(active.all()):
-                groups = [[box] for box in self._bands(cells.tile)]
-            else:
-                groups = grouped([cells.boxes[k] for k in active.nonzero().flatten().tolist()], shape_of)
+            groups = (
+                grouped([tuple(box) for box in boxes.tolist()], shape_of) if bands is None else [[b] for b in bands]
+            )
             fresh = [network.block(index, field.gather(group)) for group in groups]
             for group, features in zip(groups, fresh, strict=True):
                 field.scatter(group, features)
@@ -169,7 +193,7 @@ class MultiExitModel(nn.Module, Model):
         todo = inside.nonzero().flatten()
         stop = cells.stop[:, 0] - cells.origin[0]  # of each cell, in the tile
         first = cells.first[:, 0] - picture.target[0]
-        for _, _, end, _ in self._bands(cells.tile):
+        for _, _, end, _ in self._bands((0, 0, *cells.tile)):
             for index in range(1, network.depth + 1):
                 slope.put(index, network.block(index, slope.above(index, end)))
             seen = stop[todo] + network.block_margin <= slope.done if end < cells.tile[0] else stop[todo] > 0
@@ -177,10 +201,11 @@ class MultiExitModel(nn.Module, Model):
             self._render_exit(network.exits, leaving.tolist(), slope.field, picture)
             on_rows(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
 
-    def _bands(self, tile: Size) -> list[Box]:
+    def _bands(self, box: Box) -> list[Box]:
         """Of BAND rows each, or as many as a first band needs so that one is left for the last block."""
         band = max(BAND, self.network.block_margin * self.network.depth + 1)
-        return [(y, 0, min(y + band, tile[0]), tile[1]) for y in range(0, tile[0], band)]
+        y0, x0, y1, x1 = box
+        return [(y, x0, min(y + band, y1), x1) for y in range(y0, y1, band)]
 
     def _render_exit(self, level: int, leaving: list[int], field: Padded, picture: _Picture) -> None:
         """Add the residual of exit `level` to the output pixels of the cells that leave there."""
@@ -275,14 +300,11 @@ class MultiExitModel(nn.Module, Model):
         target = output_box(core, frame.size, out)
         base, positions = _base(frame, out, target), target[2] - target[0] + target[3] - target[1]
         work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
-        for index in range(1, network.depth + 1):
-            active = counts[:, network.level(index) :].sum(1)
-            if int(active.sum()) == len(kind):
-                rows = torch.tensor([y1 - y0 for y0, _, y1, _ in self._bands(cells.tile)])
-                work += _sum(network.block_macs(rows, width), torch.ones_like(rows))
-            else:
-                work += _sum(network.block_macs(h, w), active.sum(1))
-            lean += _sum(network.lean_block_macs(h, w), active[:, 1]).total
+        for index, bands, boxes in self._steps(cells, choice, core):
+            pieces = (boxes if bands is None else torch.tensor(bands)).double()
+            rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
+            work += _sum(network.block_macs(rows, columns), torch.ones_like(rows))
+            lean += _sum(network.lean_block_macs(h, w), counts[:, network.level(index) :, 1].sum(1)).total
         for level in range(1, network.exits + 1):
             leaving = counts[:, level, 1]
             if not bool(leaving.any()):
@@ -317,6 +339,12 @@ class _Picture:
             span = self.target[axis], self.target[axis + 2]
             self.kernels[level, axis] = network.kernels_at(level, *span, self.frame.size[axis], self.out[axis])
         return self.kernels[level, axis]
+
+
+def _trimmed(cells: Cells, core: Box) -> bool:
+    """True if the context of a tile is large enough beside its core to be left out bit by bit."""
+    height, width = cells.tile
+    return (core[2] - core[0]) * (core[3] - core[1]) < TRIMMED * height * width
 
 
 def _sum(macs: Macs, counts: Tensor) -> Macs:
