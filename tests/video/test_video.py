@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 
@@ -25,11 +26,13 @@ from scalewise.errors import (
     ScalewiseError,
     UnreadableImage,
 )
+from scalewise.machine.memory import used_bytes
 from scalewise.video import upscale_video
 from scalewise.video.clip import open_clip
 from scalewise.video.colour import Colour, Layout, decoded, encoded
 from scalewise.video.convert import plan_video
 from scalewise.video.parts import folder_of, whole_frames
+from scalewise.video.report import Progress
 from scalewise.video.request import VideoRequest
 from scalewise.video.seconds import parse_budget
 
@@ -269,6 +272,21 @@ def test_a_thousand_frames_killed_three_times(tmp_path: Path) -> None:
     assert not part.exists()
 
 
+@pytest.mark.slow
+def test_memory_is_flat_over_a_thousand_frames(tmp_path: Path) -> None:
+    """From frame 100 to 1000 within 5% of what is held there, sound and effort map included."""
+    source = write(tmp_path / "in.mkv", screen(1000, 48, 64), sound=True)
+    held: list[int] = []
+
+    def look(progress: Progress) -> None:
+        held.append(used_bytes(torch.device("cpu")))
+
+    asked: dict[str, Any] = {"model": "fast", "budget": "40%", "preset": "ultrafast"}
+    upscale_video(source, tmp_path / "out.mp4", 2, effort_map=tmp_path / "map.mp4", progress=look, **asked)
+    assert len(held) == 1000
+    assert max(held[100:]) <= 1.05 * held[100] and min(held[100:]) >= 0.95 * held[100]
+
+
 def test_interlaced_is_refused_with_advice_and_mended(tmp_path: Path) -> None:
     source = write(tmp_path / "in.mkv", pan(6), codec="libx264", pix_fmt="yuv420p", options={"x264-params": "tff=1"})
     with pytest.raises(InvalidRequest, match="deinterlacing"):
@@ -337,7 +355,7 @@ def test_what_cannot_be_is_refused_before_work(tmp_path: Path, asked: dict[str, 
     source = write(tmp_path / "in.mkv", screen(3))
     with pytest.raises(ScalewiseError, match=message):
         upscale_video(source, tmp_path / "out.mp4", 2, model="bicubic", **asked)
-    assert not (tmp_path / "out.mp4").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"], "a run that is refused leaves nothing to resume"
 
 
 def test_an_output_that_exists_stays(tmp_path: Path) -> None:

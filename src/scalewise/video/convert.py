@@ -296,7 +296,10 @@ def plan_video(
         measured = Measured.of(ready, frames, out, budget, still, request, coding, clip, reading)
         forecast, clock = measured.forecast(whole, parts.frames, out, budget, still, clip, coding)
     except BaseException:
-        parts.close()
+        if parts.frames:
+            parts.close()
+        else:  # nothing that a later run could go on with
+            parts.discard()
         raise
     return VideoJob(
         clip, output, effort_map, request, coding, copied, ready, str(name), out, budget, still, parts, forecast, clock
