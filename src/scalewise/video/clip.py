@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_RATE = Fraction(25)  # frames per second of a file that names none
 FIELD_ORDERS = {0: "unknown", 1: "progressive", 2: "tt", 3: "bb", 4: "tb", 5: "bt"}  # FFmpeg's AVFieldOrder
+# Files that hold their streams, and no playlists: these would make FFmpeg open what they name, here or elsewhere.
+CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,ivf,gif,yuv4mpegpipe,h264,hevc,obu,m4v,mpegvideo,dv"
+CLOSED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 MAX_DAMAGED = 100  # packets in a row that cannot be decoded: then the file is given up
 
 
@@ -127,7 +130,7 @@ def opened(path: Path) -> InputContainer:
     if path.stat().st_size == 0:
         raise UnreadableImage(f"{str(path)!r} is empty (0 bytes)")
     try:
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(str(path), metadata_errors="replace", options=CLOSED)
     except (errors.FFmpegError, ValueError) as error:
         raise UnreadableImage(f"{str(path)!r} cannot be read as a video: {_reason(error)}") from None
 
