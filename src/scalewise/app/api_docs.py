@@ -37,7 +37,7 @@ def reference(told: dict[str, Any]) -> str:
             groups.setdefault(operation["tags"][0], []).append("\n".join(part))
     sections = [f"## {tag[:1].upper()}{tag[1:]}\n\n" + "\n\n".join(parts) for tag, parts in groups.items()]
     models = ["## What the answers hold\n"]
-    for name in ("JobAbout", "PictureAbout", "ForecastAbout", "Problem"):
+    for name in ("JobAbout", "PictureAbout", "ForecastAbout", "ClipAbout", "Problem"):
         rows = [_row(field, schema, schemas[name]) for field, schema in schemas[name]["properties"].items()]
         models += [f"### {name}\n", *_table("field", rows)]
     return "\n\n".join(sections) + "\n\n" + "\n".join(models).rstrip() + "\n"

@@ -61,6 +61,30 @@ class PictureForm(BaseModel):
     file: UploadFile = Field(description="the picture")
 
 
+class ClipFields(BaseModel):
+    """How large, and how. One of scale and size; without any the factor is 2."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    clip: str = Field(max_length=100, description="the id of a stored clip")
+    scale: float | None = Field(None, ge=1, le=100, description="factor, 1 to 100; sides become even")
+    size: str | None = Field(None, max_length=20, description="`3840x2160`, `3840x` (width) or `x2160` (height)")
+    budget: str = Field(
+        "100%", max_length=60, description="share of the full work: `50%`; or `realtime`, `90s`, `2min`"
+    )
+    model: str = Field("fast", max_length=100, description="a name that `GET /v1/models` or `POST /v1/weights` gives")
+    format: str = Field("mp4", max_length=20, description="mp4, mkv, mov, webm")
+    crf: int | None = Field(None, ge=0, le=63, description="quality, less is better; default: 18, 26 for webm")
+    timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which the job ends with status 504")
+    keep: bool = Field(False, description="go on when the client is gone")
+
+
+class ClipForm(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile = Field(description="the clip")
+
+
 class Problem(BaseModel):
     """What went wrong, in one sentence (RFC 9457)."""
 
@@ -82,6 +106,18 @@ class PictureAbout(BaseModel):
     gray: bool
     depth: str
     panorama: bool
+    bytes: int
+
+
+class ClipAbout(BaseModel):
+    id: str
+    name: str
+    width: int
+    height: int
+    frames: int = Field(description="that the file names, or that its length makes likely; 0: nothing says so")
+    seconds: float = Field(description="0: the file does not say")
+    rate: float = Field(description="frames per second")
+    codec: str
     bytes: int
 
 
@@ -146,13 +182,18 @@ def clean_name(name: str | None) -> str:
     return re.sub(r"[\x00-\x1f\x7f\"<>|:*?\u202a-\u202e\u2066-\u2069]", "", last).strip(". ")[-120:] or "picture"
 
 
-def result_name(name: str, request: UpscaleFields, out: tuple[int, int], suffix: str) -> str:
+def result_name(name: str, request: UpscaleFields | ClipFields, out: tuple[int, int], suffix: str) -> str:
     stem = name.rpartition(".")[0] or name
-    by_factor = request.size is None and request.long_edge is None and request.crop is None
+    by_factor = request.size is None
+    if isinstance(request, UpscaleFields):
+        by_factor = by_factor and request.long_edge is None and request.crop is None
     return f"{stem}_{f'{request.scale or 2:g}x' if by_factor else f'{out[1]}x{out[0]}'}{suffix}"
 
 
 __all__ = [
+    "ClipAbout",
+    "ClipFields",
+    "ClipForm",
     "ForecastAbout",
     "ForecastForm",
     "JobAbout",

@@ -21,6 +21,7 @@ try:
 except ImportError as missing:
     raise InvalidRequest(f"the web page needs {missing.name}: install it with pip install 'scalewise[app]'") from None
 
+from scalewise.app.clips import add_clips, clips_granted
 from scalewise.app.guard import Access, Guard
 from scalewise.app.jobs import add_jobs
 from scalewise.app.pictures import add_pictures
@@ -58,6 +59,7 @@ def build(limits: Limits | None = None, access: Access | None = None, parent: Pa
     _problems(app)
     add_jobs(app, server)
     add_pictures(app, server)
+    add_clips(app, server)
     add_weights(app, server)
     _others(app, server)
     _files(app)
@@ -113,7 +115,8 @@ def _others(app: FastAPI, server: Server) -> None:
         found = await server.shortly(served.models)
         granted = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels, "seconds": limits.seconds}
         granted |= {"max_weight_bytes": limits.max_weight_bytes}
-        return {"models": found, "formats": list(tasks.formats()), "limits": granted}
+        clips = clips_granted(limits)
+        return {"models": found, "formats": list(tasks.formats()), "limits": granted, "clips": clips}
 
     @app.get("/health", tags=["about the server"], summary="Whether it lives")
     async def health() -> dict[str, Any]:

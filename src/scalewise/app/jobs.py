@@ -104,6 +104,7 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         job, done = server.result_of(id, owner)
         path, name = done.picture, job.about["name"]
         if format is not None:
+            server.picture_result_of(id, owner)
             path = await server.shortly(tasks.convert, path, format, quality, server.limits.max_pixels)
             name = name.rpartition(".")[0] + path.suffix
         return FileResponse(path, media_type=tasks.media_type(path), headers=attached(name))
@@ -117,7 +118,7 @@ def add_jobs(app: FastAPI, server: Server) -> None:
     async def effort_map(id: str, owner: Owner, cells: bool = False) -> Response:
         """Over the gray picture, if the job was asked for `effort_map`; or, with `cells`, one pixel for each unit of
         work. Dark blue is the least, yellow the most."""
-        _, done = server.result_of(id, owner)
+        done = server.picture_result_of(id, owner)
         if not cells and done.drawn is None:
             raise Refused(404, "this job drew no effort map: start it with effort_map=true, or ask for cells=true")
         path = done.cells if cells else done.drawn
@@ -133,7 +134,7 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         """The first page of the result, smaller if it is large, as a browser can show it."""
         from scalewise.app import previews
 
-        _, done = server.result_of(id, owner)
+        done = server.picture_result_of(id, owner)
         return await shown(server, previews.preview, done.picture)
 
     @app.get(
@@ -144,7 +145,7 @@ def add_jobs(app: FastAPI, server: Server) -> None:
     )
     async def view(id: str, owner: Owner, part: Annotated[Part, Query()]) -> Response:
         """A part of the result, pixel by pixel."""
-        _, done = server.result_of(id, owner)
+        done = server.picture_result_of(id, owner)
         return await shown_part(server, done.picture, part)
 
     @app.delete("/v1/jobs/{id}", status_code=204, tags=["jobs"], responses=told(404), summary="Cancel and forget a job")
@@ -166,6 +167,9 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         from scalewise.app import tasks
 
         chosen = [server.result_of(id, owner)[0] for id in job]
+
+        for one in chosen if format is not None else ():
+            server.picture_result_of(one.id, owner)
 
         def zipped() -> Path:
             path, names = chosen[0].folder / "all.zip", set[str]()

@@ -89,8 +89,12 @@ class Server:
         """Work of a moment, beside the event loop and the worker."""
         return await asyncio.get_running_loop().run_in_executor(self.short, partial(call, *given))
 
-    async def received(self, owner: str, file: UploadFile) -> Picture:
-        from scalewise.app import tasks
+    async def received(self, owner: str, file: UploadFile, kind: str = "picture") -> Picture:
+        """Store an upload of a `kind`: a picture, or a clip."""
+        if kind == "clip":
+            from scalewise.app.clip_tasks import look
+        else:
+            from scalewise.app.tasks import look
 
         if file.size == 0:
             raise Refused(422, "the file is empty (0 bytes)", "file")
@@ -102,7 +106,7 @@ class Server:
                 shutil.copyfileobj(file.file, out, 1 << 20)
 
         name = clean_name(file.filename)
-        return await self.shortly(self.worker.receive, owner, name, write, partial(tasks.look, limits=self.limits))
+        return await self.shortly(self.worker.receive, owner, name, write, partial(look, limits=self.limits), kind)
 
     async def picture_of(self, owner: str, form: JobForm | ForecastForm) -> tuple[Picture, bool]:
         """The picture that is meant, and whether it came with this request."""
@@ -116,17 +120,21 @@ class Server:
         """The form's fields as `tasks.JobRequest`, with the visitor's own model and the mask. Raises Refused."""
         from scalewise.app import tasks
 
-        asked = asked_of(form)
-        if form.model.startswith("own:"):
-            try:
-                asked = replace(asked, own=self.worker.model(form.model.removeprefix("own:"), owner).facts)
-            except Refused:
-                raise Refused(422, "your weight file is not here any more: send it again", "model") from None
+        asked = replace(asked_of(form), own=self.own_model(owner, form.model))
         if mask is not None:
             if (mask.size or 0) > MASK_BYTES:
                 raise Refused(413, f"a mask may have at most {MASK_BYTES >> 20} MiB", "mask")
             asked = replace(asked, mask=await self.shortly(tasks.mask_of, await mask.read()))
         return asked
+
+    def own_model(self, owner: str, model: str) -> Any:
+        """The visitor's weight file that a form names, if it names one. Raises Refused."""
+        if not model.startswith("own:"):
+            return None
+        try:
+            return self.worker.model(model.removeprefix("own:"), owner).facts
+        except Refused:
+            raise Refused(422, "your weight file is not here any more: send it again", "model") from None
 
     def submit(self, owner: str, picture: Picture, form: JobForm | UpscaleForm, asked: Any, keep: bool) -> Job:
         """Checked and foreseen, then queued."""
@@ -175,6 +183,13 @@ class Server:
         if job.state != "done":
             raise Refused(409, f"the job is {job.state}: its result is not there yet", None, 1)
         return job, job.result
+
+    def picture_result_of(self, id: str, owner: str) -> Any:
+        """The result of a finished job that made a picture. Raises Refused, also for a job that made a clip."""
+        done = self.result_of(id, owner)[1]
+        if done.cells is None:
+            raise Refused(404, "this job made a clip: ask for its result, or for its frames if it is a preview")
+        return done
 
     def metrics(self) -> str:
         worker = self.worker

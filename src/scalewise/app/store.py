@@ -40,8 +40,10 @@ class Held:
     def bytes(self) -> int:
         """On the disk."""
         total = 0
-        with suppress(OSError):  # it may be removed at this moment
-            total = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(self.folder))
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with suppress(OSError):  # it may be removed at this moment
+                    total += os.lstat(os.path.join(folder, name)).st_size
         return total
 
 

@@ -306,9 +306,13 @@ def _cells(report: CostReport, size: Size, folder: Path) -> tuple[Path, tuple[fl
     return path, (cells.shape[1] * unit / size[1], cells.shape[0] * unit / size[0])
 
 
+_MEDIA_TYPES = {"jpg": "image/jpeg", "tif": "image/tiff", "mp4": "video/mp4", "webm": "video/webm"}
+_MEDIA_TYPES |= {"mov": "video/quicktime", "mkv": "video/x-matroska"}
+
+
 def media_type(path: Path) -> str:
     suffix = path.suffix.lower().lstrip(".")
-    return f"image/{ {'jpg': 'jpeg', 'tif': 'tiff'}.get(suffix, suffix) }"
+    return _MEDIA_TYPES.get(suffix, f"image/{suffix}")
 
 
 __all__ = [

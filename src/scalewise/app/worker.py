@@ -34,9 +34,10 @@ class Limits:
 
     `max_bytes` of an upload, `max_weight_bytes` of a weight file, of which `weight_files` are held at once;
     `max_pixels` of a picture that comes in, and of what a job makes, all pages together;
-    `max_pages`; jobs that wait: `queue` of all visitors, `per_visitor` of one; bytes that the files of one visitor
-    (`visitor_bytes`) and of all (`store_bytes`) may have; `seconds` that a job may run; `keep_seconds` that files are
-    kept after they were last asked for; `grace_seconds` after which a job that nobody watches is cancelled.
+    `max_pages`; `clip_seconds` of a clip, and `clip_pixels` of its frames before and after; jobs that wait: `queue` of
+    all visitors, `per_visitor` of one; bytes that the files of one visitor (`visitor_bytes`) and of all (`store_bytes`)
+    may have; `seconds` that a job may run; `keep_seconds` that files are kept after they were last asked for;
+    `grace_seconds` after which a job that nobody watches is cancelled.
     `body_seconds`, `idle_seconds`: for the body of a request, and for one piece of it, or of the answer, on its way.
     """
 
@@ -45,6 +46,8 @@ class Limits:
     weight_files: int = 4
     max_pixels: int = 200_000_000
     max_pages: int = 1000
+    clip_seconds: float = 600
+    clip_pixels: int = 4096 * 2304
     queue: int = 16
     per_visitor: int = 4
     visitor_bytes: int = 2 << 30
@@ -59,10 +62,11 @@ class Limits:
 
 @dataclass
 class Picture(Held):
-    """An upload; `facts` is what `tasks.look` saw in it."""
+    """An upload, of a `kind`: a picture, or a clip; `facts` is what `tasks.look`, or `clip_tasks.look`, saw in it."""
 
     name: str = ""
     facts: Any = None
+    kind: str = "picture"
 
     @property
     def path(self) -> Path:
@@ -147,11 +151,18 @@ class Worker:
 
     # --- pictures ---
 
-    def receive(self, owner: str, name: str, write: Callable[[Path], object], look: Callable[[Path], Any]) -> Picture:
+    def receive(
+        self,
+        owner: str,
+        name: str,
+        write: Callable[[Path], object],
+        look: Callable[[Path], Any],
+        kind: str = "picture",
+    ) -> Picture:
         """Store an upload that `write` puts at a path, and `look` at it; nothing stays if that raises."""
         self._check_room(owner)
         id = new_id()
-        picture = Picture(id, owner, self.store.folder(id), name=name)
+        picture = Picture(id, owner, self.store.folder(id), name=name, kind=kind)
         try:
             write(picture.path)
             picture.facts = look(picture.path)
@@ -161,12 +172,12 @@ class Worker:
         self.pictures[id] = picture
         return picture
 
-    def picture(self, id: str, owner: str) -> Picture:
+    def picture(self, id: str, owner: str, kind: str = "picture") -> Picture:
         """Raises Refused (404), also for another visitor's."""
-        return _of(self.pictures, id, owner, "picture")
+        return _of({one.id: one for one in list(self.pictures.values()) if one.kind == kind}, id, owner, kind)
 
-    def drop_picture(self, id: str, owner: str) -> None:
-        picture = self.picture(id, owner)
+    def drop_picture(self, id: str, owner: str, kind: str = "picture") -> None:
+        picture = self.picture(id, owner, kind)
         self.pictures.pop(id, None)
         shutil.rmtree(picture.folder, ignore_errors=True)
 

@@ -1,0 +1,228 @@
+"""What the jobs of clips do: looking at an upload, checking what is asked, a preview of three frames, enlarging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scalewise import images, zoo
+from scalewise.app.models import OwnModel, known
+from scalewise.app.problems import Refused, said_of, unnamed
+from scalewise.app.worker import Limits
+from scalewise.budget.budget import Budget
+from scalewise.budget.meter import listening
+from scalewise.errors import MissingDependency, UnreadableImage
+from scalewise.execution.plan import RunOptions
+from scalewise.geometry.grid import Size
+from scalewise.geometry.sizes import parse_size, wanted_size
+from scalewise.video.clip import Clip, open_clip, pictures
+from scalewise.video.convert import VideoJob, plan_video
+from scalewise.video.frames import FrameUpscaler, Window
+from scalewise.video.report import Forecast, Progress
+from scalewise.video.request import VideoRequest
+from scalewise.video.seconds import parse_budget
+
+FORMATS = ("mp4", "mkv", "mov", "webm")
+SHOWN_AT = (1 / 6, 1 / 2, 5 / 6)  # of the length: the frames of a preview
+LATE = 1.2  # expected over allowed seconds, from which on a job is refused before it begins
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What an upload is: size (H, W) upright; frames and seconds, 0 where the file does not say."""
+
+    size: Size
+    frames: int
+    seconds: float
+    rate: float
+    codec: str
+    interlaced: bool
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        named = asdict(self)
+        del named["size"], named["interlaced"]
+        return named | {"width": self.size[1], "height": self.size[0]}
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """What is asked for: `scale` or `size`, a text as `3840x2160`; by default twice as large."""
+
+    scale: float | None = None
+    size: str | None = None
+    budget: str = "100%"
+    model: str = "fast"
+    format: str = "mp4"
+    crf: int | None = None
+    own: OwnModel | None = None  # instead of a model of the zoo
+
+    def model_on(self, device: str | None) -> zoo.LoadedModel:
+        """The model, ready to run. Raises Refused."""
+        return self.own.loaded if self.own is not None else zoo.load(known(self.model), device=device)
+
+
+@dataclass(frozen=True)
+class PreviewReport:
+    """What a clip would take, and when the frames are shown, in seconds from its start."""
+
+    size: Size
+    forecast: Forecast
+    times: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        told = self.forecast
+        named = {"frames": told.frames, "seconds": round(told.seconds, 1), "bytes": round(told.bytes)}
+        return named | {"share": told.share, "times": [round(time, 3) for time in self.times]}
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """As `tasks.Result`: the file that was made, and the report. Of a preview `frames` are pairs of PNG files, before
+    and after, and the first one enlarged is the file."""
+
+    picture: Path
+    report: Any
+    frames: tuple[tuple[Path, Path], ...] = ()
+    cells: None = field(default=None, init=False)
+    extent: None = field(default=None, init=False)
+
+
+def look(path: Path, limits: Limits) -> ClipFacts:
+    """The facts of an upload, by what it holds. Raises Refused: 415 for what is no clip of a kind that can be read, 413
+    for what is too large or too long, 501 where video cannot be read at all."""
+    with said_of("file"):
+        try:
+            clip = open_clip(path)
+        except MissingDependency as error:
+            raise Refused(501, str(error)) from None
+        except UnreadableImage as error:
+            raise Refused(
+                415 if "cannot be read as a video" in str(error) else 422, unnamed(str(error)), "file"
+            ) from None
+    _check_pixels(clip.size, limits, "file", 413)
+    if clip.seconds > limits.clip_seconds:
+        raise Refused(
+            413, f"the clip is {clip.seconds:.0f} s long; at most {limits.clip_seconds:g} s are taken here", "file"
+        )
+    return ClipFacts(
+        clip.size, clip.frames, clip.seconds, float(clip.rate), clip.codec, clip.interlaced, path.stat().st_size
+    )
+
+
+def check(facts: ClipFacts, request: ClipRequest, limits: Limits) -> Size:
+    """The size (H, W) of the frames, before it is made even; raises Refused for what this server will not do."""
+    if request.scale is not None and request.size:
+        raise Refused(422, "say how large by one of scale and size, not by both", "size")
+    if request.format not in FORMATS:
+        raise Refused(422, f"format {request.format!r} cannot be written: allowed are {', '.join(FORMATS)}", "format")
+    if request.own is None:
+        known(request.model)
+    with said_of("size" if request.size else "scale"):
+        out = wanted_size(facts.size, request.scale if request.size else request.scale or 2.0, request.size or None)
+    with said_of("budget"):
+        parse_budget(request.budget, facts.seconds)
+    _check_pixels(out, limits, "size" if request.size else "scale", 422)
+    return out
+
+
+def _check_pixels(size: Size, limits: Limits, name: str, status: int) -> None:
+    if size[0] * size[1] > limits.clip_pixels:
+        raise Refused(
+            status,
+            f"frames of {size[1]}x{size[0]} are {size[0] * size[1] / 1e6:.1f} megapixels, and at most "
+            f"{limits.clip_pixels / 1e6:.1f} are taken here",
+            name,
+        )
+
+
+def enlarge(
+    upload: Path,
+    facts: ClipFacts,
+    request: ClipRequest,
+    folder: Path,
+    limits: Limits,
+    progress: Callable[[float], None],
+    seconds: float,
+) -> ClipResult:
+    """Enlarge the clip into `folder`. Raises Refused, at once where it would take much longer than `seconds`, and what
+    `progress` raises."""
+    done = 0.0
+
+    def heard(frames: Progress) -> None:
+        nonlocal done
+        done = 0.98 * frames.done / max(frames.done, frames.frames)
+        progress(done)
+
+    with said_of(), listening(lambda macs: progress(done)):
+        job = _planned(upload, facts, request, folder, limits)
+        if job.forecast.seconds > LATE * seconds:
+            job.parts.discard()
+            raise Refused(
+                422,
+                f"this would take about {job.forecast.seconds:.0f} s, and a job may take {seconds:g} s here: ask for "
+                "less effort, for a time, or for a smaller size",
+                "budget",
+            )
+        report = job.run(heard)
+    progress(1.0)
+    return ClipResult(job.output, report)
+
+
+def preview(
+    upload: Path,
+    facts: ClipFacts,
+    request: ClipRequest,
+    folder: Path,
+    limits: Limits,
+    progress: Callable[[float], None],
+) -> ClipResult:
+    """Three frames of the clip, each enlarged on its own at the share of the work that its frames may take, and what
+    the whole clip would take. Raises Refused, and what `progress` raises."""
+    done = 0.0
+    with said_of(), listening(lambda macs: progress(done)):
+        job = _planned(upload, facts, request, folder, limits)
+        job.parts.discard()
+        share = job.budget if job.clock is None else Budget.fraction(job.clock.share())
+        made: list[tuple[Path, Path]] = []
+        times: list[float] = []
+        for number, at in enumerate(SHOWN_AT, 1):
+            picture = _frame_at(job.clip, at * facts.seconds)
+            how = RunOptions(device=limits.device)
+            upscaler = FrameUpscaler(job.model, picture.pixels, job.out, still=-1, options=how)
+            upscaler.grant(share.value)
+            enlarged = next(upscaler.render(Window([picture.pixels], True)))
+            pair = folder / f"before-{number}.png", folder / f"after-{number}.png"
+            for path, pixels in zip(pair, (picture.pixels, enlarged.pixels), strict=True):
+                images.save(path, pixels)
+            made.append(pair)
+            times.append(float((picture.time - job.clip.start) * job.clip.time_base))
+            done = number / len(SHOWN_AT)
+            progress(done)
+    return ClipResult(made[0][1], PreviewReport(job.out, job.forecast, tuple(times)), tuple(made))
+
+
+def _planned(upload: Path, facts: ClipFacts, request: ClipRequest, folder: Path, limits: Limits) -> VideoJob:
+    asked = VideoRequest(
+        scale=request.scale if request.size else request.scale or 2.0,
+        size=parse_size(request.size) if request.size else None,
+        budget=request.budget,
+        crf=request.crf,
+        stop=None if facts.seconds else limits.clip_seconds,
+        deinterlace=facts.interlaced,
+        options=RunOptions(device=limits.device),
+    )
+    return plan_video(upload, folder / f"result.{request.format}", asked, model=request.model_on(limits.device))
+
+
+def _frame_at(clip: Clip, seconds: float) -> Any:
+    """The first frame from a time on; the first of all where there is none."""
+    for first in (clip.ticks(seconds), None):
+        for picture in pictures(clip, first=first):
+            return picture
+    raise Refused(422, "the clip has no frame that can be decoded", "file")
+
+
+__all__ = ["ClipFacts", "ClipRequest", "ClipResult", "check", "enlarge", "look", "preview"]
