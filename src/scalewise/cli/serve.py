@@ -47,6 +47,9 @@ def app(
     per_visitor: Annotated[
         int, typer.Option(help="Jobs of one visitor that may run or wait.", min=1, rich_help_panel=LIMITS)
     ] = 4,
+    max_clip: Annotated[
+        float, typer.Option(help="Seconds of a clip.", min=1, metavar="SECONDS", rich_help_panel=LIMITS)
+    ] = 600.0,
     seconds: Annotated[float, typer.Option(help="Time that one job may take.", min=1, rich_help_panel=LIMITS)] = 900.0,
     device: Device = None,
     threads: Threads = None,
@@ -59,6 +62,7 @@ def app(
     access = access_for(host, port, tuple(allow_host or ()), token, everybody)
     if everybody and token is None:
         typer.echo(f"scalewise: warning: everybody who reaches {host}:{port} can use this server (--open)", err=True)
-    granted = {"queue": queue, "per_visitor": per_visitor, "seconds": seconds, "device": device}
-    limits = Limits(int(max_size * 2**20), int(max_pixels * 1e6), **granted)
+    granted = {"queue": queue, "per_visitor": per_visitor, "seconds": seconds, "clip_seconds": max_clip}
+    granted |= {"max_bytes": int(max_size * 2**20), "max_pixels": int(max_pixels * 1e6)}
+    limits = Limits(**granted, device=device)
     serve(host, port, limits, access=access, say=typer.echo)
