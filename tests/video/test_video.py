@@ -334,6 +334,8 @@ def test_what_is_no_video_is_one_line(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnreadableImage) as error:
         upscale_video(path, tmp_path / "out.mp4", 2, **QUICK)
     assert "\n" not in str(error.value) and path.name in str(error.value)
+    if kind in ("playlist", "no frames"):
+        assert ("playlist" if kind == "playlist" else "before the first frame") in str(error.value)
     assert {p.name for p in tmp_path.iterdir()} <= {path.name, "other.mkv"}
 
 

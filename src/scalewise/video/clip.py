@@ -274,6 +274,12 @@ def _hdr(frame: VideoFrame) -> dict[str, tuple[float, ...]]:
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's word for an error, without the name of the file."""
+    """FFmpeg's word for an error, without the name of the file; ours where it says little."""
+    from av import error as errors
+
+    if isinstance(error, errors.ArgumentError):  # not in CONTAINERS
+        return "it is of another kind, as a playlist or a picture"
+    if isinstance(error, errors.EOFError):
+        return "it ends before the first frame"
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()) or type(error).__name__
