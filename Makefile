@@ -67,7 +67,7 @@ slow: $(DEV)
 	$(PY) -m pytest -m slow
 
 test-browser: | $(PY)
-	$(INSTALL) -e ".[dev,app,export]" playwright
+	$(INSTALL) -e ".[dev,app,export,video]" playwright
 	command -v chromium >/dev/null || apt-get install --yes --quiet chromium
 	test -f $(AXE) || { npm pack --silent --pack-destination $(VENV) axe-core@$(AXE_VERSION) && \
 		tar -xzf $(VENV)/axe-core-$(AXE_VERSION).tgz -C $(VENV) package/axe.min.js; }

@@ -2,7 +2,9 @@
 
 import { ask, follow, Problem } from "./api.js";
 import { Mask } from "./brush.js";
+import { showClips, startClips, takeClip } from "./clip.js";
 import { Viewer } from "./viewer.js";
+import { bytes, duration, left, size } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const THUMB = 96;           // pixels of a thumbnail in the list
@@ -20,17 +22,6 @@ const viewer = new Viewer({
 
 // ---- words
 
-const count = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
-const size = (w, h) => `${count(w)} × ${count(h)}`;
-function bytes(n) {
-  if (n < 1e3) return `${n} B`;
-  return n < 1e6 ? `${Math.round(n / 1e3)} KB` : `${(n / 1e6).toFixed(n < 1e7 ? 1 : 0)} MB`;
-}
-function duration(seconds) {
-  if (seconds < 1.5) return "about a second";
-  if (seconds < 90) return `about ${Math.round(seconds)} s`;
-  return seconds < 5400 ? `about ${Math.round(seconds / 60)} min` : `about ${(seconds / 3600).toFixed(1)} h`;
-}
 const NAMES = { jpg: "JPEG", jpeg: "JPEG", png: "PNG", tif: "TIFF", tiff: "TIFF", webp: "WebP", avif: "AVIF", gif: "GIF", heic: "HEIC" };
 const named = (format) => NAMES[format] || format.toUpperCase();
 
@@ -54,8 +45,10 @@ function quiet() { for (const place of document.querySelectorAll("[data-error]")
 // ---- pictures
 
 async function take(files) {
-  const chosen = [...files];
+  const chosen = [...files], clip = chosen.find((file) => file.type.startsWith("video/"));
+  if (clip) return takeClip(clip);
   if (!chosen.length) return;
+  showClips(false);
   $("intro-error").hidden = true;
   let first = null;
   for (const file of chosen) {
@@ -184,11 +177,6 @@ function stateOf(item) {
   if (job?.state === "running") return { text: `${Math.round(job.progress * 100)}% · ${left(job)}`, kind: "" };
   if (job?.state === "done") return { text: `done · ${size(job.width, job.height)} · ${bytes(job.bytes)}`, kind: "good" };
   return { text: about(item.picture), kind: "" };
-}
-
-function left(job) {
-  if (job.seconds_left === null) return "working";
-  return job.seconds_left < 1 ? "nearly done" : `${duration(job.seconds_left).replace("about a second", "1 s")} left`;
 }
 
 // ---- settings
@@ -667,6 +655,7 @@ $("private").textContent = here ? "Nothing leaves this machine." : `Pictures go 
 try {
   await enter();
   fillModels();
+  await startClips(server);
   await restore();
 } catch (error) {
   $("intro-error").textContent = error.message;
