@@ -1,14 +1,20 @@
 """What reuse in time saves: MACs, seconds, dB and flicker on clips made from photos, beside frame by frame.
 
-    python benchmarks/reuse.py PHOTO [PHOTO] --frames 48 --size 320x192 --scale 2 [--model fast] [--sheet sheet.png]
+    OMP_NUM_THREADS=1 python benchmarks/reuse.py PHOTO [PHOTO] --frames 48 --size 320x192 [--model fast] [--sheet x.png]
 
 Clips: `screen`, slides with text and a moving cursor; `pan`, a window moving over a photo; `noise`, a still photo that
 went through H.264; `cut`, one scene after another. HR frames are made first and reduced by the scale, so dB are known.
+
+Flicker is the mean difference of consecutive outputs in levels: `same` where the inputs with their context are equal,
+`other` where they are not; `along`, of a pan, between a frame and the one before it, moved as the window is: what is
+left of motion. A sharper picture differs more while it moves, so compare with the same network at all of its work too.
+Seconds are those of the processor, over all threads.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -52,8 +58,8 @@ def screen(image: np.ndarray, count: int) -> Frames:
     return found
 
 
-def pan(image: np.ndarray, count: int, height: int, width: int) -> Frames:
-    return [np.ascontiguousarray(image[:height, 2 * k : 2 * k + width]) for k in range(count)]
+def pan(image: np.ndarray, count: int, height: int, width: int, step: int) -> Frames:
+    return [np.ascontiguousarray(image[:height, step * k : step * k + width]) for k in range(count)]
 
 
 def reduced(frames: Frames, scale: int) -> Frames:
@@ -99,6 +105,16 @@ def flicker(made: Frames, given: Frames, scale: int, context: int) -> tuple[floa
     return means[0], means[1]
 
 
+def along(made: Frames, step: int, border: int) -> float:
+    """Mean difference of a frame and the one before it, moved by `step` columns; `border` pixels are left out."""
+    inner = (slice(border, -border), slice(border, -border - step))
+    differences = [
+        np.abs(now[:, :-step].astype(np.int16) - before[:, step:])[inner].mean()
+        for before, now in itertools.pairwise(made)
+    ]
+    return float(np.mean(differences))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path)
@@ -108,6 +124,7 @@ def main() -> None:
     parser.add_argument("--model", default="fast")
     parser.add_argument("--budget", type=float, default=0.4, help="a share; 0: none")
     parser.add_argument("--plain", type=int, help="frames that are computed frame by frame; default: all")
+    parser.add_argument("--step", type=int, default=2, help="HR pixels that the pan moves by from frame to frame")
     parser.add_argument("--clips", default="screen,pan,noise,cut")
     parser.add_argument("--sheet", type=Path, help="a contact sheet of some outputs, as PNG")
     asked = parser.parse_args()
@@ -118,12 +135,21 @@ def main() -> None:
     image, half = photo(first, height, width), asked.frames // 2
     makers = {
         "screen": lambda: screen(image, asked.frames),
-        "pan": lambda: pan(photo(first, height, width + 2 * asked.frames), asked.frames, height, width),
+        "pan": lambda: pan(
+            photo(first, height, width + asked.step * asked.frames), asked.frames, height, width, asked.step
+        ),
         "noise": lambda: [image] * asked.frames,
         "cut": lambda: screen(image, half) + screen(photo(second, height, width), asked.frames - half),
     }
-    print(f"{'clip':7} {'how':22} {'MACs':>7} {'kept':>6} {'s/frame':>8} {'PSNR':>7} {'flicker same':>13} {'other':>6}")
+    print(
+        f"{'clip':7} {'how':22} {'MACs':>7} {'kept':>6} {'s/frame':>8} {'PSNR':>7} {'flicker same':>13} {'other':>6} "
+        f"{'along':>6}"
+    )
     rows = []
+
+    def moved(name: str, made: Frames) -> str:
+        return f"{along(made, asked.step, 16 * asked.scale):6.3f}" if name == "pan" else ""
+
     for name in asked.clips.split(","):
         hr = makers[name]()
         lr = reduced(hr, asked.scale)
@@ -138,17 +164,18 @@ def main() -> None:
         for how, level, budget in ways:
             upscaler = FrameUpscaler(model, lr[0], (height, width), budget=Budget.fraction(budget), still=level)
             given = lr if level >= 0 else lr[: asked.plain]
-            began = time.perf_counter()
+            began = time.process_time()
             made = [
                 enlarged.pixels.copy()
                 for window in windows(given, upscaler.window_frames)
                 for enlarged in upscaler.render(window)
             ]
-            seconds, spent = (time.perf_counter() - began) / len(given), upscaler.spent
+            seconds, spent = (time.process_time() - began) / len(given), upscaler.spent
             same, other = flicker(made, given, asked.scale, context)
             print(
                 f"{name:7} {how:22} {spent.macs / max(1, spent.macs_full):7.1%} {spent.reused / spent.patches:6.1%} "
-                f"{seconds:8.3f} {psnr(made, hr[: len(given)]):7.3f} {same:13.4f} {other:6.3f}",
+                f"{seconds:8.3f} {psnr(made, hr[: len(given)]):7.3f} {same:13.4f} {other:6.3f} "
+                f"{moved(name, made)}",
                 flush=True,
             )
         base = [
@@ -161,7 +188,9 @@ def main() -> None:
         ]
         same, other = flicker(base, lr, asked.scale, context)
         print(
-            f"{name:7} {'bicubic':22} {'':7} {'':6} {'':8} {psnr(base, hr):7.3f} {same:13.4f} {other:6.3f}", flush=True
+            f"{name:7} {'bicubic':22} {'':7} {'':6} {'':8} {psnr(base, hr):7.3f} {same:13.4f} {other:6.3f} "
+            f"{moved(name, base)}",
+            flush=True,
         )
         same, other = flicker(hr, lr, asked.scale, context)
         print(f"{name:7} {'HR':22} {'':7} {'':6} {'':8} {'':7} {same:13.4f} {other:6.3f}", flush=True)
