@@ -94,6 +94,19 @@ def test_a_variable_frame_rate_stays(tmp_path: Path) -> None:
     assert read(tmp_path / "out.mp4")[1] == read(source)[1] == [Fraction(t, 90000) for t in times]
 
 
+@pytest.mark.parametrize("times", [[0, 40, 80, 120, 160], [0, 40, 80, 200, 440, 500]])
+def test_the_length_and_the_rate_that_a_file_says_stay(tmp_path: Path, times: list[int]) -> None:
+    made: Any = {"codec": "libx264", "pix_fmt": "yuv420p", "options": {"bf": "0"}}
+    source = write(tmp_path / "in.mp4", pan(len(times)), times=times, base=Fraction(1, 1000), **made)
+    for name in ("out.mp4", "out.mkv"):
+        upscale_video(source, tmp_path / name, 2, **QUICK)
+        with av.open(str(source)) as before, av.open(str(tmp_path / name)) as after:
+            assert before.duration is not None and after.duration is not None
+            assert abs(before.duration - after.duration) <= 1000  # microseconds: times in .mkv are in milliseconds
+            if name == "out.mkv":
+                assert after.streams.video[0].average_rate == before.streams.video[0].average_rate
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1", "prores"])
 def test_every_codec_gives_the_picture_back(tmp_path: Path, codec: str) -> None:
     frames = pan(4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -89,6 +90,7 @@ def join(
         own = video_stream(clip.path, source)
         made: Any = target.add_stream_from_template(template.streams.video[0], opaque=True)
         made.time_base = clip.time_base
+        made.codec_context.framerate = clip.rate  # or that of the encoder's clock, which ticks as the time base does
         made.metadata.update(
             {key: value for key, value in own.metadata.items() if key.lower() in ("language", "title")}
         )
@@ -108,7 +110,8 @@ def join(
                 target.set_chapters(chapters)
         target.metadata.pop("encoder", None)
         target.metadata["comment"] = "; ".join([*filter(None, [target.metadata.get("comment")]), note])
-        video = ((when, packet) for when, packet in _video(parts, made, clip, shift))
+        end = None if own.duration is None else (own.start_time or 0) + own.duration
+        video = _video(parts, made, clip, shift, end)
         rest = _copied(source, others, first, stop, clip) if others else iter(())
         count = 0
         for _, packet in heapq.merge(video, rest, key=lambda pair: pair[0]):
@@ -120,17 +123,23 @@ def join(
             )
 
 
-def _video(parts: Sequence[Part], made: Any, clip: Clip, shift: int) -> Iterator[tuple[Fraction, Any]]:
+def _video(parts: Sequence[Part], made: Any, clip: Clip, shift: int, end: int | None) -> Iterator[tuple[Fraction, Any]]:
+    """The packets of all parts, each until the next frame is shown, the last one until the `end` of the input."""
     last: int | None = None
+    shown = [time for part in parts for time in part.shown]
+    lengths = {time: after - time for time, after in itertools.pairwise(shown)}
+    longest = max(lengths.values(), default=round(1 / (clip.rate * clip.time_base)))
+    if end is not None and 0 < end - shown[-1] <= longest:  # else the input was cut, or is truncated
+        lengths[shown[-1]] = end - shown[-1]
     for part in parts:
-        for packet, shown, delay in packets(part):
+        for packet, time, delay in packets(part):
             decoded = part.times[0] - shift + round(delay * packet.time_base / clip.time_base)
             if last is not None and decoded <= last:
                 decoded = last + 1
             last = decoded
             length = round((packet.duration or 0) * packet.time_base / clip.time_base)
-            packet.time_base, packet.duration = clip.time_base, length
-            packet.pts, packet.dts = shown - shift, min(decoded, shown - shift)
+            packet.time_base, packet.duration = clip.time_base, lengths.get(time, length)
+            packet.pts, packet.dts = time - shift, min(decoded, time - shift)
             packet.stream = made
             yield decoded * clip.time_base, packet
 
