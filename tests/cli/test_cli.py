@@ -622,6 +622,26 @@ def test_reproduce_prints_published_beside_ours(dataset: Path, tmp_path: Path) -
     assert Answer("reproduce", "no-table").failed_by_one_line(2, "no-table")
     assert Answer("reproduce", "bicubic", "--method", "magic").failed_by_one_line(2, "magic")
     assert Answer("reproduce", "bicubic", "--weights", "bicubic").failed_by_one_line(2, "METHOD=FILE")
+    assert Answer("reproduce", "bicubic", "--metric", "niqe").failed_by_one_line(2, "NAME=FUNCTION")
+    assert Answer("reproduce", "bicubic", "--metric", "vibes=a:b").failed_by_one_line(2, "there are lpips")
+
+
+def test_evaluate_goes_in_steps_and_without_originals(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def width(sr, hr):\n    return sr.shape[-1] if hr is None else 0\n")
+    own = f"{tmp_path / 'mine.py'}:width"
+    answer = Answer("evaluate", "-n", "bicubic", "--data", dataset, "-s", 3, "--without-hr", "--metric", own)
+    assert answer.code == 0, answer.error
+    assert "psnr" not in answer.out and own in answer.out
+    whole, steps = (
+        json.loads(Path(out).read_text())["mean"]["psnr"]
+        for out, more in ((tmp_path / "a.json", ()), (tmp_path / "b.json", ("--through", "2")))
+        if Answer("evaluate", "-n", "bicubic", "--data", dataset, "-s", 4, "--json", out, *more).code == 0
+    )
+    assert whole != steps
+    command = ("evaluate", "-n", "bicubic", "--data", dataset, "-s", 4)
+    assert Answer(*command, "--through", "4,2").failed_by_one_line(2, "rising factors")
+    assert Answer(*command, "--through", "two").failed_by_one_line(2, "write factors")
+    assert Answer(*command, "--estimates").failed_by_one_line(2, "estimate the PSNR")
 
 
 # --- what is written and what is documented ---------------------------------------------------------------------------

@@ -23,9 +23,11 @@ from scalewise.evaluate import (
     bicubic,
     compare_protocols,
     evaluate,
+    evaluate_alone,
     find_pairs,
     find_protocol,
     fuse,
+    in_steps,
     load_pair,
     predict,
     score,
@@ -300,3 +302,29 @@ def test_a_protocol_is_a_value() -> None:
     own = EvalProtocol("mine", "a test", channel="rgb", shave=(0, 3))
     assert own.border(2.5) == 3 and DEFAULT.border(2.5) == 3
     assert dataclasses.replace(own) == own
+
+
+def test_steps_on_the_way_to_a_scale_are_rounded_and_add_up() -> None:
+    seen = []
+
+    def watched(lr: Tensor, size: tuple[int, int], scale: float) -> Prediction:
+        seen.append((tuple(lr.shape[-2:]), size, scale))
+        return nearest(lr + 0.001, size, scale)
+
+    found = in_steps(watched, [2.0, 4.0])(picture(8, 6), (96, 72), 12)
+    assert seen == [((8, 6), (16, 12), 2.0), ((16, 12), (32, 24), 2.0), ((32, 24), (96, 72), 3.0)]
+    assert found.macs == 16 * 12 + 32 * 24 + 96 * 72
+    assert float(found.sr.max()) <= float(picture(8, 6).max()) + 0.0011  # what rounding took away twice
+    with pytest.raises(ProtocolMismatch, match="rising factors"):
+        in_steps(nearest, [4.0, 2.0])(picture(8, 6), (96, 72), 12)
+
+
+def test_pictures_without_an_original_are_enlarged_and_measured_alone(tmp_path: Path) -> None:
+    save(picture(8, 12), tmp_path / "one.png")
+    found = evaluate_alone(nearest, tmp_path, 3, extra={"width": lambda sr, hr: sr.shape[-1] if hr is None else 0.0})
+    values = found.images[0].values
+    assert found.images[0].size == (24, 36) and values["width"] == 36 and "psnr" not in values
+    assert values["consistency"] > 30 and values["macs_share"] == 0.25
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures"):
+        evaluate_alone(nearest, tmp_path / "empty", 3)

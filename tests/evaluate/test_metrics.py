@@ -155,6 +155,17 @@ def test_pyiqa_is_asked_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [("lpips", [(1, 3, 40, 48)] * 2), ("niqe", [(1, 3, 40, 48)])]
     with pytest.raises(InvalidRequest, match="allowed are lpips"):
         metrics.perceptual("vibes")
+    assert metrics.perceptual("niqe")(sr, None) == 0.25
+    with pytest.raises(ProtocolMismatch, match="lpips compares with an HR picture"):
+        metrics.perceptual("lpips")(sr, None)
+
+
+def test_a_metric_may_be_a_function_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def brightness(sr, hr):\n    return sr.mean()\n")
+    sr, hr = noisy_pair()
+    assert metrics.perceptual(f"{tmp_path / 'mine.py'}:brightness")(sr, hr) == pytest.approx(float(sr.mean()))
+    with pytest.raises(InvalidRequest, match=r"metric .*mine.py:darkness: .* has no 'darkness'"):
+        metrics.perceptual(f"{tmp_path / 'mine.py'}:darkness")
 
 
 def test_without_pyiqa_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

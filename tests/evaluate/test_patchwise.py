@@ -23,7 +23,7 @@ from scalewise.cli.format import reproduced_table
 from scalewise.encoders.carn import CARN
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.errors import BudgetInfeasible, DataError, InvalidRequest, ProtocolMismatch
-from scalewise.evaluate import PROTOCOLS, bicubic, evaluate, fuse, paper_cost, predict, upscaler_of
+from scalewise.evaluate import PROTOCOLS, bicubic, estimate_errors, evaluate, fuse, paper_cost, predict, upscaler_of
 from scalewise.evaluate.conventions import camixer_flops, classsr_flops, path_flops
 from scalewise.evaluate.tables import reproduce
 from scalewise.evaluate.upscalers import Prediction, Upscaler
@@ -32,6 +32,7 @@ from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.resize import imresize
 from scalewise.models.patchwise import PatchwiseModel
 from scalewise.models.super_resolver import SuperResolver
+from scalewise.routing.estimator import EdgeRouter
 from scalewise.upsamplers.fixed import CascadeTail, Deconvolution
 
 FP32 = RunOptions(dtype="fp32")
@@ -203,3 +204,23 @@ def test_a_curve_is_kept_beside_the_weights(tmp_path: Path) -> None:
     quality.sidecar(weights).write_text("[1]")
     with pytest.raises(DataError, match="holds no calibration"):
         quality.read_sidecar(weights)
+
+
+def test_the_error_of_an_estimate_is_its_distance_from_the_psnr_of_the_patch(tmp_path: Path) -> None:
+    """One patch, and a table that says 30 dB of each path."""
+    router = EdgeRouter(paths=3, bins=1, costs=(0.0, 1.0, 2.0))
+    router.expected.fill_(30.0)
+    network = PatchwiseModel(router, Paths()).eval()
+    pixels = torch.randint(0, 256, (128, 128, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "one.png")
+    found = estimate_errors(upscaler_of(network, options=FP32), tmp_path, 4)
+    hr = pixels.permute(2, 0, 1).float() / 255
+    lr = (imresize(hr, (32, 32)).clamp(0, 1) * 255).round() / 255
+    nearest = F.interpolate(lr[None], scale_factor=4, mode="nearest")[0]
+    assert len(found) == 3 and found[0] == pytest.approx(
+        abs(30 + 10 * math.log10(float((nearest - hr).square().mean()))), abs=1e-3
+    )
+    with pytest.raises(ProtocolMismatch, match="only ENAF's and ARM's"):
+        estimate_errors(bicubic, tmp_path, 4)
+    with pytest.raises(ProtocolMismatch, match="use enaf or arm"):
+        estimate_errors(upscaler_of(network, options=FP32), tmp_path, 4, "default")

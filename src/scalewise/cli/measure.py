@@ -24,6 +24,7 @@ from scalewise.cli.options import (
     measuring,
     parse_budgets,
     parse_dials,
+    parse_factors,
     wanted_budget,
     write_json,
 )
@@ -69,8 +70,25 @@ def evaluate(
     wrap: Annotated[bool, typer.Option("--wrap", help="For 360° pictures: the network sees across the seam.")] = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="NAME", help="Also lpips, niqe, brisque or piqe, if pyiqa is installed."),
+        typer.Option(
+            "--metric",
+            metavar="NAME|FUNCTION",
+            help="Also lpips, niqe, brisque or piqe, if pyiqa is installed, or a function of your own, which gives a "
+            "number for (sr, hr): file.py:function.",
+        ),
     ] = None,
+    without_hr: Annotated[
+        bool,
+        typer.Option("--without-hr", help="--data holds pictures to enlarge: measure what needs no original."),
+    ] = False,
+    through: Annotated[
+        str | None,
+        typer.Option("--through", metavar="LIST", help="Enlarge in steps: 2,4 goes to ×2, to ×4, then to --scale."),
+    ] = None,
+    estimates: Annotated[
+        bool,
+        typer.Option("--estimates", help="Also by how many dB ENAF's or ARM's estimates of a patch's PSNR are off."),
+    ] = False,
     json: Json = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -91,32 +109,42 @@ def evaluate(
         upscaler = runner.self_ensemble(upscaler)
     if wrap:
         upscaler = runner.wrapped(upscaler)
+    if through is not None:
+        upscaler = runner.in_steps(upscaler, parse_factors(through))
+    off = runner.estimate_errors(measured, data, scale, protocol) if estimates else ()
     extra = {one: metrics.perceptual(one) for one in metric or ()}
     with progress_bar(quiet) as bar:
-        result = runner.evaluate(
-            upscaler,
-            data,
-            scale,
-            protocol,
-            extra=extra,
-            progress=lambda done, all: bar(f"{done + 1} of {all}", done / all),
-        )
+        said = lambda done, all: bar(f"{done + 1} of {all}", done / all)  # noqa: E731
+        if without_hr:
+            result = runner.evaluate_alone(upscaler, data, scale, extra=extra, progress=said)
+        else:
+            result = runner.evaluate(upscaler, data, scale, protocol, extra=extra, progress=said)
     cost = runner.paper_cost(measured, result, convention) if convention is not None else None
     if json is not None:
         found = {"model": name, **result.as_dict()} | ({} if cost is None else {"cost": cost.as_dict()})
+        found |= {"estimate_errors": list(off)} if off else {}
         write_json(json, found, overwrite=overwrite)
     if not quiet:
         typer.echo(f"{name} on {data}, ×{scale:g}, protocol {result.protocol}")
         typer.echo(_per_picture(result), nl=False)
         if cost is not None:
             typer.echo(cost.words())
+        if off:
+            typer.echo(
+                f"estimates are off by {', '.join(f'{error:.2f}' for error in off)} dB, path 0 to {len(off) - 1}"
+            )
     _end(result)
 
 
 def _per_picture(result: EvalResult) -> str:
     """One row per picture, and the mean."""
 
-    columns = [key for key in result.mean if key not in ("macs", "macs_full")]
+    unseen = [
+        "macs",
+        "macs_full",
+        *(key for key in ("psnr", "ssim") if not any(key in one.values for one in result.images)),
+    ]
+    columns = [key for key in result.mean if key not in unseen]
     rows = [[one.name, *(_figure(key, one.values.get(key, math.nan)) for key in columns)] for one in result.images]
     rows.append(["mean", *(_figure(key, result.mean[key]) for key in columns)])
     return table_text(["picture", *columns], rows, "text")

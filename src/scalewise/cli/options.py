@@ -213,6 +213,14 @@ def parse_dials(texts: list[str], models: list[str]) -> dict[str, list[Budget]]:
     return dict(zip(models, lists * (len(models) // len(lists)), strict=True))
 
 
+def parse_factors(text: str) -> list[float]:
+    """`2,4` → (2.0, 4.0). Raises InvalidRequest."""
+    try:
+        return [float(part) for part in checked_length("--through", text).split(",")]
+    except ValueError:
+        raise InvalidRequest(f"--through {text!r}: write factors, as 2,4") from None
+
+
 def write_json(path: Path, value: Any, *, overwrite: bool) -> None:
     """Whole or not at all. Raises UnwritableOutput."""
     from scalewise.storage import atomic_write

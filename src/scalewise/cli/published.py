@@ -41,6 +41,18 @@ def reproduce(
         list[str] | None,
         typer.Option("--weights", metavar="METHOD=FILE", help="The weight file of a method, or a model's name."),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME=FUNCTION",
+            help="What measures lpips, niqe, brisque or piqe in place of pyiqa: lpips=file.py:function, of (sr, hr).",
+        ),
+    ] = None,
+    time: Annotated[
+        bool,
+        typer.Option("--time", help="Also time the networks of rows in milliseconds, on one thread and on all."),
+    ] = False,
     style: Style = "text",
     output: Annotated[
         Path | None,
@@ -55,14 +67,18 @@ def reproduce(
     """A published table next to what we measure: published, ours, difference, and why a number is absent; parameters,
     and GMACs of a picture of 1280×720, are always ours."""
     from scalewise.budget.budget import Budget
-    from scalewise.evaluate import published, tables
+    from scalewise.evaluate import metrics, published, tables
     from scalewise.storage import atomic_write
 
     check_files([output, json], overwrite=overwrite)
     names = published.tables() if table == "all" else [table]
     printed = [row for name in names for row in published.load_table(name)]
     known = {row.method for row in printed}
-    files = dict(_pair(text) for text in weights or ())
+    files = dict(_pair("--weights", "METHOD=FILE", text) for text in weights or ())
+    functions = dict(_pair("--metric", "NAME=FUNCTION", text) for text in metric or ())
+    for unknown in sorted({*functions} - {*metrics.PYIQA_METRICS}):
+        raise InvalidRequest(f"--metric {unknown}: there are {', '.join(metrics.PYIQA_METRICS)}")
+    measures = {name: metrics.perceptual(function) for name, function in functions.items()}
     wanted = known | {tables.weights_of(row.method, row.dial) for row in printed}
     for unknown in sorted({*(method or ())} - known) or sorted({*files} - wanted):
         raise InvalidRequest(f"table {table} has no method {unknown!r}: there are {', '.join(sorted(wanted))}")
@@ -84,7 +100,7 @@ def reproduce(
 
     with progress_bar(quiet) as bar:
         rows = tables.reproduce(
-            table, data, models, methods=method or (),
+            table, data, models, methods=method or (), measures=measures, time=time,
             progress=lambda row: bar(f"{row.method} {row.dataset} ×{row.scale:g}", 0.0),
         )  # fmt: skip
     if json is not None:
@@ -92,6 +108,11 @@ def reproduce(
         if output is None:
             return
     text = reproduced_table(rows, style)
+    timing = next((row.timing for row in rows if row.timing is not None), None)
+    if timing is not None and style == "text":
+        text += (
+            f"milliseconds: ours of one thread of {timing.machine}, a picture for an output of 1280x720 or as printed\n"
+        )
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -99,8 +120,8 @@ def reproduce(
         temporary.write_text(text, encoding="utf-8")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    method, sign, file = text.partition("=")
-    if not (method and sign and file):
-        raise InvalidRequest(f"--weights {text!r}: write METHOD=FILE")
-    return method, file
+def _pair(option: str, form: str, text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise InvalidRequest(f"{option} {text!r}: write {form}")
+    return name, value

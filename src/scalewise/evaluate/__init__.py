@@ -6,6 +6,7 @@ PSNR of one prediction differs by more than 1 dB between the conventions of this
 
 from scalewise.evaluate.compare import Comparison, compare_protocols
 from scalewise.evaluate.conventions import PaperCost, paper_cost
+from scalewise.evaluate.estimates import estimate_errors
 from scalewise.evaluate.pairs import Pair, find_pairs, load_pair, make_lr
 from scalewise.evaluate.patchwise import fuse
 from scalewise.evaluate.protocols import DEFAULT, PROTOCOLS, EvalProtocol, Tiles, find_protocol
@@ -14,6 +15,7 @@ from scalewise.evaluate.runner import (
     ImageResult,
     Skipped,
     evaluate,
+    evaluate_alone,
     plain,
     predict,
     score,
@@ -23,6 +25,7 @@ from scalewise.evaluate.upscalers import (
     Prediction,
     Upscaler,
     bicubic,
+    in_steps,
     self_ensemble,
     upscaler_of,
     wrapped,
@@ -44,10 +47,13 @@ __all__ = [
     "Upscaler",
     "bicubic",
     "compare_protocols",
+    "estimate_errors",
     "evaluate",
+    "evaluate_alone",
     "find_pairs",
     "find_protocol",
     "fuse",
+    "in_steps",
     "load_pair",
     "make_lr",
     "paper_cost",

@@ -41,7 +41,7 @@ DIV2K_PICTURE: Size = (1390, 2040)  # as many pixels as the mean of DIV2K's vali
 # Rows that quote networks which scalewise does not have.
 NOT_OURS = frozenset(
     {
-        "arbsr", "arm-lut", "bsrgan", "classsr-rcan", "eqsr", "esrt", "imdn", "lapar-a", "lircan", "n-gram",
+        "arbsr", "bsrgan", "classsr-rcan", "eqsr", "esrt", "imdn", "lapar-a", "lircan", "n-gram",
         "osrt-light", "pcsr-carn", "pcsr-fsrcnn", "pcsr-srresnet", "real-esrgan", "realsr", "rfdn", "rlfn",
         "srresnet-camixer",
     }
@@ -73,6 +73,7 @@ NAMES: Mapping[tuple[str, str], str] = {
     ("rdn-ciaosr", "trained on x3"): "rdn-ciaosr@scales-3",
     ("rdn-ciaosr", "trained on x4"): "rdn-ciaosr@scales-4",
     ("rdn-ciaosr", "trained on x2 x3 x4"): "rdn-ciaosr@scales-2-3-4",
+    ("arm-lut", ""): "arm-srresnet",
     ("swinir-ciaosr-real", ""): "ciaosr-real",
     ("camixer-b-df2k", ""): "camixer-b-x4",
     ("classsr-camixer-original", ""): "classsr-camixer",
@@ -177,10 +178,22 @@ def measured(row: Published) -> float | None:
     if row.metric == "gmacs":  # of the encoder
         low = (round(DIV2K_PICTURE[0] / row.scale), round(DIV2K_PICTURE[1] / row.scale))
         return model.encoder.macs(model.padded(low), (row.scale, row.scale)).total / 1e9
-    if row.table != "ciaosr":
+    if row.table == "tadt":
         return parameter_count(model.encoder) / 1e6  # type: ignore[arg-type]
-    whole = row.method in ("rdn-metasr", "rdn-liif", "rdn-lte")
+    whole = row.table != "ciaosr" or row.method in ("rdn-metasr", "rdn-liif", "rdn-lte")
     return parameter_count(model if whole else model.upsampler) / 1e6  # type: ignore[arg-type]
+
+
+def first_weights(row: Published) -> Model:
+    """The network of a row before any training. Raises InvalidRequest for bicubic and what scalewise has not."""
+    if row.method == "bicubic":
+        raise InvalidRequest("bicubic is no network")
+    return _model(_real(_key(row)))
+
+
+def timed_size(row: Published) -> Size:
+    """The LR that a row of milliseconds is timed on: CiaoSR's 192×192, else what gives `OUTPUT`."""
+    return (192, 192) if row.table == "ciaosr" else (round(OUTPUT[0] / row.scale), round(OUTPUT[1] / row.scale))
 
 
 def _of_table_7(row: Published) -> nn.Module:
@@ -226,8 +239,8 @@ def _camixer_cost(row: Published, gamma: float) -> float:
 
 @lru_cache(maxsize=8)
 def _real(key: tuple[str, str, float]) -> nn.Module:
-    """With weights, as FLOPs of this kind are counted while a network runs."""
-    network = network_of(Published("", key[0], "", key[2], "", "", 0.0, "", "", "", ""))
+    """With first weights, for what is seen only while a network runs."""
+    network = network_of(Published("", key[0], "", key[2], "", "", 0.0, key[1], "", "", ""))
     assert network is not None
     return network.build().eval()
 

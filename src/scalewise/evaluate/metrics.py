@@ -17,6 +17,7 @@ from torch import Tensor
 from scalewise.errors import InvalidRequest, MissingDependency, ProtocolMismatch
 from scalewise.geometry.projection import latitude_weights
 from scalewise.geometry.resize import imresize
+from scalewise.training.recipe import named_function
 
 Image = Tensor  # float (3, h, w), RGB, 1.0 is white
 Channel = Literal["rgb", "y", "y-liif"]
@@ -29,7 +30,9 @@ SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 C1, C2 = 0.01**2, 0.03**2
 
-PYIQA_METRICS = ("lpips", "niqe", "brisque", "piqe")
+NO_REFERENCE = ("niqe", "brisque", "piqe")  # these look at a picture alone
+PYIQA_METRICS = ("lpips", *NO_REFERENCE)
+Measure = Callable[..., float]  # of (sr, hr), where hr is None if there is none
 
 
 def eight_bit(image: Tensor) -> Tensor:
@@ -77,22 +80,31 @@ def consistency(lr: Tensor, sr: Tensor) -> float:
     return psnr(imresize(sr, (lr.shape[-2], lr.shape[-1])), lr)
 
 
-def perceptual(name: str) -> Callable[[Image, Image], float]:
-    """LPIPS, NIQE, BRISQUE or PIQE through pyiqa, if it is installed: a function of (sr, hr) → number.
+def perceptual(name: str) -> Measure:
+    """LPIPS, NIQE, BRISQUE or PIQE through pyiqa, if it is installed, or a function of one's own as
+    `package.module:function` or `file.py:function`, which takes (sr, hr) and gives a number.
 
     pyiqa is no dependency of this project: it needs torchvision and its licence is non-commercial. NIQE, BRISQUE and
     PIQE look at `sr` only.
     """
+    if ":" in name:
+        own = named_function(name, f"metric {name}")
+        return lambda sr, hr: float(own(sr, hr))
     if name not in PYIQA_METRICS:
-        raise InvalidRequest(f"unknown metric {name!r}: allowed are {', '.join(PYIQA_METRICS)}")
+        allowed = f"{', '.join(PYIQA_METRICS)}, and MODULE:FUNCTION or FILE.py:FUNCTION"
+        raise InvalidRequest(f"unknown metric {name!r}: allowed are {allowed}")
     try:
         pyiqa = importlib.import_module("pyiqa")
     except ImportError:
         raise MissingDependency(f"{name} is measured by pyiqa, which is not installed: pip install pyiqa") from None
     metric = pyiqa.create_metric(name)
 
-    def measure(sr: Image, hr: Image) -> float:
-        pictures = [sr, hr] if name == "lpips" else [sr]
+    def measure(sr: Image, hr: Image | None) -> float:
+        if name == "lpips" and hr is None:
+            raise ProtocolMismatch(
+                f"lpips compares with an HR picture, and there is none: {', '.join(NO_REFERENCE)} do"
+            )
+        pictures = [sr] if name in NO_REFERENCE or hr is None else [sr, hr]
         with torch.inference_mode():
             return float(metric(*(picture.clamp(0, 1).float()[None] for picture in pictures)))
 

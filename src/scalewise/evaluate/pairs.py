@@ -49,19 +49,20 @@ def find_pairs(data: Path | str, scale: float) -> list[Pair]:
         hr, lr = beside_lr, _first_folder([data / f"{beside_lr.name[:-3]}_LR_bicubic" / f"X{tag}"])
     else:
         hr, lr = data, None
-    pairs = [Pair(path.stem, path, _lr_of(path, lr, tag)) for path in _pictures(hr)]
-    if not pairs:
-        raise DataError(f"no pictures in {str(hr)!r}: it should hold {', '.join(sorted(images.READABLE))}")
-    return pairs
+    return [Pair(path.stem, path, _lr_of(path, lr, tag)) for path in find_pictures(hr)]
 
 
 def _first_folder(candidates: Any) -> Path | None:
     return next((path for path in candidates if path.is_dir()), None)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix.lower() in images.READABLE)
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures of one folder, sorted by name. Raises DataError if there are none."""
+    files = (path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else ()
+    found = sorted(path for path in files if path.suffix.lower() in images.READABLE)
+    if not found:
+        raise DataError(f"no pictures in {str(folder)!r}: it should hold {', '.join(sorted(images.READABLE))}")
+    return found
 
 
 def _lr_of(hr: Path, folder: Path | None, tag: str) -> Path | None:
@@ -89,14 +90,15 @@ def _srf_pairs(data: Path, tag: str) -> list[Pair]:
     return pairs
 
 
-def _read(path: Path) -> Picture:
+def read_picture(path: Path) -> Picture:
+    """(3, h, w) in [0, 1]. Raises ImageError."""
     source = images.open(path)
     return source.read((0, 0, *source.size))
 
 
 def load_pair(pair: Pair, scale: float, protocol: EvalProtocol) -> tuple[Picture, Picture]:
     """(lr, hr) as the protocol wants them: HR cropped, LR given or made. Raises ImageError, ProtocolMismatch."""
-    hr = _read(pair.hr)
+    hr = read_picture(pair.hr)
     if protocol.projection == "erp" and hr.shape[-1] != 2 * hr.shape[-2]:
         raise ProtocolMismatch(
             f"protocol {protocol.name} is for equirectangular pictures, twice as wide as high; "
@@ -109,7 +111,7 @@ def load_pair(pair: Pair, scale: float, protocol: EvalProtocol) -> tuple[Picture
             f"add LR_bicubic/X{scale:g}, or use the protocol default, which makes it"
         )
     if pair.lr is not None and (protocol.given_up_to is None or strict):
-        lr = _read(pair.lr)
+        lr = read_picture(pair.lr)
         size = _hr_size(hr, lr, scale, pair)
     else:
         lr, size = None, (hr.shape[-2], hr.shape[-1])

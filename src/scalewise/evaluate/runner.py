@@ -16,11 +16,11 @@ import torch
 from scalewise.errors import ImageError
 from scalewise.evaluate import metrics
 from scalewise.evaluate.metrics import eight_bit
-from scalewise.evaluate.pairs import Picture, find_pairs, load_pair
+from scalewise.evaluate.pairs import Picture, find_pairs, find_pictures, load_pair, read_picture
 from scalewise.evaluate.patchwise import tiled
 from scalewise.evaluate.protocols import DEFAULT, EvalProtocol, find_protocol
 from scalewise.evaluate.upscalers import Prediction, Upscaler
-from scalewise.geometry.grid import Size
+from scalewise.geometry.grid import Size, output_size
 
 
 def predict(upscaler: Upscaler, lr: Picture, size: Size, scale: float, protocol: EvalProtocol) -> Prediction:
@@ -146,7 +146,7 @@ def evaluate(
     scale: float,
     protocol: EvalProtocol | str = DEFAULT,
     *,
-    extra: Mapping[str, Callable[[Picture, Picture], float]] | None = None,
+    extra: Mapping[str, metrics.Measure] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> EvalResult:
     """Run `upscaler` over the pictures of a folder and measure it as `protocol` says.
@@ -177,7 +177,7 @@ def _measure(
     hr: Picture,
     scale: float,
     protocol: EvalProtocol,
-    extra: Mapping[str, Callable[[Picture, Picture], float]],
+    extra: Mapping[str, metrics.Measure],
 ) -> ImageResult:
     with torch.inference_mode():
         prediction = predict(upscaler, lr, (hr.shape[-2], hr.shape[-1]), scale, protocol)
@@ -190,9 +190,41 @@ def _measure(
         border = protocol.border(scale)
         inner = (slice(None), slice(border, height - border), slice(border, width - border))
         values |= {key: measure(eight_bit(sr)[inner], hr[inner]) for key, measure in extra.items()}
-    values["macs"] = prediction.macs
-    values["macs_full"] = prediction.macs_full
-    values["macs_share"] = prediction.macs / prediction.macs_full if prediction.macs_full else 0.0
-    values["seconds"] = prediction.seconds
-    values |= {f"path{path}": patches for path, patches in enumerate(prediction.paths)}
-    return ImageResult(name, (height, width), values)
+    return ImageResult(name, (height, width), values | _costs(prediction))
+
+
+def _costs(prediction: Prediction) -> dict[str, float]:
+    share = prediction.macs / prediction.macs_full if prediction.macs_full else 0.0
+    found = {"macs": prediction.macs, "macs_full": prediction.macs_full, "macs_share": share}
+    found |= {f"path{path}": patches for path, patches in enumerate(prediction.paths)}
+    return found | {"seconds": prediction.seconds}
+
+
+def evaluate_alone(
+    upscaler: Upscaler,
+    data: Path | str,
+    scale: float,
+    *,
+    extra: Mapping[str, metrics.Measure] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> EvalResult:
+    """Enlarge the pictures of a folder, which have no HR, and measure what needs none: consistency, costs, and `extra`,
+    called with (sr, None) on 8-bit levels. A picture that cannot be read is skipped and named."""
+    found = find_pictures(Path(data))
+    results, skipped = [], []
+    for done, path in enumerate(found):
+        if progress is not None:
+            progress(done, len(found))
+        try:
+            lr = read_picture(path)
+        except ImageError as error:
+            skipped.append(Skipped(path.stem, str(error)))
+            continue
+        size = output_size((lr.shape[-2], lr.shape[-1]), scale)
+        with torch.inference_mode():
+            prediction = upscaler(lr, size, scale)
+            sr = eight_bit(prediction.sr.float().cpu())
+            values = {"consistency": metrics.consistency(lr, sr)}
+            values |= {key: measure(sr, None) for key, measure in (extra or {}).items()}
+        results.append(ImageResult(path.stem, size, values | _costs(prediction)))
+    return EvalResult("without HR", scale, tuple(results), tuple(skipped))

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scalewise.errors import InvalidRequest, ProtocolMismatch, ScalewiseError
-from scalewise.evaluate import counting
+from scalewise.budget.budget import Budget
+from scalewise.errors import DataError, InvalidRequest, ProtocolMismatch, ScalewiseError
+from scalewise.evaluate import counting, metrics
 from scalewise.evaluate.conventions import PaperCost, paper_cost
+from scalewise.evaluate.estimates import estimate_errors
 from scalewise.evaluate.protocols import find_protocol
 from scalewise.evaluate.published import Published, load_table, tables
-from scalewise.evaluate.runner import EvalResult, evaluate
-from scalewise.evaluate.upscalers import Upscaler, bicubic
+from scalewise.evaluate.runner import EvalResult, evaluate, evaluate_alone
+from scalewise.evaluate.timing import Timing, timed
+from scalewise.evaluate.upscalers import Upscaler, bicubic, in_steps, upscaler_of
 
-# What `evaluate` measures, by the name of a table's metric; other metrics stay as published.
+# What `evaluate` measures under a protocol, by the name of a table's metric, and what it measures through pyiqa.
 MEASURED = {"psnr": "psnr", "ssim": "ssim", "ws_psnr": "ws_psnr", "ws_ssim": "ws_ssim"}
+PERCEPTUAL = metrics.PYIQA_METRICS
+TRAINING = "training"  # the dial of a row that is the time of training's forward
 # The same set under the names that folders have.
 FOLDERS = {"B100": ("B100", "BSD100", "BSDS100"), "DIV2K": ("DIV2K", "DIV2K_valid"), "Urban100": ("Urban100", "U100")}
 
@@ -28,7 +34,8 @@ class Reproduced:
     """A published number next to ours, or the reason why ours is missing. `cost`: our value of the cost that the
     paper prints with it, counted as the paper does; None where its way to count is not known. `count`: parameters and
     multiply-adds of the row's network, None for one that scalewise has not; `flops`: the cost that is printed and ours,
-    where it does not depend on the picture."""
+    where it does not depend on the picture; `timing`: where the row is a time and ours was measured, which is then
+    that of one thread."""
 
     published: Published
     ours: float = math.nan
@@ -36,6 +43,7 @@ class Reproduced:
     cost: PaperCost | None = None
     count: counting.Count | None = None
     flops: tuple[float, float] | None = None
+    timing: Timing | None = None
 
     @property
     def difference(self) -> float:
@@ -49,55 +57,79 @@ class Reproduced:
             "absent": self.absent,
             "cost": None if self.cost is None else self.cost.as_dict(),
             "count": None if self.count is None else self.count.as_dict(),
+            "timing": None if self.timing is None else dataclasses.asdict(self.timing),
         }
         return found | {"printed_flops": self.flops and self.flops[0], "counted_flops": self.flops and self.flops[1]}
+
+
+Models = Callable[[str, str], Upscaler | None]
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    result: EvalResult
+    cost: PaperCost | None = None
+
+
+@dataclass(frozen=True)
+class _Ours:
+    """What was measured of a row."""
+
+    value: float
+    absent: str = ""
+    cost: PaperCost | None = None
+    timing: Timing | None = None
 
 
 def reproduce(
     table: str,
     data: Path | str | None = None,
-    models: Callable[[str, str], Upscaler | None] | None = None,
+    models: Models | None = None,
     *,
     methods: Sequence[str] = (),
+    measures: Mapping[str, metrics.Measure] | None = None,
+    time: bool = False,
     progress: Callable[[Published], object] | None = None,
 ) -> list[Reproduced]:
     """Every row of a table, or of "all", with what we measure and count: `data` holds one folder per dataset, named as
     in the table. Parameters and multiply-adds need neither data nor weights.
 
     `models(method, dial)` gives the upscaler of a row, or None if there are no weights for it; bicubic needs none.
-    `methods` limits the rows. What cannot be measured says why. Raises InvalidRequest for a table that there is not.
+    `methods` limits the rows. `measures` are for lpips, niqe, brisque and piqe in place of pyiqa's. With `time` rows of
+    milliseconds are timed on this processor, by first weights where there are no others. What cannot be measured says
+    why. Raises InvalidRequest for a table that there is not.
     """
-    found: dict[tuple[str, str, str, float, str], tuple[EvalResult, PaperCost | None] | str] = {}
+    find: Models = models or (lambda method, dial: None)
+    measured: dict[tuple[object, ...], _Evaluated | tuple[float, ...] | Timing | str] = {}
     rows = []
     for row in [row for name in (tables() if table == "all" else [table]) for row in load_table(name)]:
         if methods and row.method not in methods:
             continue
         try:
             count, flops, counted = counting.count(row), counting.printed_cost(row), counting.measured(row)
-            why = "not measured by this command"
+            why = ""
         except InvalidRequest as error:
             count = flops = counted = None
             why = str(error)
-        if row.metric not in MEASURED:
-            ours = math.nan if counted is None else counted
-            rows.append(Reproduced(row, ours, "" if counted is not None else why, count=count, flops=flops))
-            continue
-        if not row.protocol:
-            rows.append(Reproduced(row, absent="measured as no protocol of ours does", count=count, flops=flops))
-            continue
-        key = (row.method, row.dial, row.dataset, row.scale, row.protocol)
-        if key not in found:
-            if progress is not None:
-                progress(row)
-            found[key] = _measure(row, data, models)
-        measured = found[key]
-        if isinstance(measured, str):
-            rows.append(Reproduced(row, absent=measured, count=count, flops=flops))
-            continue
-        result, cost = measured
-        ours = result.mean.get(MEASURED[row.metric], math.nan)
-        absent = f"{len(result.skipped)} pictures could not be read" if result.skipped else ""
-        rows.append(Reproduced(row, ours, absent, cost, count, flops))
+        if row.metric in ("parameters_millions", "gmacs"):
+            ours = _Ours(math.nan, why) if counted is None else _Ours(counted)
+        elif row.metric == "milliseconds" and (why or not time or row.dial == TRAINING):
+            ours = _Ours(math.nan, why or ("not timed" if not time else "the time of training is not measured"))
+        elif row.metric in MEASURED and not row.protocol:
+            ours = _Ours(math.nan, "measured as no protocol of ours does")
+        else:
+            kind = row.metric if row.metric not in MEASURED else "psnr"
+            dataset = row.dataset if kind != "milliseconds" else ""
+            key = (kind, row.method, _setting(row), dataset, row.scale, row.protocol)
+            if key not in measured:
+                if progress is not None:
+                    progress(row)
+                try:
+                    measured[key] = _measure(row, data, find, measures or {})
+                except ScalewiseError as error:
+                    measured[key] = str(error)
+            ours = _ours(row, measured[key])
+        rows.append(Reproduced(row, ours.value, ours.absent, ours.cost, count, flops, ours.timing))
     return rows
 
 
@@ -108,22 +140,62 @@ def weights_of(method: str, dial: str) -> str:
     return name if "@" in name else method
 
 
+def _setting(row: Published) -> str:
+    """A row's dial, where it is one: the estimates of all levels are measured at once."""
+    return "" if row.metric == "psnr_estimate_mae" else row.dial
+
+
+def steps_of(dial: str) -> tuple[float, ...] | None:
+    """CiaoSR's Table 6, "steps to x2 x4 x12" or "one step": the factors on the way to the scale. None: another dial."""
+    if dial == "one step":
+        return ()
+    found = re.fullmatch(r"steps to((?: x\d+)+)", dial)
+    return None if found is None else tuple(float(part[1:]) for part in found[1].split())[:-1]
+
+
 def _measure(
-    row: Published, data: Path | str | None, models: Callable[[str, str], Upscaler | None] | None
-) -> tuple[EvalResult, PaperCost | None] | str:
-    """The evaluation that gives a row and its cost, or the reason why there is none."""
-    folder = _dataset_folder(row.dataset, data)
+    row: Published, data: Path | str | None, models: Models, measures: Mapping[str, metrics.Measure]
+) -> _Evaluated | tuple[float, ...] | Timing:
+    """What gives a row. Raises ScalewiseError, which says why there is nothing."""
+    folder = None if row.metric == "milliseconds" else _dataset_folder(row.dataset, data)
+    if folder is None and row.metric != "milliseconds":
+        raise DataError(f"no data: {row.dataset}")
+    steps = steps_of(row.dial)
+    setting = "" if steps is not None else _setting(row)
+    upscaler = bicubic if row.method == "bicubic" else models(row.method, setting)
     if folder is None:
-        return f"no data: {row.dataset}"
-    try:
-        own = models(row.method, row.dial) if models is not None and row.method != "bicubic" else None
-        upscaler = bicubic if row.method == "bicubic" else own
-        if upscaler is None:
-            return f"no weights: {weights_of(row.method, row.dial)}"
-        result = evaluate(upscaler, folder, row.scale, find_protocol(row.protocol))
-    except ScalewiseError as error:
-        return str(error)
-    return result, _cost(upscaler, result)
+        upscaler = upscaler or upscaler_of(counting.first_weights(row), _budget(row))
+        return timed(upscaler, counting.timed_size(row), row.scale)
+    if upscaler is None:
+        raise DataError(f"no weights: {weights_of(row.method, row.dial)}")
+    if row.metric == "psnr_estimate_mae":
+        return estimate_errors(upscaler, folder, row.scale)
+    if steps:
+        upscaler = in_steps(upscaler, steps)
+    extra = {}
+    if row.metric in PERCEPTUAL:
+        extra = {row.metric: measures[row.metric] if row.metric in measures else metrics.perceptual(row.metric)}
+    if not row.protocol:
+        return _Evaluated(evaluate_alone(upscaler, folder, row.scale, extra=extra))
+    result = evaluate(upscaler, folder, row.scale, find_protocol(row.protocol), extra=extra)
+    return _Evaluated(result, _cost(upscaler, result))
+
+
+def _budget(row: Published) -> Budget:
+    return Budget.parse(row.dial) if "=" in row.dial else Budget.full()
+
+
+def _ours(row: Published, measured: _Evaluated | tuple[float, ...] | Timing | str) -> _Ours:
+    """The value of a row in what was measured for it and its kin."""
+    if isinstance(measured, str):
+        return _Ours(math.nan, measured)
+    if isinstance(measured, Timing):
+        return _Ours(measured.one_thread, timing=measured)
+    if isinstance(measured, tuple):
+        return _Ours(measured[int(row.dial.removeprefix("level "))])
+    result = measured.result
+    absent = f"{len(result.skipped)} pictures could not be read" if result.skipped else ""
+    return _Ours(result.mean.get(MEASURED.get(row.metric, row.metric), math.nan), absent, measured.cost)
 
 
 def _cost(upscaler: Upscaler, result: EvalResult) -> PaperCost | None:

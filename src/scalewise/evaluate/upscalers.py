@@ -14,6 +14,7 @@ from torch import Tensor
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import ProtocolMismatch
+from scalewise.evaluate.metrics import eight_bit
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
@@ -152,6 +153,24 @@ def wrapped(upscaler: Upscaler, pixels: int = 16) -> Upscaler:
         return dataclasses.replace(part, sr=part.sr[..., more : more + size[1]])
 
     return wrap
+
+
+def in_steps(upscaler: Upscaler, through: Sequence[float]) -> Upscaler:
+    """Enlarged to each of these rising factors of the input and then to the whole scale, rounded to 8 bits between."""
+
+    def enlarge_again(lr: Picture, size: Size, scale: float) -> Prediction:
+        if list(through) != sorted({1.0, *through, scale})[1:-1]:
+            steps = ", ".join(f"×{factor:g}" for factor in through)
+            raise ProtocolMismatch(f"steps to {steps} do not lead to ×{scale:g}: give rising factors between 1 and it")
+        parts, before = [], 1.0
+        for factor in (*through, scale):
+            seen = eight_bit(parts[-1].sr) if parts else lr
+            target = size if factor == scale else (round(lr.shape[-2] * factor), round(lr.shape[-1] * factor))
+            parts.append(upscaler(seen, target, factor / before))
+            before = factor
+        return joined_costs(parts[-1].sr, parts)
+
+    return enlarge_again
 
 
 def joined_costs(sr: Picture, parts: Sequence[Prediction]) -> Prediction:

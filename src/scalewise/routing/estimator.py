@@ -104,10 +104,14 @@ class ENAFRouter(nn.Module):
         self.costs, self.bonus, self.blank = tuple(costs), bonus, blank
 
     def evidence(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
-        expected = -self.estimator.on_image(lr, rows, columns, side).double()
+        expected = self.estimates(lr, rows, columns, side)
         scores = edges_of(lr, rows, columns, side, truncate=True)
         expected[0] += self.bonus * (scores <= self.blank)
         return expected
+
+    def estimates(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
+        """The PSNR that each path is expected to reach, in dB, without the bonus."""
+        return -self.estimator.on_image(lr, rows, columns, side).double()
 
     def gain(self, evidence: Tensor) -> Tensor:
         return -(10 ** (-evidence / 10))
@@ -137,6 +141,10 @@ class EdgeRouter(nn.Module):
         scores = edges_of(lr, rows, columns, side, truncate=False)
         nearest = (self.centres.view(*self.centres.shape, 1, 1) - scores).abs().argmin(1)  # (paths, ny, nx)
         return self.expected.gather(1, nearest.flatten(1)).view_as(nearest)
+
+    def estimates(self, lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size) -> Tensor:
+        """The evidence, which is the PSNR expected of each path, in dB."""
+        return self.evidence(lr, rows, columns, side)
 
     def gain(self, evidence: Tensor) -> Tensor:
         return -(10 ** (-evidence / 10))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,33 +76,39 @@ class CustomModel:
     target: str
 
     def build(self) -> nn.Module:
-        place, _, name = self.target.rpartition(":")
-        if not place:
-            raise InvalidRequest(f"model {self.target}: write package.module:function or file.py:function")
-        build = getattr(self._module(place), name, None)
-        if build is None:
-            raise InvalidRequest(f"model {self.target}: {place} has no {name!r}")
-        model = build()
+        model = named_function(self.target, f"model {self.target}")()
         if not isinstance(model, nn.Module):
             raise InvalidRequest(f"model {self.target} gave {type(model).__name__}: it must give a SuperResolver")
         return model
 
-    def _module(self, place: str) -> Any:
-        if place.endswith(".py"):
-            path = Path(place)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None or not path.is_file():
-                raise InvalidRequest(f"model {self.target}: there is no file {place!r}")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules.setdefault(path.stem, module)
-            spec.loader.exec_module(module)
-            return module
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # the working directory, as with python -m
-        try:
-            return importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            raise InvalidRequest(f"model {self.target}: {error}") from None
-
     def save(self, model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
         save_tensors(path, model.state_dict(), {key: str(value) for key, value in about.items()})
+
+
+def named_function(target: str, subject: str) -> Callable[..., Any]:
+    """What `package.module:function` or `file.py:function` names. Raises InvalidRequest that begins with `subject`."""
+    place, _, name = target.rpartition(":")
+    if not place:
+        raise InvalidRequest(f"{subject}: write package.module:function or file.py:function")
+    found = getattr(_module(place, subject), name, None)
+    if found is None:
+        raise InvalidRequest(f"{subject}: {place} has no {name!r}")
+    return found
+
+
+def _module(place: str, subject: str) -> Any:
+    if place.endswith(".py"):
+        path = Path(place)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise InvalidRequest(f"{subject}: there is no file {place!r}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(path.stem, module)
+        spec.loader.exec_module(module)
+        return module
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the working directory, as with python -m
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(f"{subject}: {error}") from None
