@@ -47,17 +47,15 @@ from scalewise.evaluate import (
     upscaler_of,
     wrapped,
 )
+from scalewise.evaluate.figures import SCALES, draw_scales, intensities, routes, save
 from scalewise.geometry.grid import Frame, rectangle
 from scalewise.geometry.resize import imresize
-from scalewise.models.model import Model
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
-from scalewise.routing.branch import THRESHOLD
+from scalewise.models.super_resolver import SuperResolver
 
 WANTED_DB = 0.3  # over bicubic
 WANTED_RANK = 0.5
 SLACK = 0.005  # dB by which a larger budget may be worse: less than the second digit that is printed
 PROTOCOL = find_protocol("default")
-SCALES = torch.linspace(1, 4, 25)
 
 
 def centre(picture: Tensor, side: int) -> Tensor:
@@ -71,14 +69,6 @@ def pair(picture: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     h, w = (int(n / scale + 1e-9) for n in picture.shape[-2:])
     hr = picture[:, : round(h * scale), : round(w * scale)]
     return make_lr(hr, (h, w), scale, PROTOCOL), hr
-
-
-def routes(model: Model, lr: Tensor, scale: float, budget: Budget) -> Route:
-    """All decisions of one picture, run as a whole."""
-    size = (lr.shape[-2], lr.shape[-1])
-    out = (round(size[0] * scale), round(size[1] * scale))
-    plan = model.plan(model.score(lr[None], (scale, scale)), size, out, budget)
-    return plan.route + model.render(lr[None], Frame(size), (0, 0, *size), out, plan).route
 
 
 def shares(found: list[Route]) -> str:
@@ -109,33 +99,6 @@ def correlations(model: SuperResolver, lrs: list[Tensor]) -> list[float]:
     return [float(np.corrcoef(rank(layer.numpy()), against)[0, 1]) for layer in torch.cat(scores, 1)]
 
 
-@dataclass(frozen=True)
-class Intensity:
-    """By scale: β, and the encoder's MACs over those with all branches, the mean over pictures."""
-
-    beta: list[float]
-    share: list[float]
-
-
-@torch.no_grad()
-def intensities(model: SuperResolver, val: list[Tensor]) -> Intensity:
-    """The same LR pictures (the centres, halved) at every scale, so that the scale alone changes."""
-    trunk = model.encoder
-    assert isinstance(trunk, TADT)
-    lrs = [
-        pad_to_grid((pair(picture, 2)[0][None] - model.mean) / model.std, model.limits.patch_stride) for picture in val
-    ]
-    share = []
-    for scale in SCALES.tolist():
-        one = []
-        for lr in lrs:
-            size = (lr.shape[-2], lr.shape[-1])
-            route = trunk.route(lr, torch.full((1, 2), scale), Effort(native={"beta": 0.0}))
-            one.append(trunk.macs(size, (scale, scale), route).total / trunk.macs(size, (scale, scale)).total)
-        share.append(float(np.mean(one)))
-    return Intensity(trunk.controller.intensity(SCALES[:, None].expand(-1, 2)).tolist(), share)
-
-
 @torch.no_grad()
 def stays(model: SuperResolver, lr: Tensor, epsilon: float = 0.05) -> Tensor:
     """lr (3, h, w) → (h, w): the share of the attention blocks that each token went through."""
@@ -164,20 +127,6 @@ def quarters(model: SuperResolver, val: list[Tensor]) -> list[float]:
     flat = np.concatenate([by_window(detail(lr)) for lr in lrs])
     left = np.concatenate([by_window(stays(model, lr)) for lr in lrs])
     return [float(part.mean()) for part in np.array_split(left[flat.argsort()], 4)]
-
-
-def draw_intensity(found: Intensity, out: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    first, second, power = THRESHOLD
-    figure, axis = plt.subplots(figsize=(6, 3.6), dpi=110)
-    axis.plot(SCALES, found.beta, label="β of the controller")
-    axis.plot(SCALES, found.share, label="MACs of the encoder over all branches on", drawstyle="steps-mid")
-    axis.plot(SCALES, first + second * SCALES**power, ":", color="gray", label="where the price on β begins (Eq. 6)")
-    axis.set(xlabel="scale", ylim=(0, 1.02), xlim=(1, 4))
-    axis.legend(loc="lower right", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(out)
 
 
 def draw_halting(model: SuperResolver, photo: Tensor, out: Path) -> None:
@@ -253,8 +202,8 @@ def learnt(name: str, model: Any, photos: list[Tensor], measured: Measured, gain
     """Prints what this kind of network should have learnt; whether it has."""
     encoder = getattr(model, "encoder", None)
     if isinstance(encoder, TADT):
-        found = intensities(model, photos)
-        for scale, beta, share in list(zip(SCALES.tolist(), found.beta, found.share, strict=True))[::8]:
+        found = intensities(model, [pair(photo, 2)[0] for photo in photos])
+        for scale, beta, share in list(zip(SCALES, found.beta, found.share, strict=True))[::8]:
             print(f"{name:22} x{scale:g}  β {beta:.3f}  encoder MACs {share:.1%}")
         return found.beta[-1] > found.beta[0] and found.share[-1] > found.share[0]
     if isinstance(encoder, AdaFormer):
@@ -300,7 +249,8 @@ def main() -> int:
             found.append((measured, gains))
         fine &= learnt(file.stem, model, photos, *found[-1])
         if given.pictures and isinstance(model.encoder, TADT):
-            draw_intensity(intensities(model, photos), given.pictures / "tadt_beta.png")
+            halved = [pair(photo, 2)[0] for photo in photos]
+            save(draw_scales({file.stem: intensities(model, halved)}), given.pictures / "tadt_beta.png")
         if given.pictures and isinstance(model.encoder, AdaFormer):
             place = next(i for i, name in enumerate(names) if given.photo in name)
             draw_halting(model, centre(decoded[place], 2 * given.side), given.pictures / "adaformer_halting.png")

@@ -2,7 +2,8 @@
 
 - upscale.py: upscale, its options in upscale_options.py; one_picture.py, many_pictures.py: its work; paths.py: which
   files it reads and writes; stdio.py: the three streams, and signals
-- measure.py: evaluate, curve, calibrate; published.py: reproduce
+- measure.py: evaluate, curve, calibrate; published.py: reproduce;
+  figure.py: figure
 - video.py: video
 - models.py: models, inspect, convert; export.py: export; doctor.py: doctor; serve.py: app
 - train.py: train
@@ -23,7 +24,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalewise
-from scalewise.cli import doctor, export, measure, models, published, serve, train, upscale, video
+from scalewise.cli import doctor, export, figure, measure, models, published, serve, train, upscale, video
 from scalewise.cli.format import explain, missing_extra
 from scalewise.cli.stdio import Interrupted, end_by_signals, open_streams
 from scalewise.errors import InvalidRequest, ScalewiseError
@@ -97,6 +98,7 @@ for command in (
     measure.curve,
     measure.calibrate,
     published.reproduce,
+    figure.figure,
     models.inspect,
     models.convert,
     export.export,

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from scalewise.budget.budget import Budget
-from scalewise.errors import BudgetInfeasible, MissingDependency
+from scalewise.errors import BudgetInfeasible
 from scalewise.evaluate.conventions import PaperCost, paper_cost
+from scalewise.evaluate.figures import new_figure
 from scalewise.evaluate.protocols import DEFAULT, EvalProtocol, find_protocol
 from scalewise.evaluate.runner import evaluate, plain
 from scalewise.evaluate.upscalers import Upscaler, bicubic
@@ -41,6 +42,11 @@ class CurvePoint:
     def work(self) -> float:
         """The cost by the convention, or the mean MACs without one."""
         return self.macs if self.cost is None else self.cost.mean
+
+    @property
+    def spent(self) -> float:
+        """What a curve is drawn over: the share of the cost by the convention, or MACs."""
+        return self.macs if self.cost is None else self.cost.share
 
     @property
     def setting(self) -> str:
@@ -73,14 +79,13 @@ class Curve:
         Path(path).write_text(json.dumps(self.as_dict(), indent=2) + "\n")
 
     def plot(self, path: Path | str) -> None:
-        """PSNR against MACs and against seconds, one line per model, bicubic as a dashed floor."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingDependency("the picture of a curve needs matplotlib: pip install matplotlib") from None
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for panel, cost in zip(panels, ("macs", "seconds"), strict=True):
+        """PSNR against the cost and against seconds, one line per model, bicubic as a dashed floor; of dials a third
+        panel, the cost against the dial. The cost is MACs, or the share of the convention that was asked for."""
+        dials = any(point.dial for point in self.points)
+        figure = new_figure(14 if dials else 10, 4.2)
+        panels = figure.subplots(1, 3 if dials else 2)
+        panels[1].sharey(panels[0])
+        for panel, cost in zip(panels, ("spent", "seconds"), strict=False):
             for model in dict.fromkeys(point.model for point in self.points):
                 points = sorted((p for p in self.points if p.model == model), key=lambda p: getattr(p, cost))
                 if model == "bicubic":
@@ -88,12 +93,23 @@ class Curve:
                     panel.axhline(points[0].psnr, linestyle="--", color="0.5", label=label)
                     continue
                 panel.plot([getattr(p, cost) for p in points], [p.psnr for p in points], marker="o", label=model)
-            panel.set_xlabel("MACs per image" if cost == "macs" else "seconds per image")
+            panel.set_xlabel(self._cost_name if cost == "spent" else "seconds per image")
             panel.grid(alpha=0.3)
+        for model in dict.fromkeys(point.model for point in self.points if point.dial):
+            points = sorted((p for p in self.points if p.model == model), key=lambda p: p.budget)
+            panels[2].plot([p.budget for p in points], [p.spent for p in points], marker="o", label=model)
+            panels[2].set(xlabel="dial, as " + ", ".join({p.dial: p.dial for p in self.points if p.dial}))
+            panels[2].set_ylabel(self._cost_name)
+            panels[2].grid(alpha=0.3)
         panels[0].set_ylabel("PSNR (dB)")
         panels[0].legend()
         figure.suptitle(f"×{self.scale:g}, protocol {self.protocol}")
         figure.savefig(path, dpi=150)
+
+    @property
+    def _cost_name(self) -> str:
+        cost = next((point.cost for point in self.points if point.cost is not None), None)
+        return "MACs per image" if cost is None else f"share of the {cost.convention} cost of all patches at full"
 
 
 def _numbers(point: CurvePoint) -> dict[str, Any]:
