@@ -10,7 +10,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,8 @@ from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import output_size
 from scalewise.machine.device import fast_bf16
 from scalewise.models.model import Model
+from scalewise.training.engine import TrainOptions, train
+from scalewise.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTO = ROOT / "examples" / "photo.jpg"
@@ -99,3 +101,14 @@ def peaks(turns: int = 30) -> dict[str, float]:
 def decibel(one: Tensor, other: Tensor) -> float:
     """PSNR between two pictures in [0, 1]."""
     return float(-10 * torch.log10((one - other).square().mean()))
+
+
+def trained(recipe: Recipe, photos: Sequence[Tensor], out: Path) -> Path:
+    """The weights that a training leaves in a folder of `out`; those of an earlier call if it has ended."""
+    folder = out / recipe.name
+    if not (folder / "done").exists():
+        options = TrainOptions(resume=folder.exists(), workers=0, quiet=True)
+        if train(recipe, photos, folder, options).reason != "done":
+            raise SystemExit(f"stopped in {recipe.name}; the same command goes on")
+        (folder / "done").touch()
+    return folder / f"{recipe.name}.safetensors"
