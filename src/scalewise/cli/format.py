@@ -36,7 +36,7 @@ def reproduced_table(rows: Sequence[Reproduced], style: Literal["text", "csv", "
         cost = "" if row.cost is None else f"{row.cost.mean / 1e6:.1f}M ({row.cost.share:.1%})"
         if not cost and row.flops is not None:
             cost = f"{row.flops[1] / 1e6:.1f}M"
-        if row.timing is not None:
+        if row.timing is not None and row.timing.threads > 1:
             cost = f"{row.timing.all_threads:.0f} ms on {row.timing.threads} threads"
         count = ["", ""] if row.count is None else [f"{row.count.parameters:,}", f"{row.count.macs / 1e9:.2f}"]
         line += [printed.flops, cost, *count, row.absent]
