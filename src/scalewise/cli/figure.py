@@ -25,6 +25,7 @@ from scalewise.errors import InvalidRequest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from scalewise.budget.budget import Budget
     from scalewise.execution.plan import RunOptions
     from scalewise.models.model import Model
 
@@ -74,7 +75,7 @@ def figure(
     wanted = wanted_budget(budget, native)
     rows: list[list[str]] = []
     if kind == "crops":
-        drawn = _crops(pictures[0], name, scale, crop, how)
+        drawn = _crops(pictures[0], name, scale, crop, wanted, how)
     else:
         models = {Path(one).name: _loaded(one, how) for one in name}
         lrs = [read_picture(path) for path in pictures]
@@ -98,7 +99,9 @@ def figure(
     with atomic_write(output, overwrite=overwrite) as temporary:
         figures.save(drawn, temporary)
     if rows and not quiet:
-        columns = ["×1", "×2", "×3", "×4"] if kind == "scales" else [str(k) for k in range(1, len(rows[0]) - 1)]
+        width = max(map(len, rows))
+        columns = ["×1", "×2", "×3", "×4"] if kind == "scales" else [str(k) for k in range(1, width - 1)]
+        rows = [row + [""] * (width - len(row)) for row in rows]
         typer.echo(table_text(["model", "", *columns], rows, "text"), nl=False)
 
 
@@ -112,9 +115,8 @@ def _loaded(name: str, how: RunOptions) -> Model:
     return zoo.load(name, device=how.device).model
 
 
-def _crops(picture: Path, names: list[str], scale: float, crop: str | None, how: RunOptions) -> Figure:
+def _crops(picture: Path, names: list[str], scale: float, crop: str | None, budget: Budget, how: RunOptions) -> Figure:
     """Of an original, whose LR is made as the protocol default makes it."""
-    from scalewise.budget.budget import Budget
     from scalewise.cli.measure import found_models
     from scalewise.evaluate import DEFAULT, Pair, bicubic, figures, load_pair
 
@@ -122,5 +124,5 @@ def _crops(picture: Path, names: list[str], scale: float, crop: str | None, how:
         raise InvalidRequest("figure crops wants --crop X,Y,WIDTH,HEIGHT in pixels of the original")
     lr, hr = load_pair(Pair(picture.stem, picture), scale, DEFAULT)
     find = found_models(how)
-    upscalers = {"bicubic": bicubic} | {Path(name).name: find(name, Budget.full()) for name in names}
+    upscalers = {"bicubic": bicubic} | {Path(name).name: find(name, budget) for name in names}
     return figures.draw_crops(lr, scale, parse_crop(crop), upscalers, hr)
