@@ -20,6 +20,8 @@ from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import plan_tiles
 from scalewise.models.model import RoutePlan
 from scalewise.models.multi_exit import MultiExitModel
+from scalewise.models.patch_buffers import CHUNK_PIXELS, joined, run_groups
+from scalewise.models.patch_cells import cut
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.losses.exits import at_query
@@ -245,3 +247,19 @@ def test_patch_and_tile_borders_do_not_show(model: MultiExitModel, kind: str) ->
         phase = (position + step) % 3 == 0
         at_border = (position + step) % 48 == 0
         assert bend[..., at_border].mean() <= 1.05 * bend[..., phase & ~at_border].mean() + 1e-6
+
+
+def test_boxes_that_touch_left_and_right_are_joined() -> None:
+    cells = cut(Frame((48, 80)), (48, 80), 16, (96, 160))
+    chosen = torch.tensor([[1, 1, 0, 1, 1], [0, 1, 0, 1, 0], [1, 1, 1, 1, 1]]).bool().flatten()
+    boxes = joined(torch.tensor(cells.boxes)[chosen])
+    expected = [(0, 0, 16, 32), (0, 48, 16, 80), (16, 16, 32, 32), (16, 48, 32, 64), (32, 0, 48, 80)]
+    assert boxes.tolist() == [list(box) for box in expected]
+    assert joined(boxes[:0]).shape == (0, 4)
+    assert run_groups(expected) == [expected[:2], expected[2:4], expected[4:]]
+
+
+def test_long_runs_are_computed_alone() -> None:
+    rows = [(y, 0, y + 16, CHUNK_PIXELS // 16) for y in range(0, 64, 16)]
+    assert run_groups(rows) == [[row] for row in rows]
+    assert max(map(len, run_groups([(y, 0, y + 16, 16) for y in range(0, 4096, 16)]))) == CHUNK_PIXELS // 256

@@ -27,7 +27,7 @@ from scalewise.models.model import (
     below_floor,
     kinds,
 )
-from scalewise.models.patch_buffers import Padded, Slope, grouped, runs, shape_of
+from scalewise.models.patch_buffers import Padded, Slope, grouped, joined, run_groups, runs, shape_of
 from scalewise.models.patch_cells import Cells, cut
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ class MultiExitModel(nn.Module, Model):
 
     def _steps(self, cells: Cells, choice: Tensor, core: Box) -> Iterator[tuple[int, list[Box] | None, Tensor]]:
         """The blocks that run on a tile: the number of each, and the boxes (n, 4) of the tile that it renews, those of
-        cells that go on; or all that is needed in a few pieces, where every cell goes on.
+        cells that go on, joined where they touch left and right, as one rim goes around them; or all that is needed in
+        a few pieces, where every cell goes on.
 
         What no later block sees of the context is left out, if the tile is small."""
         network, (oy, ox), (height, width) = self.network, cells.origin, cells.tile
@@ -166,7 +167,7 @@ class MultiExitModel(nn.Module, Model):
                 boxes = torch.cat((boxes[:, :2].maximum(limit[:2]), boxes[:, 2:].minimum(limit[2:])), 1)
                 touched = (boxes[:, :2] < boxes[:, 2:]).all(1)
                 boxes, choice, active = boxes[touched], choice[touched], active[touched]
-            yield index, self._bands(needed) if bool(active.all()) else None, boxes[active]
+            yield index, self._bands(needed) if bool(active.all()) else None, joined(boxes[active])
 
     def _blocks(self, features: Tensor, choice: Tensor, core: Box, picture: _Picture) -> None:
         """Block after block on the patches that go on, whose exits lie behind it."""
@@ -174,9 +175,7 @@ class MultiExitModel(nn.Module, Model):
         field, inside = Padded(features, network.block_margin), cells.inside(core)
         for index, bands, boxes in self._steps(cells, choice, core):
             level = network.level(index)
-            groups = (
-                grouped([tuple(box) for box in boxes.tolist()], shape_of) if bands is None else [[b] for b in bands]
-            )
+            groups = run_groups([tuple(box) for box in boxes.tolist()]) if bands is None else [[b] for b in bands]
             fresh = [network.block(index, field.gather(group)) for group in groups]
             for group, features in zip(groups, fresh, strict=True):
                 field.scatter(group, features)

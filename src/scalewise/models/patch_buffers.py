@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.layers import fill_edge
 
 CHUNK = 16  # patches computed together: their features stay in the cache
+CHUNK_PIXELS = 1 << 14  # the same of runs of patches: as many as 16 patches of 32 have
 
 
 class Padded:
@@ -109,12 +111,27 @@ class Slope:
         return row + self.margin * (self.depth - block + 1)
 
 
-def grouped(patches: list[Any], kind: Any) -> list[list[Any]]:
-    """Patches of one kind together, at most CHUNK at a time."""
+def grouped(patches: list[Any], kind: Any, most: Callable[[Any], int] = lambda kind: CHUNK) -> list[list[Any]]:
+    """Patches of one kind together, at most so many at a time as `most` says of a kind."""
     by_kind: dict[Any, list[Any]] = defaultdict(list)
     for patch in patches:
         by_kind[kind(patch)].append(patch)
-    return [group[k : k + CHUNK] for group in by_kind.values() for k in range(0, len(group), CHUNK)]
+    steps = {one: most(one) for one in by_kind}
+    return [group[k : k + steps[one]] for one, group in by_kind.items() for k in range(0, len(group), steps[one])]
+
+
+def joined(boxes: Tensor) -> Tensor:
+    """Boxes (n, 4) in reading order → (m, 4): those that touch left and right as one."""
+    if not len(boxes):
+        return boxes
+    touch = (boxes[1:, 0::2] == boxes[:-1, 0::2]).all(1) & (boxes[1:, 1] == boxes[:-1, 3])
+    apart = torch.cat((touch.new_zeros(1), touch, touch.new_zeros(1))).logical_not()
+    return torch.cat((boxes[apart[:-1], :3], boxes[apart[1:], 3:]), 1)
+
+
+def run_groups(boxes: list[Box]) -> list[list[Box]]:
+    """Boxes of one shape together, with as many pixels at a time as CHUNK patches have."""
+    return grouped(boxes, shape_of, lambda shape: max(1, CHUNK_PIXELS // math.prod(shape)))
 
 
 def runs(boxes: Sequence[Box], places: Sequence[Sequence[int]]) -> list[tuple[Box, Sequence[int]]]:
