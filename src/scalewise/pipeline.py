@@ -31,7 +31,7 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import Projection
 from scalewise.geometry.sizes import checked_crop, wanted_size
 from scalewise.images.arrays import as_batch, batch_of
-from scalewise.machine.device import Dtype, for_inference, pick_device, torch_defaults
+from scalewise.machine.device import NumberType, for_inference, pick_device, torch_defaults
 from scalewise.machine.memory import parse_bytes
 from scalewise.models.chained import Chained
 from scalewise.models.model import Model
@@ -63,7 +63,7 @@ class UpscaleOptions(TypedDict, total=False):
     model: str | Path | LoadedModel | Model
     tile: int | None
     device: str | None
-    dtype: Dtype
+    dtype: NumberType
     exact_scale: bool
     projection: Projection
     max_memory: str | int | None
@@ -182,7 +182,7 @@ def upscale(
     model: str | Path | LoadedModel | Model = "fast",
     tile: int | None = None,
     device: str | None = None,
-    dtype: Dtype = "auto",
+    dtype: NumberType = "auto",
     exact_scale: bool = False,
     projection: Projection = "auto",
     max_memory: str | int | None = None,
@@ -211,7 +211,8 @@ def upscale(
         model: A name of the zoo, a weight file, what `load` gives, or a model.
         tile: The side of a tile in LR pixels; chosen by memory if absent.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; None: CUDA if there is one.
-        dtype: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the machine is good at it.
+        dtype: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the machine is good at it. `int8`: the blocks of networks
+            with exits at any scale in 8 bits, where the processor has VNNI.
         exact_scale: Refuse scales that the model was not made for, instead of resizing its output.
         projection: `erp` is for 360° pictures; `auto` finds them by their metadata; `flat`: none.
         max_memory: The most bytes that the process holds, as a number or `"2GiB"`; by default half of what is free.

@@ -12,8 +12,9 @@ from torch import Tensor
 from scalewise.evaluate.metrics import eight_bit
 from scalewise.evaluate.protocols import Tiles
 from scalewise.evaluate.upscalers import PatchUpscaler, Picture, Prediction, Upscaler, joined_costs
+from scalewise.execution.eight_bits import number_type
 from scalewise.geometry.grid import Size
-from scalewise.machine.device import numbers, pick_device, pick_dtype
+from scalewise.machine.device import numbers, pick_device
 
 
 def tiled(
@@ -55,7 +56,7 @@ def _patches(upscaler: PatchUpscaler, lr: Picture, scale: int, tiles: Tiles, *, 
     plan = model.choose(evidence, prices, model.router.macs(area), upscaler.budget)
     choice = plan.route[0].choice.flatten()
     places = [(y, x) for y in rows for x in columns]
-    with numbers(device, pick_dtype(upscaler.options.dtype, device)):
+    with numbers(device, number_type(model, upscaler.options, device)[1]):
         runs = model.run(image, places, side, choice)
         finished = (
             (places[k][0] * scale, places[k][1] * scale, eight_bit(sr.float()) if round_tiles else sr) for k, sr in runs

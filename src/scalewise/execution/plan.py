@@ -20,7 +20,7 @@ from scalewise.geometry import tiling
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.projection import Projection
 from scalewise.geometry.tiling import Tile
-from scalewise.machine.device import Dtype
+from scalewise.machine.device import NumberType
 from scalewise.models.model import Model, RoutePlan
 
 Beyond = Literal["bicubic", "again"]
@@ -45,7 +45,7 @@ class RunOptions:
 
     tile: int | None = None
     device: str | None = None
-    dtype: Dtype = "auto"
+    dtype: NumberType = "auto"
     exact_scale: bool = False
     projection: Projection = "auto"
     max_memory: int | None = None
@@ -58,7 +58,7 @@ class RunOptions:
         if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):
             raise InvalidRequest(f"tile is {shown(self.tile)}: allowed is a side in LR pixels, at least 1")
         known = (
-            ("dtype", self.dtype, Dtype),
+            ("dtype", self.dtype, NumberType),
             ("projection", self.projection, Projection),
             ("beyond", self.beyond, Beyond),
         )

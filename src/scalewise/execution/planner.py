@@ -11,6 +11,7 @@ import torch
 from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.errors import InvalidRequest
+from scalewise.execution.eight_bits import number_type
 from scalewise.execution.mask import read_mask, takes_mask
 from scalewise.execution.plan import (
     DECODED_BYTES,
@@ -25,7 +26,7 @@ from scalewise.geometry import tiling
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.projection import frame_of
 from scalewise.images.sink import CANVAS_BYTES
-from scalewise.machine.device import pick_device, pick_dtype, torch_defaults
+from scalewise.machine.device import pick_device, torch_defaults
 from scalewise.machine.memory import free_bytes, used_bytes
 from scalewise.models.chained import Chained
 from scalewise.models.model import UNBOUNDED_CONTEXT, Model
@@ -56,7 +57,8 @@ def _plan_run(
     source: images.Source, out: Size, own: Model, budget: Budget, options: RunOptions, device: torch.device
 ) -> RunPlan:
     size, notes = source.size, list(source.notes)
-    dtype = pick_dtype(options.dtype, device)
+    own, dtype, said = number_type(own, options, device)
+    notes += said
     scales = own.limits.scales
     if options.beyond == "again" and scales is not None and _goes_beyond(max(scales), size, out):
         own = Chained(own, own)

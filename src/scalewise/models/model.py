@@ -136,6 +136,24 @@ class Model(Protocol):
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered: ...
 
 
+@runtime_checkable
+class InEightBits(Protocol):
+    """A model that can compute in 8 bits."""
+
+    @property
+    def spans_shape(self) -> tuple[int, ...]:
+        """Of what `spans` gives."""
+        ...
+
+    def spans(self, lr: Tensor) -> Tensor:
+        """What 8 bits should span, measured on crops of photos lr (b, 3, h, w). Raises ValueError."""
+        ...
+
+    def in_eight_bits(self, spans: Tensor) -> Model:
+        """A copy for a CPU with VNNI."""
+        ...
+
+
 OnRows = Callable[[Tensor, int], None]  # (rgb (3, H, W) of a tile, how many rows from above are final)
 
 

@@ -61,6 +61,18 @@ class MultiExitModel(nn.Module, Model):
         """Rough working memory per LR pixel of a tile: three layers in fp32, and the canvas."""
         return 64 + 12 * self.network.channels + BYTES_PER_OUTPUT_PIXEL * scale[0] * scale[1]
 
+    @property
+    def spans_shape(self) -> tuple[int, ...]:
+        return self.network.depth, 4
+
+    def spans(self, lr: Tensor) -> Tensor:
+        """What 8 bits should span, measured on crops of photos lr (b, 3, h, w). Raises ValueError."""
+        return self.network.spans(lr)
+
+    def in_eight_bits(self, spans: Tensor) -> MultiExitModel:
+        """The same with its blocks computed in 8 bits, on a CPU; the router is shared."""
+        return MultiExitModel(self.router, self.network.in_eight_bits(spans), patch=self.patch).eval()
+
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
         """The router's word on an LR tile cut along patches: (exits, gy, gx) drop in mean squared error per exit."""
         return self.router(lr, torch.tensor([scale], device=lr.device))[0].float().square()

@@ -12,7 +12,8 @@ block's level, else the ones it had. `dense` computes exactly that; `models/mult
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from scalewise.budget import cost
 from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Query, Size, axis_positions
 from scalewise.layers import repeat_edge
+from scalewise.multiexit.eight_bits import EightBitBlock, span
 from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs, convolution_macs
 
 STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3, and the ring that the kernels reach
@@ -131,6 +133,26 @@ class AnyScaleExits(nn.Module):
     def render(self, level: int, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Residual RGB (b, 3, hq, wq)."""
         return blend(coefficients, rows, columns, self.kernels[level - 1])
+
+    @torch.no_grad()
+    def spans(self, lr: Tensor) -> Tensor:
+        """(depth, 4): what the 8 bits of each block should span, as `EightBitBlock` takes it, measured on crops of
+        photos lr (b, 3, h, w). Raises ValueError where features are not finite."""
+        features, each = self.enter(repeat_edge(lr, STEM_MARGIN)), []
+        for block in self.blocks:
+            assert isinstance(block, ValidResidualBlock)
+            inner = F.leaky_relu_(block.conv1(repeat_edge(features, BLOCK_MARGIN)), self.slope)
+            each.append((*span(features), *span(inner)))
+            features = block.conv2(inner).add_(features)
+        return torch.tensor(each)
+
+    def in_eight_bits(self, spans: Tensor) -> Self:
+        """A copy for inference whose blocks compute in 8 bits."""
+        own = copy.deepcopy(self)
+        for index, (block, limits) in enumerate(zip(self.blocks, spans, strict=True)):
+            assert isinstance(block, ValidResidualBlock)
+            own.blocks[index] = EightBitBlock(block.conv1, block.conv2, self.slope, limits)
+        return own
 
     def dense(self, lr: Tensor, query: Query, choice: Tensor) -> list[Tensor]:
         """Residual RGB (b, 3, hq, wq) of every exit; `choice` (b, 1, h, w) is each LR pixel's exit.

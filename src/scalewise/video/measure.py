@@ -10,9 +10,10 @@ import numpy as np
 from scalewise.budget.budget import Budget
 from scalewise.budget.speed import Speed
 from scalewise.errors import BudgetInfeasible
+from scalewise.execution.eight_bits import number_type
 from scalewise.execution.probe import probe, probe_size
 from scalewise.geometry.grid import Size
-from scalewise.machine.device import pick_device, pick_dtype
+from scalewise.machine.device import pick_device
 from scalewise.models.model import Model
 from scalewise.video.clip import Clip
 from scalewise.video.formats import FOLDER, Coding
@@ -51,7 +52,7 @@ class Measured:
     ) -> Measured:
         size, device = clip.size, pick_device(request.options.device)
         upscaler = FrameUpscaler(model, frames[0], out, still=-1, options=request.options)
-        dtype = pick_dtype(request.options.dtype, device)
+        model, dtype, _ = number_type(model, request.options, device)
         found = probe(model, *probe_size(model, size, out, math.inf), budget, device, dtype)
         looked = upscaler.changes(frames, still, request.refresh)
         later = looked[1:] or looked

@@ -1,0 +1,116 @@
+"""--dtype int8: which model runs, what is cached, tiles and budgets; and where it cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scalewise import zoo
+from scalewise.errors import InvalidRequest
+from scalewise.execution import eight_bits
+from scalewise.execution.plan import RunOptions
+from scalewise.machine.device import fast_int8
+from scalewise.models.multi_exit import MultiExitModel
+from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.pipeline import upscale
+from scalewise.routing.patch import PatchRouter
+
+CPU = torch.device("cpu")
+INT8 = RunOptions(device="cpu", dtype="int8")
+needs_vnni = pytest.mark.skipif(not fast_int8(CPU), reason="the processor has no VNNI")
+
+
+@pytest.fixture
+def model() -> MultiExitModel:
+    torch.manual_seed(0)
+    network = AnyScaleExits(8, exit_after=(1, 2), kernels=(3, 3))
+    for name, weight in network.named_parameters():  # far from the identity, so that 8 bits are felt
+        if name.endswith(("conv2.weight", "coefficients.weight")):
+            weight.data *= 10
+    return MultiExitModel(PatchRouter(2, patch=16, channels=4), network, patch=16).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "scalewise" / "int8"
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    return np.kron(noise, np.ones((8, 8, 1), np.uint8))[:height, :width]
+
+
+@needs_vnni
+def test_the_copy_is_made_once_and_its_spans_are_cached(model: MultiExitModel, cache: Path) -> None:
+    own, _, notes = eight_bits.number_type(model, INT8, CPU)
+    assert own is not model and not notes
+    assert eight_bits.number_type(model, INT8, CPU)[0] is own
+    (path,) = cache.iterdir()
+    known = json.loads(path.read_text())
+    assert torch.equal(torch.tensor(known["spans"]), eight_bits.spans_of(model))
+    path.write_text(json.dumps(known | {"spans": [[0.0, 1.0, 0.0, 2.0]] * 2}))
+    assert eight_bits.spans_of(model).tolist() == [[0.0, 1.0, 0.0, 2.0]] * 2
+
+
+@needs_vnni
+@pytest.mark.parametrize("damage", ['{"version"', "[]", '{"spans": [[0, 1]], "version": 1}', '{"spans": "no"}'])
+def test_a_damaged_cache_is_measured_again(model: MultiExitModel, cache: Path, damage: str) -> None:
+    spans = eight_bits.spans_of(model)
+    (path,) = cache.iterdir()
+    content = path.read_bytes()
+    path.write_text(damage)
+    assert torch.equal(eight_bits.spans_of(model), spans)
+    assert path.read_bytes() == content
+
+
+def test_calibration_sees_photos_and_hard_edges() -> None:
+    content = (Path(eight_bits.__file__).parents[1] / "weights" / "crops.png").read_bytes()
+    crops = eight_bits.calibration(content)
+    assert crops.shape == (64, 3, 64, 64)
+    photos, hard = crops.chunk(2)
+    assert len(photos.unique()) > 200 and set(hard.unique().tolist()) == {0.0, 1.0}
+
+
+@needs_vnni
+@pytest.mark.parametrize("scale", [2.0, 2.7])
+def test_tiles_equal_the_whole_picture_to_a_level(cache: Path, scale: float) -> None:
+    whole, tiled = (upscale(picture(96, 130), scale, dtype="int8", device="cpu", tile=tile) for tile in (None, 64))
+    assert np.abs(whole.image.astype(int) - tiled.image).max() <= 1
+
+
+@needs_vnni
+def test_a_budget_holds_in_eight_bits(cache: Path) -> None:
+    report = upscale(picture(96, 130), 2, dtype="int8", device="cpu", budget=0.6).report
+    assert 0.5 < report.macs / report.macs_full <= 0.6
+
+
+@needs_vnni
+def test_eight_bits_are_near_floating_point(cache: Path) -> None:
+    image = picture(64, 80)
+    exact = upscale(image, 2, dtype="fp32", device="cpu").image.astype(float)
+    found = upscale(image, 2, dtype="int8", device="cpu").image.astype(float)
+    assert 0 < np.square(exact - found).mean() < 2  # of levels: more than 45 dB
+
+
+def test_without_vnni_a_note_says_what_was_used(model: MultiExitModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eight_bits, "fast_int8", lambda device: False)
+    own, dtype, notes = eight_bits.number_type(model, INT8, CPU)
+    assert own is model and dtype in (torch.bfloat16, torch.float32)
+    assert notes and "VNNI" in notes[0]
+
+
+def test_other_networks_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="int8 is of networks with exits"):
+        upscale(picture(16, 16), 2, model=zoo.load("bicubic", device="cpu"), dtype="int8", device="cpu")
+
+
+def test_weights_that_are_damaged_are_refused(model: MultiExitModel, cache: Path) -> None:
+    model.network.stem.weight.data[0] = float("nan")  # type: ignore[union-attr]
+    with pytest.raises(InvalidRequest, match="not finite"):
+        eight_bits.spans_of(model)
+    assert not cache.exists()
