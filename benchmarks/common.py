@@ -60,25 +60,27 @@ def enlarged(picture: Tensor, model: Model, scale: float, budget: Budget, option
     return enlarge(plan_run(source, sink.size, model, budget, options), sink)[1]
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def medians(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def medians(
+    runs: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Seconds of each, taken in turns so that a busy machine slows all; the first turn warms up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
-            took = seconds(run)
+            took = seconds(run, clock)
             if turn:
                 times[name].append(took)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 @torch.no_grad()
-def peaks(turns: int = 30) -> dict[str, float]:
+def peaks(turns: int = 30, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """TFLOP/s by number type: the better of a 64-channel 3×3 convolution and a 2048³ product.
 
     bf16 is in it where the processor multiplies it.
@@ -92,8 +94,8 @@ def peaks(turns: int = 30) -> dict[str, float]:
         a, b = torch.rand(2048, 2048, dtype=dtype), torch.rand(2048, 2048, dtype=dtype)
         best = {"conv": math.inf, "product": math.inf}
         for _ in range(turns):
-            best["conv"] = min(best["conv"], seconds(lambda: conv(x)))  # noqa: B023 (called at once)
-            best["product"] = min(best["product"], seconds(lambda: a @ b))  # noqa: B023
+            best["conv"] = min(best["conv"], seconds(lambda: conv(x), clock))  # noqa: B023 (called at once)
+            best["product"] = min(best["product"], seconds(lambda: a @ b, clock))  # noqa: B023
         found[name] = max(2 * 9 * 64 * 64 * 256 * 256 / best["conv"], 2 * 2048**3 / best["product"]) / 1e12
     return found
 

@@ -102,7 +102,7 @@ def main() -> None:
             for dtype in asked.dtype:
                 for budget in asked.budgets if name in asked.models else (1.0,):
                     try:
-                        Times().run(lr, model, scale, budget, RunOptions(device="cpu", dtype=dtype))
+                        Times().run(lr, model, scale, budget, RunOptions(device="cpu", dtype=dtype))  # type: ignore[arg-type]
                     except ScalewiseError:  # another scale than its own, a budget below its floor, no 8 bits
                         continue
                     runs[name, dtype, scale, budget] = model
@@ -110,7 +110,7 @@ def main() -> None:
     for _ in range(asked.repeats):
         for run, model in runs.items():
             _, dtype, scale, budget = run
-            times[run].run(lr, model, scale, budget, RunOptions(device="cpu", dtype=dtype))
+            times[run].run(lr, model, scale, budget, RunOptions(device="cpu", dtype=dtype))  # type: ignore[arg-type]
     pixels = asked.size[0] * asked.size[1]
     first = next(iter(runs))
     unit = times[first].median / first[2] ** 2

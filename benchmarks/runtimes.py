@@ -1,14 +1,16 @@
 """Ours beside what a user would pick instead: other runtimes on the same network, other models from file to file.
 
-    python benchmarks/runtimes.py networks [--weights DIR] [--only srresnet,edsr] [--repeats 5] [--json FILE]
+    python benchmarks/runtimes.py networks [--weights DIR] [--only fast,srresnet] [--repeats 5] [--cpu] [--json FILE]
     python benchmarks/runtimes.py files [--model fast] [--weights DIR] [--hr PHOTO] [--output png|jpg] [--json FILE]
 
 `networks`: ONNX Runtime and OpenVINO on static networks exported from our weights; needs the extra `bench`. One
 320×180 LR picture, ×4, every runtime with the same threads, in turns: medians of the seconds of the network alone,
-array to array. SRResNet and EDSR-baseline have random, seeded weights, which take as long as trained ones. Then ENAF-
-CARN (published weights, if DIR has them) beside OpenVINO's full CARN-M of the same file. `peak`: achieved TFLOP/s over
-the best of a 64-channel 3×3 convolution and a 2048³ product of the same number type, in the same run. The dB is that
-between bf16 and fp32 of ours.
+array to array; with `--cpu` CPU seconds, for a busy machine and OMP_NUM_THREADS=1. `fast` and `quality` are exported at
+full budget; in 8 bits the others run the file that `export --int8` makes, calibrated on examples/. SRResNet and
+EDSR-baseline have random, seeded weights, which take as long as trained ones; DISP and ENAF-CARN have published ones,
+if DIR has them, and ENAF-CARN runs beside OpenVINO's full CARN-M of the same file. `peak`: achieved TFLOP/s over the
+best of a 64-channel 3×3 convolution and a 2048³ product of the same number type, in the same run. The dB is that to
+fp32 of ours.
 
 `files`: the default model beside bicubic, CARN-M and EDSR-baseline (random weights, so no dB). A photo (repeated where
 it is smaller) is shrunk by four (bicubic, antialiased) and enlarged again, 1020×678 → ×4, in turns: medians.
@@ -42,16 +44,19 @@ from torch import Tensor
 
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
+from scalewise.cli.export import CROP_SIDE, calibration_crops
 from scalewise.encoders.edsr import EDSR
 from scalewise.encoders.srresnet import SRResNet
+from scalewise.execution.eight_bits import number_type
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
+from scalewise.export.int8 import export_int8
 from scalewise.export.onnx_file import export
 from scalewise.geometry.grid import Frame, Size
 from scalewise.geometry.resize import imresize
-from scalewise.machine.device import fast_bf16, for_inference, numbers
-from scalewise.models.model import Model, RowByRow
+from scalewise.machine.device import fast_bf16, fast_int8, for_inference, numbers
+from scalewise.models.model import InEightBits, Model, RowByRow
 from scalewise.models.patchwise import PatchwiseModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.multiexit.enaf import ExitNetwork
@@ -74,6 +79,7 @@ def edsr() -> SuperResolver:
 
 
 NETWORKS: dict[str, Callable[[], SuperResolver]] = {"srresnet": srresnet, "edsr": edsr}
+FILES = {"disp": "disp_x4.pth", "enaf-carn": "carn_eunaf.t7"}
 
 
 def ours(model: Model, lr: Tensor, dtype: torch.dtype, budget: Budget) -> Tensor:
@@ -83,19 +89,21 @@ def ours(model: Model, lr: Tensor, dtype: torch.dtype, budget: Budget) -> Tensor
         return model.render(lr, Frame(SIZE), (0, 0, *SIZE), OUT, plan).rgb.float()
 
 
-def others(path: Path, lr: np.ndarray, threads: int) -> Runs:
-    """The exported network in the other runtimes, in each number type that they have."""
+def others(path: Path, small: Path, lr: np.ndarray, threads: int) -> Runs:
+    """The exported network in the other runtimes, in each number type that they have; `small` is that in 8 bits."""
     import onnxruntime  # pyright: ignore[reportMissingImports]  # of the extra `bench`
     import openvino  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    runs: Runs = {"onnxruntime fp32": lambda: session.run(None, {"lr": lr})[0]}
+    runs: Runs = {}
+    for name, file in (("fp32", path), ("int8", small)):
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        runs[f"onnxruntime {name}"] = lambda session=session: session.run(None, {"lr": lr})[0]
     core = openvino.Core()
-    network = core.read_model(str(path))
-    network.reshape({"lr": list(lr.shape)})
-    for name in ("f32", "bf16"):
+    for title, name, file in (("fp32", "f32", path), ("bf16", "bf16", path), ("int8", "bf16", small)):
+        network = core.read_model(str(file))
+        network.reshape({"lr": list(lr.shape)})
         how = {"INFERENCE_PRECISION_HINT": name, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         request = core.compile_model(network, "CPU", how).create_infer_request()
 
@@ -103,78 +111,87 @@ def others(path: Path, lr: np.ndarray, threads: int) -> Runs:
             request.infer({"lr": lr})
             return request.get_output_tensor().data
 
-        runs[f"openvino {'fp32' if name == 'f32' else name}"] = run
+        runs[f"openvino {title}"] = run
     return runs
 
 
 def compare(
     title: str,
-    model: Model,
-    network: SuperResolver,
+    network: Model,
     lr: Tensor,
-    requests: dict[str, tuple[torch.dtype, Budget]],
+    requests: dict[str, tuple[Model, torch.dtype, Budget]],
     repeats: int,
+    clock: Callable[[], float],
     folder: Path,
 ) -> dict[str, float]:
     """Seconds of ours at `requests`, and of the exported `network` elsewhere."""
-    path = folder / f"{title}.onnx"
+    path, small = folder / f"{title}.onnx", folder / f"{title}_int8.onnx"
     export(network, SCALE, path)
+    export_int8(network, SCALE, small, calibration_crops(PHOTO.parent, SCALE, CROP_SIDE), accept_loss=True)
     runs: Runs = {
-        name: (lambda dtype=dtype, budget=budget: ours(model, lr, dtype, budget))
-        for name, (dtype, budget) in requests.items()
+        name: (lambda request=request: ours(request[0], lr, *request[1:])) for name, request in requests.items()
     }
-    return medians(runs | others(path, lr.numpy(), torch.get_num_threads()), repeats)
+    return medians(runs | others(path, small, lr.numpy(), torch.get_num_threads()), repeats, clock)
 
 
 def networks(arguments: argparse.Namespace) -> int:
     """Other runtimes on the same networks."""
-    console, found, kept, top = Console(), {}, True, peaks()
+    clock = time.process_time if arguments.cpu else time.perf_counter
+    console, found, kept, top = Console(), {}, True, peaks(clock=clock)
     console.print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; peak TFLOP/s {top}")
     lr, full = centre(arguments.photo, SIZE).unsqueeze(0).float() / 255, Budget.full()
     best = torch.bfloat16 if "bf16" in top else torch.float32
     with tempfile.TemporaryDirectory() as name:
         for title in arguments.only.split(","):
-            requests = {"ours fp32": (torch.float32, full), "ours bf16": (torch.bfloat16, full)}
-            if "bf16" not in top:
-                del requests["ours bf16"]
+            shares: dict[str, tuple[Model, torch.dtype, Budget]] = {}
+            model: Model
+            network: Model
             if title in NETWORKS:
                 torch.manual_seed(0)
-                network = for_inference(NETWORKS[title](), CPU)
-                model = network
+                network = model = for_inference(NETWORKS[title](), CPU)
+            elif title in zoo.MODELS:
+                network = model = zoo.load(title, device="cpu").model
             else:
-                file = arguments.weights / "carn_eunaf.t7"
+                file = arguments.weights / FILES[title]
                 if not file.exists():
                     console.print(f"{title}: no {file}")
                     continue
-                model = zoo.load(file).model
-                assert isinstance(model, PatchwiseModel) and isinstance(model.network, ExitNetwork)
+                network = model = zoo.load(file).model
+            if isinstance(model, PatchwiseModel):
+                assert isinstance(model.network, ExitNetwork)
                 backbone = model.network.backbone
                 mean = tuple(backbone.mean.flatten().tolist())
                 network = SuperResolver(
                     backbone.encoder, backbone.tail, mean=mean, std=(1.0, 1.0, 1.0), scales=(SCALE,)
                 )
                 for share in (0.8, 0.6, 0.4):
-                    requests[f"ours {share:.0%}"] = (best, Budget.fraction(share))
-            assert isinstance(network, SuperResolver)
-            times = compare(title, model, network, lr, requests, arguments.repeats, Path(name))
+                    shares[f"ours {share:.0%}"] = (model, best, Budget.fraction(share))
+            requests = {"ours fp32": (model, torch.float32, full)}
+            if "bf16" in top:
+                requests["ours bf16"] = (model, torch.bfloat16, full)
+            if isinstance(model, InEightBits) and fast_int8(CPU):
+                requests["ours int8"] = (number_type(model, RunOptions(dtype="int8"), CPU)[0], best, full)
+            requests |= shares
+            times = compare(title, network, lr, requests, arguments.repeats, clock, Path(name))
             whole = ours(model, lr, torch.float32, full)
-            macs = network.macs(SIZE, OUT).total
+            macs = network.plan(network.score(lr, (SCALE, SCALE)), SIZE, OUT, full).macs
             table = Table("runtime", "seconds", "TFLOP/s", "of peak", "dB to ours fp32", title=f"{title}, 320x180, ×4")
             for label, seconds in times.items():
-                dtype = "fp32" if label.endswith("fp32") else "bf16" if "bf16" in top else "fp32"
+                kind = label.split()[1]
                 rate = 2 * macs / seconds / 1e12 if "%" not in label else float("nan")
                 near = (
                     ""
-                    if label not in requests or label == "ours fp32"
-                    else (f"{decibel(ours(model, lr, *requests[label]), whole):.1f}")
+                    if label not in requests
+                    else f"{decibel(ours(requests[label][0], lr, *requests[label][1:]), whole):.1f}"
                 )
-                share = f"{rate / top[dtype]:.0%}" if rate == rate else ""
+                share = f"{rate / top[kind]:.0%}" if kind in top else ""
                 table.add_row(label, f"{seconds:.3f}", f"{rate:.2f}" if rate == rate else "", share, near)
             console.print(table)
-            rival = min(seconds for label, seconds in times.items() if label.startswith("openvino"))
-            mine = min(seconds for label, seconds in times.items() if label in ("ours fp32", "ours bf16"))
+            kinds = [label.split()[1] for label in requests if "%" not in label]  # number types that we have
+            rival = min(times[f"openvino {kind}"] for kind in kinds)
+            mine = min(times[f"ours {kind}"] for kind in kinds)
             faster = times["onnxruntime fp32"] / mine
-            promises = f"{mine / rival:.2f} of OpenVINO's best seconds (promised {WITHIN})"
+            promises = f"{mine / rival:.2f} of OpenVINO's best seconds in {', '.join(kinds)} (promised {WITHIN})"
             console.print(f"{title}: {promises}, {faster:.2f} times ONNX Runtime's fp32 (promised {FASTER:g})")
             adaptive = {label: seconds / rival for label, seconds in times.items() if "%" in label}
             if adaptive:
@@ -315,7 +332,8 @@ def main() -> int:
     kinds = parser.add_subparsers(required=True)
     one = kinds.add_parser("networks", parents=[shared], help="the network alone, beside ONNX Runtime and OpenVINO")
     one.add_argument("--photo", type=Path, default=PHOTO)
-    one.add_argument("--only", default="srresnet,edsr,enaf-carn", help="names, separated by commas")
+    one.add_argument("--only", default="fast,quality,disp,srresnet,edsr,enaf-carn", help="names, separated by commas")
+    one.add_argument("--cpu", action="store_true", help="CPU seconds, not those of the clock")
     one.set_defaults(go=networks)
     two = kinds.add_parser("files", parents=[shared], help="models from file to file")
     two.add_argument("--model", default="fast", help="the default model: a name or a weight file")

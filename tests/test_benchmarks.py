@@ -82,6 +82,14 @@ def test_shares_of_macs_and_of_time_are_printed_for_each_budget(benchmark: Calla
     assert "fast (ours), fp32" in printed and "50%" in printed and "100%" in printed
 
 
+def test_time_and_macs_stand_side_by_side_for_each_number_type(benchmark: Callable[..., str]) -> None:
+    printed = benchmark(
+        "front.py", "-n", "fast", "--size", "40x32", "--dtype", "fp32", "bf16", "--scales", 2, "--budgets", 1, 0.5,
+        "--repeats", 1,
+    )  # fmt: skip
+    assert all(printed.count(word) >= 2 for word in ("fp32", "bf16", "100%", "50%")) and "convolution" in printed
+
+
 def test_no_budget_is_exceeded_on_a_folder_of_photos(benchmark: Callable[..., str], tmp_path: Path) -> None:
     images.save(tmp_path / "a.png", torch.randint(0, 256, (3, 330, 490), dtype=torch.uint8))
     printed = benchmark(
