@@ -91,7 +91,7 @@ def _machine() -> Iterator[Finding]:
     import psutil
     import torch
 
-    from scalewise.machine.device import fast_bf16, machine_of, pick_device
+    from scalewise.machine.device import fast_bf16, fast_int8, machine_of, pick_device
     from scalewise.storage import cache_folder
 
     device = pick_device(None)
@@ -100,6 +100,9 @@ def _machine() -> Iterator[Finding]:
         yield Finding("device", f"{device} ({machine_of(device)})")
     yield Finding("threads", str(torch.get_num_threads()))
     yield Finding("bf16", "fast here: used by default" if fast_bf16(device) else "slow here: fp32 is used")
+    yield Finding(
+        "int8", "fast here: --dtype int8" if fast_int8(device) else "not here: it needs a processor with VNNI"
+    )
     ram = psutil.virtual_memory()
     yield Finding("memory", f"{memory(ram.available)} free of {memory(ram.total)}")
     cache = cache_folder()
