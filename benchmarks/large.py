@@ -95,20 +95,17 @@ def main() -> None:
     asked = parser.parse_args()
     console = Console(width=110)
     for output in asked.to:
-        table = Table("network", "budget", "MACs", "CPU seconds", "of 100%", "peak MiB", title=f"×{SCALE} to {output}")
         for name in asked.only.split(","):
-            source = NETWORKS[name].source
-            if isinstance(source, str) and not (asked.weights / source).is_file():
-                console.print(f"{name}: no {asked.weights / source}")
+            method = NETWORKS[name]
+            if isinstance(method.source, str) and not (asked.weights / method.source).is_file():
+                console.print(f"{name}: no {asked.weights / method.source}")
                 continue
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
                 rows = alone.submit(measure, name, asked.weights, output, asked.dtype, asked.threads).result()
+            table = Table("budget", "MACs", "CPU seconds", "of 100%", "peak MiB", title=f"{method.title} to {output}")
             for label, share, took, peak in rows:
-                title = NETWORKS[name].title if label == "100%" else ""
-                table.add_row(
-                    title, label, f"{share:.2f}", f"{took:.2f}", f"{took / rows[0][2]:.2f}", f"{peak / MIB:.0f}"
-                )
-        console.print(table)
+                table.add_row(label, f"{share:.2f}", f"{took:.2f}", f"{took / rows[0][2]:.2f}", f"{peak / MIB:.0f}")
+            console.print(table)
 
 
 if __name__ == "__main__":
