@@ -18,6 +18,7 @@ pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 import av
 from video.clips import pan, read, screen, write
 
+from scalewise.budget.meter import listening
 from scalewise.errors import (
     BudgetInfeasible,
     Cancelled,
@@ -28,7 +29,7 @@ from scalewise.errors import (
 )
 from scalewise.machine.memory import used_bytes
 from scalewise.video import upscale_video
-from scalewise.video.clip import open_clip
+from scalewise.video.clip import Damage, open_clip, pictures
 from scalewise.video.colour import Colour, Layout, decoded, encoded
 from scalewise.video.convert import plan_video
 from scalewise.video.parts import folder_of, whole_frames
@@ -318,7 +319,9 @@ def test_odd_sizes(tmp_path: Path) -> None:
         upscale_video(even, tmp_path / "out.mp4", size=(131, 200), **QUICK)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "playlist", "sound", "no frames", "cut", "header"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "text", "playlist", "sound", "no frames", "codec", "cut", "header"]
+)
 def test_what_is_no_video_is_one_line(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "in.mp4"
     if kind == "empty":
@@ -333,6 +336,9 @@ def test_what_is_no_video_is_one_line(tmp_path: Path, kind: str) -> None:
             stream = container.add_stream("ffv1", rate=25)
             stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"  # type: ignore[attr-defined]
             container.start_encoding()
+    elif kind == "codec":
+        content = write(tmp_path / "other.mkv", screen(2)).read_bytes()
+        path.write_bytes(content.replace(b"V_FFV1", b"V_NONE"))
     elif kind == "sound":
         path = tmp_path / "in.m4a"
         with av.open(str(path), "w", format="mp4") as container:
@@ -347,9 +353,52 @@ def test_what_is_no_video_is_one_line(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnreadableImage) as error:
         upscale_video(path, tmp_path / "out.mp4", 2, **QUICK)
     assert "\n" not in str(error.value) and path.name in str(error.value)
-    if kind in ("playlist", "no frames"):
-        assert ("playlist" if kind == "playlist" else "before the first frame") in str(error.value)
+    says = {"playlist": "playlist", "no frames": "before the first frame", "codec": "a codec that FFmpeg does not know"}
+    assert says.get(kind, "") in str(error.value)
     assert {p.name for p in tmp_path.iterdir()} <= {path.name, "other.mkv"}
+
+
+def test_frames_that_are_too_large_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw: dict[str, Any] = {"codec": "libx264", "pix_fmt": "yuv420p"}
+    small, large = write(tmp_path / "a.h264", screen(3), **raw), write(tmp_path / "b.h264", screen(3, 128, 192), **raw)
+    (tmp_path / "c.h264").write_bytes(small.read_bytes() + large.read_bytes())
+    with pytest.raises(UnreadableImage, match="192x128"):
+        open_clip(large, max_pixels=10_000)
+    clip = open_clip(tmp_path / "c.h264")
+    with pytest.raises(UnreadableImage, match="changes from 96x64 to 192x128"):
+        list(pictures(clip))
+    monkeypatch.setattr("scalewise.video.clip.MAX_PIXELS", 10_000)
+    damage = Damage()
+    assert list(pictures(clip, damage=damage)) and damage.packets > 0
+
+
+def test_a_file_that_does_not_say_how_long_it_is_is_counted(tmp_path: Path) -> None:
+    with (
+        av.open(str(write(tmp_path / "in.mkv", pan(30)))) as told,
+        av.open(str(tmp_path / "live.mkv"), "w", options={"live": "1"}) as live,
+    ):
+        stream = live.add_stream_from_template(told.streams.video[0])
+        for packet in told.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                live.mux(packet)
+    with av.open(str(tmp_path / "live.mkv")) as live:
+        assert live.duration is None and not live.streams.video[0].duration
+    clip = open_clip(tmp_path / "live.mkv")
+    assert clip.frames == 30 and clip.seconds == pytest.approx(1.2)
+
+
+def test_a_run_may_end_while_frames_are_passed_over(tmp_path: Path) -> None:
+    clip = open_clip(write(tmp_path / "in.mkv", screen(30), codec="libx264", pix_fmt="yuv420p"))
+    heard: list[int] = []
+
+    def end(macs: int) -> None:
+        heard.append(macs)
+        if len(heard) == 5:
+            raise Cancelled("enough")
+
+    with listening(end), pytest.raises(Cancelled):
+        next(pictures(clip, first=clip.ticks(1.0)))
 
 
 def test_a_truncated_file_gives_what_it_has_and_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scalewise.budget.meter import tick
 from scalewise.errors import InvalidRequest, MissingDependency, UnreadableImage
 from scalewise.geometry.grid import Size
 from scalewise.images.source import MAX_PIXELS
@@ -24,7 +26,8 @@ DEFAULT_RATE = Fraction(25)  # frames per second of a file that names none
 FIELD_ORDERS = {0: "unknown", 1: "progressive", 2: "tt", 3: "bb", 4: "tb", 5: "bt"}  # FFmpeg's AVFieldOrder
 # Files that hold their streams, and no playlists: these would make FFmpeg open what they name, here or elsewhere.
 CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,ivf,gif,yuv4mpegpipe,h264,hevc,obu,m4v,mpegvideo,dv"
-CLOSED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+OPENING = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+MAX_GROWTH = 4  # pixels of any frame over those that the file names, from which on it is not decoded
 MAX_DAMAGED = 100  # packets in a row that cannot be decoded: then the file is given up
 
 
@@ -34,7 +37,7 @@ class Clip:
 
     `size` is (rows, columns) as it is shown, after turning by `rotation` degrees (a multiple of 90, anticlockwise).
     `pixel_aspect` is the width of a pixel over its height. Times are in units of `time_base`. `frames` is the number of
-    frames that the file names, or that its length makes likely; 0 if nothing says so.
+    frames that the file names, or that its length makes likely; where it does not say how long it is, they are counted.
     """
 
     path: Path
@@ -74,18 +77,24 @@ class Damage:
     interlaced: int = 0
 
 
-def open_clip(path: Path) -> Clip:
-    """Look at a video, and decode its first frame. Raises UnreadableImage in one line for what is no video."""
+def open_clip(path: Path, *, max_pixels: int = MAX_PIXELS) -> Clip:
+    """Look at a video, and decode its first frame. Raises UnreadableImage in one line for what is no video, and before
+    that for frames of more than `max_pixels`."""
     with opened(path) as container:
         stream = video_stream(path, container)
+        if stream.width * stream.height > max_pixels:
+            raise UnreadableImage(
+                f"{str(path)!r} has frames of {stream.width}x{stream.height}, "
+                f"{stream.width * stream.height / 1e6:.1f} megapixels; at most {max_pixels / 1e6:.1f} are read"
+            )
         frame = next(_decoded(path, container, stream, Damage()), None)
         if frame is None:
             raise UnreadableImage(f"{str(path)!r} has a video stream without a frame that can be decoded")
-        if frame.width * frame.height > MAX_PIXELS:
-            raise UnreadableImage(f"{str(path)!r}: frames of {frame.width}x{frame.height} are too large")
         base = stream.time_base or Fraction(1, 90000)
         rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
-        seconds = _seconds(container, stream, base)
+        frames, seconds = stream.frames, _seconds(container, stream, base)
+        if seconds <= 0:
+            frames, seconds = _counted(path, rate)
         rotation = round(frame.rotation) % 360
         if rotation % 90:
             raise UnreadableImage(f"{str(path)!r} is turned by {rotation} degrees: only multiples of 90 can be kept")
@@ -107,7 +116,7 @@ def open_clip(path: Path) -> Clip:
             base,
             rate,
             start,
-            stream.frames or round(seconds * float(rate)),
+            frames or round(seconds * float(rate)),
             seconds,
             aspect,
             bool(frame.interlaced_frame) or order in ("tt", "bb", "tb", "bt"),
@@ -130,9 +139,14 @@ def opened(path: Path) -> InputContainer:
     if path.stat().st_size == 0:
         raise UnreadableImage(f"{str(path)!r} is empty (0 bytes)")
     try:
-        return av.open(str(path), metadata_errors="replace", options=CLOSED)
+        return av.open(str(path), metadata_errors="replace", options=OPENING)
+    except errors.ArgumentError:  # not in CONTAINERS
+        reason = "it is of another kind, as a playlist or a picture"
+    except errors.EOFError:
+        reason = "it ends before the first frame"
     except (errors.FFmpegError, ValueError) as error:
-        raise UnreadableImage(f"{str(path)!r} cannot be read as a video: {_reason(error)}") from None
+        reason = _reason(error)
+    raise UnreadableImage(f"{str(path)!r} cannot be read as a video: {reason}")
 
 
 def video_stream(path: Path, container: InputContainer) -> VideoStream:
@@ -143,6 +157,8 @@ def video_stream(path: Path, container: InputContainer) -> VideoStream:
     if not streams:
         kinds = sorted({s.type for s in container.streams if s.type != "video"}) or ["no streams"]
         raise UnreadableImage(f"{str(path)!r} has no video stream (it has {', '.join(kinds)}): nothing to enlarge")
+    if streams[0].codec_context is None:
+        raise UnreadableImage(f"{str(path)!r} has a video stream in a codec that FFmpeg does not know")
     return streams[0]
 
 
@@ -185,25 +201,29 @@ def pictures(
 
 
 def _upright(clip: Clip, frame: VideoFrame) -> np.ndarray:
-    pixels = decoded(frame, clip.layout, clip.colour)
-    if clip.rotation:
-        pixels = np.ascontiguousarray(np.rot90(pixels, clip.rotation // 90))
-    if pixels.shape[:2] != clip.size:
+    height, width = (frame.width, frame.height) if clip.rotation % 180 else (frame.height, frame.width)
+    if (height, width) != clip.size:
         raise UnreadableImage(
-            f"{str(clip.path)!r} changes from {clip.size[1]}x{clip.size[0]} to {pixels.shape[1]}x{pixels.shape[0]} at "
+            f"{str(clip.path)!r} changes from {clip.size[1]}x{clip.size[0]} to {width}x{height} at "
             f"{frame.time or 0:.2f} s: cut it there, and enlarge the parts"
         )
-    return pixels
+    pixels = decoded(frame, clip.layout, clip.colour)
+    return np.ascontiguousarray(np.rot90(pixels, clip.rotation // 90)) if clip.rotation else pixels
 
 
 def _decoded(path: Path, container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
-    """Frame by frame; packets that cannot be decoded are counted and left out, as players do."""
+    """Frame by frame; packets that cannot be decoded are counted and left out, as players do. A run may end, by
+    `meter.tick`, between two packets: a file can hold many before the next frame that is wanted."""
     from av import error as errors
 
     stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
+    # A frame may be larger than the file says; one that is much larger would fill the memory.
+    most = MAX_GROWTH * max(stream.width * stream.height, 1 << 20)
+    stream.codec_context.options = {"max_pixels": str(min(most, MAX_PIXELS))}
     in_a_row = 0
     packets = container.demux(stream)
     while True:
+        tick()
         try:
             packet = next(packets, None)
         except errors.FFmpegError as error:  # the file ends in the middle of something
@@ -266,6 +286,27 @@ def _seconds(container: InputContainer, stream: VideoStream, base: Fraction) -> 
     return (container.duration or 0) / 1e6
 
 
+def _counted(path: Path, rate: Fraction) -> tuple[int, float]:
+    """Frames and seconds of a file that does not say how long it is, as of one that was recorded while it was sent:
+    its packets are counted."""
+    from av import error as errors
+
+    count, first, last = 0, math.inf, -math.inf
+    with opened(path) as container:
+        stream = video_stream(path, container)
+        try:
+            for packet in container.demux(stream):
+                tick()
+                count += packet.size > 0
+                if packet.pts is not None:
+                    first, last = min(first, packet.pts), max(last, packet.pts)
+        except errors.FFmpegError:  # the file ends in the middle of something
+            pass
+        if last <= first or stream.time_base is None:
+            return count, float(count / rate)
+        return count, (last - first) * float(stream.time_base) + float(1 / rate)
+
+
 def _hdr(frame: VideoFrame) -> dict[str, tuple[float, ...]]:
     """Mastering display and light levels, as far as the first frame has them."""
     from scalewise.video.hdr import light_of
@@ -274,12 +315,6 @@ def _hdr(frame: VideoFrame) -> dict[str, tuple[float, ...]]:
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's word for an error, without the name of the file; ours where it says little."""
-    from av import error as errors
-
-    if isinstance(error, errors.ArgumentError):  # not in CONTAINERS
-        return "it is of another kind, as a playlist or a picture"
-    if isinstance(error, errors.EOFError):
-        return "it ends before the first frame"
+    """FFmpeg's word for an error, without the name of the file."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()) or type(error).__name__
