@@ -18,8 +18,10 @@ pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 from app.server import running, small
 from video.clips import pan, read, screen, write
 
-from scalewise.app import Limits
+from scalewise.app import Limits, clip_tasks
+from scalewise.app.problems import Refused
 from scalewise.app.worker import Job
+from scalewise.video.clip import open_clip, pictures
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,7 @@ def test_a_preview_shows_three_frames_before_and_after(server: tuple[httpx.Clien
         ({"model": "../../x"}, "model", "not served"),
         ({"model": "own:x"}, "model", "not here any more"),
         ({"size": "-3x"}, "size", "size"),
+        ({"crf": "52"}, "crf", "0 (best) to 51 in mp4"),
     ],
 )
 def test_refusals_name_the_field(
@@ -115,6 +118,45 @@ def test_what_the_clip_itself_forbids_ends_the_job_in_one_sentence(
     job = finished(server, "clip-jobs", clip["id"], timeout="0.0001", keep="true")
     assert job["state"] == "failed" and job["problem"]["status"] in (422, 504)
     assert str(server[1].worker.store.root) not in job["problem"]["detail"]
+
+
+def test_a_preview_is_deinterlaced_as_the_clip_is(server: tuple[httpx.Client, Any], tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"codec": "libx264", "pix_fmt": "yuv420p", "options": {"x264-params": "tff=1"}}
+    source = write(tmp_path / "in.mkv", pan(10, step=6), **fields)
+    job = finished(server, "clip-previews", stored(server[0], source).json()["id"])
+    before = np.asarray(Image.open(io.BytesIO(server[0].get(f"/v1/jobs/{job['id']}/frames/2?before=true").content)))
+    clip = open_clip(source)
+    combed, mended = (
+        next(found.pixels for found in pictures(clip, deinterlace=one) if found.time >= clip.ticks(0.2))
+        for one in (False, True)
+    )
+    assert (before == mended).all() and (before != combed).any()
+
+
+def test_a_clip_that_takes_too_much_room_is_stopped(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.mkv", pan(60))
+    facts, made = clip_tasks.look(source, Limits()), tmp_path / "made"
+    made.mkdir()
+    asked = clip_tasks.ClipRequest(model="bicubic", crf=0)
+    heard: list[float] = []
+    with pytest.raises(Refused, match="room that one visitor has") as error:
+        clip_tasks.enlarge(source, facts, asked, made, Limits(visitor_bytes=100_000), heard.append, 900)
+    assert error.value.field == "crf" and 0 < max(heard) < 0.9
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov", "mkv", "avi"])
+def test_a_video_among_the_pictures_is_sent_to_its_tab(
+    server: tuple[httpx.Client, Any], tmp_path: Path, container: str
+) -> None:
+    content = write(tmp_path / f"in.{container}", screen(3), codec="libx264", pix_fmt="yuv420p").read_bytes()
+    answer = server[0].post("/v1/pictures", files={"file": ("a talk", content)})
+    assert answer.status_code == 415 and "the tab Clip takes it" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "avif"])
+def test_a_damaged_picture_is_no_video(server: tuple[httpx.Client, Any], kind: str) -> None:
+    answer = server[0].post("/v1/pictures", files={"file": ("x", small(32, format=kind)[:60])})
+    assert answer.status_code in (415, 422) and "video" not in answer.json()["detail"]
 
 
 PLAYLISTS = {
@@ -141,7 +183,8 @@ def test_what_is_no_clip_or_too_much_is_refused(server: tuple[httpx.Client, Any]
     client, found = server
     held = set(found.worker.pictures)
     (tmp_path / "x.png").write_bytes(small())
-    assert stored(client, tmp_path / "x.png").status_code == 415
+    picture = stored(client, tmp_path / "x.png")
+    assert picture.status_code == 415 and "the tab Pictures takes" in picture.json()["detail"]
     large = stored(client, write(tmp_path / "large.mkv", screen(2, 256, 256)))
     assert large.status_code == 413 and "megapixels" in large.json()["detail"]
     long = stored(client, write(tmp_path / "long.mkv", screen(20), rate=2))

@@ -10,6 +10,7 @@ from typing import Any
 from scalewise import images, zoo
 from scalewise.app.models import OwnModel, known
 from scalewise.app.problems import Refused, said_of, unnamed
+from scalewise.app.store import Held
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.meter import listening
@@ -17,8 +18,9 @@ from scalewise.errors import MissingDependency, UnreadableImage
 from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Size
 from scalewise.geometry.sizes import parse_size, wanted_size
-from scalewise.video.clip import Clip, open_clip, pictures
+from scalewise.video.clip import open_clip, pictures
 from scalewise.video.convert import VideoJob, plan_video
+from scalewise.video.formats import CODECS
 from scalewise.video.frames import FrameUpscaler, Window
 from scalewise.video.report import Forecast, Progress
 from scalewise.video.request import VideoRequest
@@ -31,7 +33,7 @@ LATE = 1.2  # expected over allowed seconds, from which on a job is refused befo
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What an upload is: size (H, W) upright; frames and seconds, 0 where the file does not say."""
+    """What an upload is: size (H, W) upright, frames and seconds as far as the file tells."""
 
     size: Size
     frames: int
@@ -58,6 +60,11 @@ class ClipRequest:
     format: str = "mp4"
     crf: int | None = None
     own: OwnModel | None = None  # instead of a model of the zoo
+
+    @property
+    def factor(self) -> float | None:
+        """None where a size is asked for."""
+        return self.scale if self.size else self.scale or 2.0
 
     def model_on(self, device: str | None) -> zoo.LoadedModel:
         """The model, ready to run. Raises Refused."""
@@ -95,14 +102,15 @@ def look(path: Path, limits: Limits) -> ClipFacts:
     for what is too large or too long, 501 where video cannot be read at all."""
     with said_of("file"):
         try:
-            clip = open_clip(path)
+            clip = open_clip(path, max_pixels=limits.clip_pixels)
         except MissingDependency as error:
             raise Refused(501, str(error)) from None
         except UnreadableImage as error:
-            raise Refused(
-                415 if "cannot be read as a video" in str(error) else 422, unnamed(str(error)), "file"
-            ) from None
-    _check_pixels(clip.size, limits, "file", 413)
+            text = unnamed(str(error))
+            if "cannot be read as a video" in text:
+                where = "; the tab Pictures takes pictures and animated WebP" if "another kind" in text else ""
+                raise Refused(415, text + where, "file") from None
+            raise Refused(413 if "at most" in text else 422, text, "file") from None
     if clip.seconds > limits.clip_seconds:
         raise Refused(
             413, f"the clip is {clip.seconds:.0f} s long; at most {limits.clip_seconds:g} s are taken here", "file"
@@ -118,24 +126,23 @@ def check(facts: ClipFacts, request: ClipRequest, limits: Limits) -> Size:
         raise Refused(422, "say how large by one of scale and size, not by both", "size")
     if request.format not in FORMATS:
         raise Refused(422, f"format {request.format!r} cannot be written: allowed are {', '.join(FORMATS)}", "format")
+    worst = CODECS["av1" if request.format == "webm" else "h264"].worst
+    if request.crf is not None and request.crf > worst:
+        raise Refused(422, f"crf {request.crf} is out of range: 0 (best) to {worst} in {request.format}", "crf")
     if request.own is None:
         known(request.model)
     with said_of("size" if request.size else "scale"):
-        out = wanted_size(facts.size, request.scale if request.size else request.scale or 2.0, request.size or None)
+        out = wanted_size(facts.size, request.factor, request.size or None)
     with said_of("budget"):
         parse_budget(request.budget, facts.seconds)
-    _check_pixels(out, limits, "size" if request.size else "scale", 422)
-    return out
-
-
-def _check_pixels(size: Size, limits: Limits, name: str, status: int) -> None:
-    if size[0] * size[1] > limits.clip_pixels:
+    if out[0] * out[1] > limits.clip_pixels:
         raise Refused(
-            status,
-            f"frames of {size[1]}x{size[0]} are {size[0] * size[1] / 1e6:.1f} megapixels, and at most "
-            f"{limits.clip_pixels / 1e6:.1f} are taken here",
-            name,
+            422,
+            f"frames of {out[1]}x{out[0]} are {out[0] * out[1] / 1e6:.1f} megapixels, and at most "
+            f"{limits.clip_pixels / 1e6:.1f} are made here",
+            "size" if request.size else "scale",
         )
+    return out
 
 
 def enlarge(
@@ -147,14 +154,22 @@ def enlarge(
     progress: Callable[[float], None],
     seconds: float,
 ) -> ClipResult:
-    """Enlarge the clip into `folder`. Raises Refused, at once where it would take much longer than `seconds`, and what
-    `progress` raises."""
+    """Enlarge the clip into `folder`. Raises Refused: at once where it would take much longer than `seconds`, later
+    where it takes more room than one visitor has. Raises what `progress` raises."""
     done = 0.0
+    held = Held("", "", folder)
 
     def heard(frames: Progress) -> None:
         nonlocal done
         done = 0.98 * frames.done / max(frames.done, frames.frames)
         progress(done)
+        if held.bytes() > limits.visitor_bytes:
+            raise Refused(
+                422,
+                f"stopped at {limits.visitor_bytes / 2**20:.4g} MiB, the room that one visitor has here: ask for a "
+                "larger crf, which takes less, or for a smaller size",
+                "crf",
+            )
 
     with said_of(), listening(lambda macs: progress(done)):
         job = _planned(upload, facts, request, folder, limits)
@@ -188,8 +203,10 @@ def preview(
         share = job.budget if job.clock is None else Budget.fraction(job.clock.share())
         made: list[tuple[Path, Path]] = []
         times: list[float] = []
+        picture = next(pictures(job.clip, deinterlace=facts.interlaced))
         for number, at in enumerate(SHOWN_AT, 1):
-            picture = _frame_at(job.clip, at * facts.seconds)
+            found = pictures(job.clip, first=job.clip.ticks(at * facts.seconds), deinterlace=facts.interlaced)
+            picture = next(found, picture)  # the one before, if none begins so late
             how = RunOptions(device=limits.device)
             upscaler = FrameUpscaler(job.model, picture.pixels, job.out, still=-1, options=how)
             upscaler.grant(share.value)
@@ -206,23 +223,14 @@ def preview(
 
 def _planned(upload: Path, facts: ClipFacts, request: ClipRequest, folder: Path, limits: Limits) -> VideoJob:
     asked = VideoRequest(
-        scale=request.scale if request.size else request.scale or 2.0,
+        scale=request.factor,
         size=parse_size(request.size) if request.size else None,
         budget=request.budget,
         crf=request.crf,
-        stop=None if facts.seconds else limits.clip_seconds,
         deinterlace=facts.interlaced,
         options=RunOptions(device=limits.device),
     )
     return plan_video(upload, folder / f"result.{request.format}", asked, model=request.model_on(limits.device))
-
-
-def _frame_at(clip: Clip, seconds: float) -> Any:
-    """The first frame from a time on; the first of all where there is none."""
-    for first in (clip.ticks(seconds), None):
-        for picture in pictures(clip, first=first):
-            return picture
-    raise Refused(422, "the clip has no frame that can be decoded", "file")
 
 
 __all__ = ["ClipFacts", "ClipRequest", "ClipResult", "check", "enlarge", "look", "preview"]

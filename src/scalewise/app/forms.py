@@ -74,7 +74,9 @@ class ClipFields(BaseModel):
     )
     model: str = Field("fast", max_length=100, description="a name that `GET /v1/models` or `POST /v1/weights` gives")
     format: str = Field("mp4", max_length=20, description="mp4, mkv, mov, webm")
-    crf: int | None = Field(None, ge=0, le=63, description="quality, less is better; default: 18, 26 for webm")
+    crf: int | None = Field(
+        None, ge=0, le=63, description="quality, less is better: 0 to 51, 63 for webm; default: 18, 26 for webm"
+    )
     timeout: float | None = Field(None, gt=0, le=86400, description="seconds after which the job ends with status 504")
     keep: bool = Field(False, description="go on when the client is gone")
 
@@ -114,8 +116,8 @@ class ClipAbout(BaseModel):
     name: str
     width: int
     height: int
-    frames: int = Field(description="that the file names, or that its length makes likely; 0: nothing says so")
-    seconds: float = Field(description="0: the file does not say")
+    frames: int = Field(description="that the file names, or that its length makes likely")
+    seconds: float
     rate: float = Field(description="frames per second")
     codec: str
     bytes: int

@@ -35,6 +35,12 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.sizes import wanted_size
 from scalewise.images import WRITABLE, Encoding
 
+_VIDEOS = {
+    0: (b"\x1aE\xdf\xa3", b"OggS", b"FLV", b"\0\0\1\xba"),
+    4: (b"ftyp", b"moov"),
+    8: (b"AVI ",),
+}  # where they begin
+_HEIF = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures, in the container of mp4
 CONVERTED_PIXELS = 1 << 22  # at once, when a result is converted
 MASK_PIXELS = 16_000_000
 OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
@@ -108,6 +114,8 @@ def look(path: Path, limits: Limits) -> Facts:
             source = images.open(path, max_pixels=limits.max_pixels)
         except UnreadableImage as error:
             text = unnamed(str(error))
+            if _is_video(path):
+                raise Refused(415, "the file is a video: the tab Clip takes it, and POST /v1/clips", "file") from None
             if "is not a picture of a kind" in text:
                 raise Refused(415, text, "file") from None
             if "at most" in text and ("pixels" in text or "frames" in text):
@@ -118,6 +126,13 @@ def look(path: Path, limits: Limits) -> Facts:
     assert source.format is not None
     kind = (source.format, source.pages, source.alpha, source.kind == "gray", source.dtype, source.gpano is not None)
     return Facts(source.size, *kind, path.stat().st_size)
+
+
+def _is_video(path: Path) -> bool:
+    """By its first bytes: a container of clips, not one of pictures."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[8:] not in _HEIF and any(head.startswith(marks, at) for at, marks in _VIDEOS.items())
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------
