@@ -219,10 +219,10 @@ def test_the_forecast_knows_size_seconds_and_loss(server: tuple[httpx.Client, An
     client, _ = server
 
     def foresee(**form: str) -> dict[str, Any]:
-        return client.post("/v1/forecast", files={"file": small(64)}, data=form).json()
+        return client.post("/v1/forecast", files={"file": small(320)}, data=form).json()
 
     half, full, few = foresee(budget="50%"), foresee(), foresee(budget="5%")
-    assert half["width"] == 128 and half["seconds"] < full["seconds"] and half["format"] == "png"
+    assert half["width"] == 640 and half["seconds"] < full["seconds"] and half["format"] == "png"
     assert full["loss_db"] == 0 and full["loss"] == "full quality" and 0 < half["loss_db"] < few["loss_db"]
 
 
