@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,13 @@ pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 
 from app.server import running
-from playwright.sync_api import expect, sync_playwright  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import expect  # pyright: ignore[reportMissingImports]
 from video.clips import pan, read, screen, write
 
 from scalewise.app import Limits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: make test-browser installs it"),
-]
+pytestmark = pytest.mark.browser
 LONG = 120_000  # milliseconds that a job may take
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run")  # fmt: skip
 expect.set_options(timeout=30_000)
 
 
@@ -35,14 +28,6 @@ expect.set_options(timeout=30_000)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
     with running(Limits(), tmp_path_factory.mktemp("store")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=[1440, 390])
@@ -115,6 +100,65 @@ def test_what_cannot_be_is_said_at_its_field(page: Any, tmp_path: Path) -> None:
     page.fill("#clip-factor", "90")
     page.click("#clip-go")
     expect(page.locator("[data-clip-error=how-large]")).to_contain_text("megapixels")
+
+
+def test_a_clip_that_comes_to_the_pictures(page: Any, tmp_path: Path) -> None:
+    """By its type or its name it goes to the tab Clip; without either, a sentence says where it belongs."""
+    content = write(tmp_path / "in.mp4", screen(3), codec="libx264", pix_fmt="yuv420p").read_bytes()
+    page.locator("input[name=view][value=pictures]").check(force=True)
+    page.set_input_files("#file", [{"name": "talk", "mimeType": "", "buffer": content}])
+    expect(page.locator("#intro-error")).to_contain_text("talk: the file is a video: the tab Clip takes it")
+    files = [{"name": name, "mimeType": "", "buffer": content} for name in ("TALK.MKV", "other.mp4")]
+    page.set_input_files("#file", files)
+    expect(page.locator("#clip-about")).to_contain_text("TALK.MKV: 96 × 64")
+    expect(page.locator("[data-clip-error=go]")).to_contain_text("only TALK.MKV was taken")
+
+
+def test_what_was_said_of_other_settings_or_of_another_clip_is_gone(page: Any, tmp_path: Path) -> None:
+    source = str(write(tmp_path / "in.mkv", screen(6)))
+    page.set_input_files("#clip-file", source)
+    page.select_option("#clip-model", "bicubic")
+    expected = page.locator("#clip-expected")
+    for change in (lambda: page.fill("#clip-factor", "1.5"), lambda: page.set_input_files("#clip-file", source)):
+        expect(page.locator("#clip-show")).to_be_enabled()
+        page.click("#clip-show")
+        expect(expected).to_contain_text("All of it takes", timeout=LONG)
+        change()
+        expect(expected).not_to_contain_text("All")
+    expect(page.locator("input[name=clip-factor]:checked")).to_have_count(0)
+    page.fill("#clip-factor", "")
+    expect(page.locator("input[name=clip-factor][value='2']")).to_be_checked()
+
+
+def test_an_answer_that_comes_too_late_is_thrown_away(page: Any, server: tuple[str, Any], tmp_path: Path) -> None:
+    held: list[Any] = []
+    page.route("**/v1/clips", lambda route: held.append(route) if not held else route.continue_())
+    page.set_input_files("#clip-file", str(write(tmp_path / "first.mkv", screen(3))))
+    page.set_input_files("#clip-file", str(write(tmp_path / "second.mkv", screen(4))))
+    expect(page.locator("#clip-about")).to_contain_text("second.mkv: 96 × 64 · 4 frames")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        held[0].continue_()
+    expect(page.locator("#clip-about")).to_contain_text("second.mkv: 96 × 64 · 4 frames")
+    assert [one.name for one in server[1].worker.pictures.values() if one.name == "first.mkv"] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(page: Any, tmp_path: Path, scheme: str, accessible: Callable[[Any, str], None]) -> None:
+    page.emulate_media(color_scheme=scheme)
+    accessible(page, "clip: start")
+    page.set_input_files("#clip-file", str(write(tmp_path / "in.mkv", screen(6))))
+    page.select_option("#clip-model", "bicubic")
+    page.click("#clip-show")
+    expect(page.locator("#clip-after")).to_be_visible(timeout=LONG)
+    accessible(page, "clip: three frames")
+    page.click("#clip-go")
+    expect(page.locator("#clip-take")).to_be_visible(timeout=LONG)
+    accessible(page, "clip: done")
+    page.locator("input[name=clip-by][value=time]").check(force=True)
+    page.fill("#clip-factor", "90")
+    page.click("#clip-go")
+    expect(page.locator("[data-clip-error=how-large]")).to_be_visible()
+    accessible(page, "clip: refused")
 
 
 def test_without_pyav_the_tab_says_what_to_install(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:

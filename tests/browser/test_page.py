@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import re
-import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +19,14 @@ pytest.importorskip("playwright.sync_api", reason="the browser tests need playwr
 pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 
 from app.server import pages, running, small
-from playwright.sync_api import expect, sync_playwright  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import expect  # pyright: ignore[reportMissingImports]
 
 from scalewise.app import Limits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: make test-browser installs it"),
-]
+pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "examples" / "photo.jpg"
-AXE = os.environ.get("AXE", "")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run")  # fmt: skip
 LONG = 120_000  # milliseconds that a job may take
 expect.set_options(timeout=30_000)  # anything else, on a busy machine
 
@@ -44,14 +35,6 @@ expect.set_options(timeout=30_000)  # anything else, on a busy machine
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
     with running(Limits(max_pixels=30_000_000), tmp_path_factory.mktemp("store")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=[1440, 390])
@@ -536,38 +519,25 @@ def test_the_description_is_a_page(wide: Any, server: tuple[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.skipif(not AXE, reason="AXE names axe.min.js: make test-browser")
-def test_accessibility(page: Any, scheme: str) -> None:
+def test_accessibility(page: Any, scheme: str, accessible: Callable[[Any, str], None]) -> None:
     page.emulate_media(color_scheme=scheme)
-    code = Path(AXE).read_text(encoding="utf-8")
-
-    def check(where: str) -> None:
-        found = page.context.new_cdp_session(page)  # the page's policy lets no script in
-        found.send("Runtime.evaluate", {"expression": code})
-        asked = {"expression": "axe.run().then((found) => JSON.stringify(found.violations))", "awaitPromise": True}
-        violations = json.loads(found.send("Runtime.evaluate", asked)["result"]["value"])
-        serious = [one for one in violations if one["impact"] in ("serious", "critical")]
-        told = [(one["id"], node["html"][:200], node["failureSummary"]) for one in serious for node in one["nodes"]]
-        assert not told, (where, told)
-        print(f"{where}: {len(violations)} minor")
-
-    check("start")
+    accessible(page, "start")
     give(page, file("a.png", small(30)), file("b.png", small(30)))
     expect(page.locator("#expected")).to_contain_text("about")
-    check("chosen")
+    accessible(page, "chosen")
     page.fill("#factor", "500")
     expect(page.locator("[data-error='how-large']")).to_be_visible()
-    check("refused")
+    accessible(page, "refused")
     page.fill("#factor", "2")
     quickly(page)
     page.click("#go")
     expect(page.locator("#zip")).to_be_visible(timeout=LONG)
     page.locator("#numbers summary").click()
-    check("done")
+    accessible(page, "done")
     page.locator("#research").select_option("")
     page.click("#brush")
     expect(page.locator("#brush-words")).to_be_visible()
-    check("painting")
+    accessible(page, "painting")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

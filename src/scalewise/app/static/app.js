@@ -2,7 +2,7 @@
 
 import { ask, follow, Problem } from "./api.js";
 import { Mask } from "./brush.js";
-import { showClips, startClips, takeClip } from "./clip.js";
+import { isClip, showClips, startClips, takeClip } from "./clip.js";
 import { Viewer } from "./viewer.js";
 import { bytes, duration, left, size } from "./words.js";
 
@@ -45,8 +45,8 @@ function quiet() { for (const place of document.querySelectorAll("[data-error]")
 // ---- pictures
 
 async function take(files) {
-  const chosen = [...files], clip = chosen.find((file) => file.type.startsWith("video/"));
-  if (clip) return takeClip(clip);
+  const chosen = [...files], clip = chosen.find(isClip);
+  if (clip) return takeClip(clip, chosen.length > 1);
   if (!chosen.length) return;
   showClips(false);
   $("intro-error").hidden = true;

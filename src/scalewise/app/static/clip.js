@@ -10,6 +10,7 @@ const FRAMES = [1, 2, 3];
 const PLACES = { scale: "how-large", size: "how-large", budget: "budget", model: "model", format: "format" };
 
 let server = null, clip = null, job = null, result = null, stop = null, frames = [], chosen = 0;
+let turn = 0;        // counts what was begun or cancelled: an answer to something earlier comes too late
 let viewer = null;   // made when the tab is first looked at
 
 const checked = (name) => document.querySelector(`input[name=clip-${name}]:checked`)?.value;
@@ -33,22 +34,34 @@ function wish() {
 export function showClips(on) {
   document.body.classList.toggle("clips", on);
   document.querySelector(`input[name=view][value=${on ? "clip" : "pictures"}]`).checked = true;
+  save();
   viewer ||= on ? new Viewer({
     look: $("look"), canvas: $("canvas"), divider: $("divider"), tagBefore: $("before"), tagAfter: $("after"),
     zoomed: () => {},
   }) : null;
 }
 
-export async function takeClip(file) {
+export const isClip = (file) => file.type.startsWith("video/") || /\.(mp4|m4v|mov|mkv|webm|avi|m?2?ts|mpe?g|flv|ogv|wmv)$/i.test(file.name);
+
+// `more`: other files came with it.
+export async function takeClip(file, more = false) {
   if (!file) return;
   showClips(true);
   if (!server || server.clips.missing) return;
   forget();
   complain();
+  refresh();
   $("about").textContent = `${file.name}: being read …`;
+  const mine = turn;
   try {
-    clip = await ask("/v1/clips", { method: "POST", form: { file } });
-  } catch (error) { complain(error); }
+    const told = await ask("/v1/clips", { method: "POST", form: { file } });
+    if (mine !== turn) return void ask(`/v1/clips/${told.id}`, { method: "DELETE" }).catch(() => {});
+    clip = told;
+    if (more) complain({ message: `One clip at a time: only ${file.name} was taken.` });
+  } catch (error) {
+    if (mine !== turn) return;
+    complain(error);
+  }
   refresh();
 }
 
@@ -58,16 +71,23 @@ function forget() {
   if (clip) ask(`/v1/clips/${clip.id}`, { method: "DELETE" }).catch(() => {});
   clip = result = null;
   frames = [];
+  expect();
   viewer?.clear();
 }
 
 async function begin(kind) {
   complain();
   cancel();
+  const mine = turn;
   try {
-    job = { ...await ask(`/v1/${kind}`, { method: "POST", form: wish() }), kind };
+    const told = await ask(`/v1/${kind}`, { method: "POST", form: wish() });
+    if (mine !== turn) return void ask(`/v1/jobs/${told.id}`, { method: "DELETE" }).catch(() => {});
+    job = { ...told, kind };
     attend();
-  } catch (error) { complain(error); }
+  } catch (error) {
+    if (mine !== turn) return;
+    complain(error);
+  }
   refresh();
 }
 
@@ -93,24 +113,31 @@ function attend() {
 }
 
 function cancel() {
+  turn += 1;
   stop?.();
   if (job) ask(`/v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});
   job = stop = null;
 }
 
 async function arrive(told) {
-  const path = `/v1/jobs/${told.id}/frames`;
+  const path = `/v1/jobs/${told.id}/frames`, of = clip, asked = JSON.stringify(wish());
   const image = async (name) => createImageBitmap(await ask(`${path}/${name}`));
-  frames = await Promise.all(FRAMES.map(async (number) => {
+  const found = await Promise.all(FRAMES.map(async (number) => {
     const [before, after] = await Promise.all([image(`${number}?before=true`), image(`${number}`)]);
     const layer = (it) => ({ image: it, width: it.width, height: it.height });
     return { before: layer(before), after: layer(after), time: told.report.times[number - 1] };
   }));
   ask(`/v1/jobs/${told.id}`, { method: "DELETE" }).catch(() => {});
-  const { report } = told;
-  $("expected").textContent = `All of it takes ${duration(report.seconds)}.`;
+  if (clip !== of) return;   // another one was chosen
+  frames = found;
+  if (asked === JSON.stringify(wish())) expect(told.report.seconds);
   $("live").textContent = "three frames are there";
   choose(0);
+}
+
+// What all of it takes, as long as nothing else is asked for.
+function expect(seconds = null) {
+  $("expected").textContent = seconds === null ? "\u00a0" : `All of it takes ${duration(seconds)}.`;
 }
 
 function choose(number) {
@@ -131,13 +158,20 @@ function refresh() {
     button.setAttribute("aria-pressed", String(Boolean(frame) && chosen === number - 1));
     button.textContent = frame ? `${frame.time.toFixed(1)} s` : `Frame ${number}`;
   }
+  $("factor").closest(".number").classList.toggle("on", positive("factor") !== null);
   for (const way of document.querySelectorAll("[data-clip-way]")) way.hidden = way.dataset.clipWay !== checked("by");
   if (clip) {
     const length = clip.seconds ? ` · ${clip.seconds.toFixed(1)} s` : "";
     $("about").textContent = `${clip.name}: ${size(clip.width, clip.height)} · ${count(clip.frames)} frames${length} · ${bytes(clip.bytes)}`;
-    const { scale } = wish(), even = (n) => 2 * Math.round(n * scale / 2);
+    const { scale } = wish(), even = (n) => 2 * Math.round(Math.round(n * scale) / 2);
     $("outcome").textContent = `Frames become ${size(even(clip.width), even(clip.height))} pixels`;
-  } else { $("about").textContent = $("outcome").textContent = "\u00a0"; }
+  } else {
+    const limits = server && !missing ? `, at most ${Math.round(server.clips.seconds / 6) / 10} min and ${bytes(server.limits.max_bytes)}` : "";
+    $("about").textContent = `Or drop it here: MP4, MKV, MOV, WebM, AVI${limits}`;
+    $("outcome").textContent = "\u00a0";
+  }
+  $("add").className = clip ? "add" : "primary";
+  $("add").textContent = clip ? "Choose another clip" : "Choose a clip";
   $("budget-words").textContent = `${$("budget").value}% of the full work`;
   const now = Boolean(job);
   $("show").hidden = $("go").hidden = now;
@@ -149,20 +183,27 @@ function refresh() {
     $("left").textContent = job.before ? `${job.before} before yours` : `${Math.round(job.progress * 100)}% · ${left(job)}`;
   }
   $("take").hidden = !result || now;
+  $("go").className = result ? "second" : "primary";
   if (result) {
     $("take").href = `/v1/jobs/${result.id}/result`;
     $("take").download = result.name;
     $("take").textContent = `Download ${result.format.toUpperCase()} · ${bytes(result.bytes)}`;
   }
-  sessionStorage.setItem(KEPT, JSON.stringify({ clip: clip?.id, job: job && { id: job.id, kind: job.kind }, result: result?.id }));
+  save();
+}
+
+function save() {
+  if (!server) return;   // what was kept is not read yet
+  const on = document.body.classList.contains("clips");
+  sessionStorage.setItem(KEPT, JSON.stringify({ on, clip: clip?.id, job: job && { id: job.id, kind: job.kind }, result: result?.id }));
 }
 
 async function restore(held) {
   if (!held?.clip) return;
   clip = await ask(`/v1/clips/${held.clip}`);
   if (held.result) result = await ask(`/v1/jobs/${held.result}`).catch(() => null);
-  if (held.job) { job = { ...await ask(`/v1/jobs/${held.job.id}`), kind: held.job.kind }; attend(); }
-  showClips(true);
+  const told = held.job && await ask(`/v1/jobs/${held.job.id}`).catch(() => null);
+  if (told) { job = { ...told, kind: held.job.kind }; attend(); }
 }
 
 export async function startClips(told) {
@@ -171,6 +212,7 @@ export async function startClips(told) {
   server = told;
   for (const one of server.models) $("model").append(new Option(one.research ? one.name : one.title, one.name, false, one.name === "fast"));
   await restore(held).catch(() => {});   // its time is over
+  if (held?.on) showClips(true);
   refresh();
 }
 
@@ -183,8 +225,11 @@ $("show").addEventListener("click", () => begin("clip-previews"));
 $("panel").addEventListener("submit", (event) => { event.preventDefault(); begin("clip-jobs"); });
 $("cancel").addEventListener("click", () => { cancel(); refresh(); });
 $("panel").addEventListener("input", (event) => {
+  const chips = [...document.querySelectorAll("input[name=clip-factor]")];
   if (event.target.name === "clip-factor") $("factor").value = "";
+  if (event.target.id === "clip-factor") chips.forEach((chip) => { chip.checked = chip.value === "2" && !positive("factor"); });
   complain();
+  expect();
   refresh();
 });
 for (const number of FRAMES) $(`frame-${number}`).addEventListener("click", () => choose(number - 1));
