@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 
 from app.server import running
+from video.clips import read, screen, write
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -26,6 +28,7 @@ MADE = {
     "photo_job.webp": ((900, 600), "WEBP"),
     "photo_curl.jpg": ((984, 656), "JPEG"),
     "photo_curl.webp": ((984, 656), "WEBP"),
+    "talk_frame.png": ((192, 128), "PNG"),
 }
 
 
@@ -40,6 +43,8 @@ def test_the_reference_is_what_the_server_says() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     place = tmp_path_factory.mktemp("examples")
     shutil.copy(ROOT / "examples" / "photo.jpg", place)
+    if find_spec("av") is not None:
+        write(place / "talk.mp4", screen(10), codec="libx264", pix_fmt="yuv420p")
     with running(parent=place / "store") as (address, _):
         yield address, place
 
@@ -47,6 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 @pytest.mark.parametrize(("kind", "code"), BLOCKS, ids=[f"{kind} {k}" for k, (kind, _) in enumerate(BLOCKS)])
 def test_the_examples_run(folder: tuple[str, Path], kind: str, code: str) -> None:
     address, place = folder
+    if "talk.mp4" in code:
+        pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
     code = code.replace("http://localhost:7860", address)
     if kind == "javascript":
         node = shutil.which("node") or _own_node()
@@ -61,6 +68,9 @@ def test_the_examples_run(folder: tuple[str, Path], kind: str, code: str) -> Non
     for name in made:
         with Image.open(place / name) as picture:
             assert (picture.size, picture.format) == MADE[name]
+    if "talk_2x.mp4" in code:
+        frames, _ = read(place / "talk_2x.mp4")
+        assert len(frames) == 10 and frames[0].shape == (128, 192, 3)
 
 
 def _own_node() -> str:
