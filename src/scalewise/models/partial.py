@@ -27,7 +27,7 @@ from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
 from scalewise.geometry.grid import Box, Frame, Size, output_box
-from scalewise.geometry.resize import base_macs, bicubic_base, imresize
+from scalewise.geometry.resize import BASE_REACH, base_macs, bicubic_base, imresize
 from scalewise.models.blend import CELL, FADE, Fade, Part, meet, pixels_of
 from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan, kinds
 from scalewise.routing.rectangles import Cells
@@ -40,7 +40,6 @@ SEARCHES = 16  # prices that are tried, each halving the span of the logarithm
 CORRECTIONS = 6  # plans that are tried, as rectangles cost something else than their pixels
 FILLINGS = 64  # rectangles that are tried for what the best price leaves of the budget
 LOWEST_PRICE = 1e-9  # over the highest
-BASE_REACH = 3  # LR pixels under the taps of bicubic
 
 MARGINS = 16  # LR pixels; the largest margin that is considered
 MARGIN_SHARE = 0.5  # error at the cut over what the model adds to bicubic, at the end of the margin
