@@ -132,13 +132,13 @@ def test_borders_bend_no_more_than_the_picture_does() -> None:
 
 
 class Chequered(nn.Module):
-    """Bicubic, with a pattern wherever the picture that it is given ends: two LR pixels wide, of mean 0."""
+    """Bicubic, with a pattern wherever the picture that it is given ends: one LR pixel wide, of mean 0."""
 
     def forward(self, picture: Tensor) -> Tensor:
         sr = imresize(picture, scale=4.0)
         rows, columns = (torch.arange(n) for n in sr.shape[-2:])
         pattern = 0.1 * (1 - 2 * ((rows[:, None] + columns) % 2))
-        pattern[8:-8, 8:-8] = 0
+        pattern[4:-4, 4:-4] = 0
         return sr + pattern
 
 
@@ -160,7 +160,7 @@ def test_rectangles_that_touch_show_no_seam(monkeypatch: pytest.MonkeyPatch, acr
     rendered = model.render(lr, Frame((96, 96)), (0, 0, 96, 96), (384, 384), plan)
     added = (rendered.rgb - imresize(lr[0], (384, 384))).abs().amax(0)
     added = added.T if across else added
-    assert added[16:-16, 4 * 27 : 4 * 45].max() < 0.005
+    assert added[16:-16, 4 * 27 : 4 * 45].max() < 0.03, "at most a quarter of the pattern, and what bicubic itself differs"
     assert added[16:-16, 4 * 24 : 4 * 48].max() > 0.04, "next to bicubic the cut is seen before it fades"
 
 

@@ -33,7 +33,7 @@ from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan, kind
 from scalewise.routing.rectangles import Cells
 
 RIM = 2 * CELL  # LR pixels beyond a tile whose cells say how its own fade and what their tone is
-JOINT_MARGIN = 4  # LR pixels, at least, that a rectangle reads of another that it touches
+JOINT_MARGIN = 2  # LR pixels, at least, that a rectangle reads of another that it touches
 CALL_MACS = 1e8  # that could be computed in the time that a network takes to start on a rectangle, and to join it ...
 CALL_PIXELS = 800.0  # ... and the most LR pixels that this stands for: small pictures have choices too
 SEARCHES = 16  # prices that are tried, each halving the span of the logarithm
