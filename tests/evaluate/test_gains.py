@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 from scalewise import zoo
 from scalewise.budget.budget import Budget
 from scalewise.budget.gains import GainCurve
+from scalewise.budget.quality import sidecar
 from scalewise.cli import app
 from scalewise.encoders.plain_stack import ECBSR
+from scalewise.errors import DataError
 from scalewise.evaluate.gains import measure_gains
 from scalewise.execution.plan import RunOptions
 from scalewise.geometry.resize import imresize
@@ -44,7 +47,7 @@ class Brighter(nn.Module):
 def test_a_network_that_harms_gains_nothing(photos: Path) -> None:
     model = WholeNetwork(Brighter(), 2, Needs(), Measured(4, 0.0, 9.0, 0.0, 100.0)).eval()
     curve = measure_gains(model, photos, 2, "default", RunOptions(dtype="fp32", device="cpu"))
-    assert all(gain == 0 for _, gain in curve.points)
+    assert curve is not None and all(gain == 0 for _, gain in curve.points)
 
 
 def test_a_budget_spends_by_the_curve() -> None:
@@ -64,17 +67,41 @@ def test_a_budget_spends_by_the_curve() -> None:
     assert taken_of_the_faint() == 0
 
 
-def test_calibrating_a_file_keeps_its_gains(photos: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     encoder, tail = ECBSR(6, 1), RepeatedShuffle(6, 2)
     state = {f"backbone.{n}.conv3x3.{key}": value for n, conv in enumerate((encoder.head, encoder.layers[0], tail.conv))
              for key, value in conv.state_dict().items()}  # fmt: skip
     path = tmp_path / "small.pth"
     torch.save(state, path)
-    assert zoo.load_file(path, "small").model.gains is None
-    done = CliRunner().invoke(
-        app, ["calibrate", "-n", str(path), "--data", str(photos), "-s", "2", "--budgets", "50,100", "--keep"]
-    )
+    return path
+
+
+def calibrated(path: Path, photos: Path) -> GainCurve | None:
+    command = ["calibrate", "-n", str(path), "--data", str(photos), "-s", "2", "--budgets", "50,100", "--keep"]
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    found = zoo.load_file(path, "small").model.gains
+    return zoo.load_file(path, "small").model.gains
+
+
+def test_calibrating_a_file_keeps_its_gains(photos: Path, small: Path) -> None:
+    assert zoo.load_file(small, "small").model.gains is None
+    found = calibrated(small, photos)
     assert found is not None and found.points == tuple(sorted(found.points))
+
+
+def test_flat_pictures_say_nothing_of_gains(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    Image.new("RGB", (64, 48), (120, 90, 30)).save(folder / "a.png")
+    assert calibrated(small, folder) is None
+
+
+def test_gains_that_are_none_are_refused(photos: Path, small: Path) -> None:
+    calibrated(small, photos)
+    kept = sidecar(small)
+    curves = json.loads(kept.read_text())
+    kept.write_text(json.dumps([curves[0] | {"gains": [[0.0, 1.0]]}]))
+    with pytest.raises(DataError, match="holds no calibration"):
+        zoo.load_file(small, "small")

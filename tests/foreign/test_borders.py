@@ -15,13 +15,13 @@ import scalewise
 from scalewise.budget.budget import Budget
 from scalewise.evaluate.upscalers import upscaler_of
 from scalewise.execution.plan import RunOptions
-from scalewise.foreign.measure import measure
+from scalewise.foreign.measure import MOST_BORDER, measure
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.projection import read_beyond
 from scalewise.geometry.resize import imresize
 from scalewise.models.chained import Chained
 from scalewise.models.partial import CELL, PartialModel, photo_like
-from scalewise.models.whole_network import Needs, WholeNetwork
+from scalewise.models.whole_network import Measured, Needs, WholeNetwork
 
 COLOUR = (204, 77, 26)
 SIZE = (40, 64)
@@ -40,6 +40,13 @@ def network(scale: int, *, seed: int = 0, depth: int = 3, channels: int = 3, pad
     for weights in whole.parameters():
         weights *= 1.7  # as first weights are, what they pad with would hardly show
     return WholeNetwork(whole, scale, needs, measure(whole, scale, needs)).eval()
+
+
+class Averaged(nn.Module):
+    """Twice as large, and as bright as the whole picture is in the middle."""
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        return picture.mean((2, 3), keepdim=True) * torch.ones_like(picture).repeat(1, 1, 2, 2)
 
 
 def unevenness(image: np.ndarray) -> float:
@@ -87,6 +94,25 @@ def test_the_border_is_measured() -> None:
     assert 0 < network(2).limits.border <= 6
     assert network(2, padding="replicate").limits.border == 0
     assert network(2, depth=0).limits.border <= network(2, depth=6).limits.border
+
+
+@pytest.mark.parametrize("multiple", [16, 32, 64])
+def test_borders_and_cuts_are_measured_of_networks_with_large_units(multiple: int) -> None:
+    """Cells as large as the unit: one at least lies away from the border, and one is cut off."""
+    own = network(2)
+    needs = Needs(multiple=multiple)
+    assert measure(own.network, 2, Needs(), whole=True).border > 0
+    found = measure(own.network, 2, needs, whole=True)
+    assert found.border == min(multiple, MOST_BORDER) and found.context is None
+    assert measure(Averaged(), 2, needs).difference > 0
+
+
+def test_a_part_may_be_narrower_than_the_reflection() -> None:
+    """A network that shows its border further in than a rectangle of a budget, or a tile, is wide."""
+    picture = np.random.default_rng(0).random((70, 90, 3), np.float32)
+    wide = WholeNetwork(network(2).network, 2, Needs(), Measured(24, 0.0, 1e4, 0.0, 100.0, border=24)).eval()
+    done = scalewise.upscale(picture, 2, model=wide, restore=network(1), budget=0.3, tile=16, dtype="fp32")
+    assert done.image.shape == (140, 180, 3)
 
 
 @pytest.mark.parametrize("side", [slice(None, 4), slice(-4, None)])

@@ -74,3 +74,15 @@ def test_a_gray_network_changes_the_luma_of_colours_alone(options: dict[str, Any
     bicubic = imresize(lr, scale=2.0)
     torch.testing.assert_close(luma(sr), 1 - luma(lr).repeat_interleave(2, 2).repeat_interleave(2, 3))
     torch.testing.assert_close(sr - luma(sr), bicubic - luma(bicubic))
+
+
+def test_a_gray_network_takes_a_budget() -> None:
+    """On rectangles whose margin is less than what bicubic sees: there and nowhere else the luma is inverted."""
+    seen = 0.5 + 0.1 * (np.random.default_rng(0).random((64, 96, 3), np.float32) - 0.5)
+    seen[:, 48:] = 0.5
+    whole, part = (scalewise.upscale(seen, 2, model=model(1), budget=b, dtype="fp32").image for b in (1.0, 0.4))
+    bicubic = scalewise.upscale(seen, 2, model="bicubic", dtype="fp32").image
+    assert np.abs(part[:, 100:] - bicubic[:, 100:]).max() < 1e-5
+    changed = np.abs(part - bicubic).max(-1) > 0.01
+    assert 0.1 < changed.mean() < 0.5
+    assert np.abs(part - whole)[8:-8, 8:80].mean() < np.abs(bicubic - whole)[8:-8, 8:80].mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -16,7 +17,9 @@ from scalewise.budget.budget import Budget
 from scalewise.encoders.plain_stack import DISP
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.resize import imresize
+from scalewise.models import partial
 from scalewise.models.chained import Chained
+from scalewise.models.model import RoutePlan
 from scalewise.models.partial import CELL, PartialModel, effective_margin, photo_like
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.models.whole_network import Measured, Needs, WholeNetwork
@@ -58,7 +61,7 @@ def test_what_runs_is_what_was_planned_and_within_the_budget(budget: float) -> N
     plan, size, out = plan_of(model, lr, budget)
     rendered = model.render(lr, Frame(size), (0, 0, *size), out, plan)
     assert rendered.macs.total == plan.macs <= budget * plan.macs_full
-    assert plan.macs > 0.8 * budget * plan.macs_full
+    assert plan.macs > 0.75 * budget * plan.macs_full
 
 
 def test_a_stored_plan_fits_its_picture_and_no_other() -> None:
@@ -126,6 +129,48 @@ def test_borders_bend_no_more_than_the_picture_does() -> None:
     beside[(borders[:, None] + torch.arange(-3, 2)).flatten().clamp(0, len(bends) - 1)] = False
     at_borders = bends[(borders[:, None] + torch.arange(-2, 1)).flatten().clamp(0, len(bends) - 1)]
     assert at_borders.mean() < 1.1 * bends[beside].mean()
+
+
+class Chequered(nn.Module):
+    """Bicubic, with a pattern wherever the picture that it is given ends: one LR pixel wide, of mean 0."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        sr = imresize(picture, scale=4.0)
+        rows, columns = (torch.arange(n) for n in sr.shape[-2:])
+        pattern = 0.1 * (1 - 2 * ((rows[:, None] + columns) % 2))
+        pattern[4:-4, 4:-4] = 0
+        return sr + pattern
+
+
+def with_cells(lr: Tensor, taken: Tensor) -> RoutePlan:
+    plan, _, _ = plan_of(PartialModel(small()), lr, 1.0)
+    return replace(plan, route=(replace(plan.route[0], choice=taken.long()[None]),))
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_rectangles_that_touch_show_no_seam(monkeypatch: pytest.MonkeyPatch, across: bool) -> None:
+    """Three columns of cells are no rectangle of those that are tried, so what is seen of the cut would lie inside."""
+    own = WholeNetwork(Chequered(), 4, Needs(), Measured(4, 0.0, 1e4, 0.0, 100.0))
+    monkeypatch.setitem(partial._MARGINS, own, 0)
+    model, lr = PartialModel(own), photo_like((96, 96)).unsqueeze(0)
+    taken = torch.zeros(12, 12, dtype=torch.bool)
+    taken[:, 3:6] = True
+    taken = taken.T if across else taken
+    plan = with_cells(lr, taken)
+    rendered = model.render(lr, Frame((96, 96)), (0, 0, 96, 96), (384, 384), plan)
+    added = (rendered.rgb - imresize(lr[0], (384, 384))).abs().amax(0)
+    added = added.T if across else added
+    assert added[16:-16, 4 * 27 : 4 * 45].max() < 0.03, "at most a quarter of the pattern, and what bicubic itself differs"
+    assert added[16:-16, 4 * 24 : 4 * 48].max() > 0.04, "next to bicubic the cut is seen before it fades"
+
+
+def test_seams_are_finite_where_an_output_pixel_lies_just_at_their_end() -> None:
+    """At ×1.25, where one side of a rectangle meets another for a part of its length."""
+    model, lr = PartialModel(scalewise.load("bicubic", device="cpu").model), photo_like((64, 64)).unsqueeze(0)
+    taken = torch.zeros(8, 8, dtype=torch.bool)
+    taken[:, 4:], taken[4:, 2:4] = True, True
+    rendered = model.render(lr, Frame((64, 64)), (0, 0, 64, 64), (80, 80), with_cells(lr, taken))
+    assert bool(rendered.rgb.isfinite().all())
 
 
 def test_the_margin_of_a_model_is_no_more_than_it_sees() -> None:

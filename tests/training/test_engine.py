@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -209,6 +210,20 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"PK damaged")
     with pytest.raises(TrainingError, match="cannot be read"):
         train(TOY, waves(), tmp_path, again)
+
+
+@pytest.mark.parametrize(("before", "after"), [("adamw", "soap"), ("soap", "adamw")])
+def test_a_state_of_another_optimizer_is_refused(tmp_path: Path, before: Any, after: Any) -> None:
+    first, second = (replace(TOY, stages=(replace(STAGE, optimizer=name),)) for name in (before, after))
+    train(first, waves(), tmp_path, replace(PLAN, seconds=0.0))
+    with pytest.raises(TrainingError, match="another optimizer"):
+        train(second, waves(), tmp_path, replace(PLAN, resume=True))
+    assert train(first, waves(), tmp_path, replace(PLAN, resume=True)).reason == "done"
+
+
+def test_fp16_is_not_for_training(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="fp16"):
+        train(TOY, waves(), tmp_path, replace(PLAN, dtype="fp16"))
 
 
 def test_the_weight_file_says_how_it_was_made(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 BINS = 24  # of equally many cells
+FLAT = 1e-5  # scores up to this are rounding
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,12 @@ class GainCurve:
 
     points: tuple[tuple[float, float], ...]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for points that are no such curve."""
+        points = np.array([(0.0, 0.0), *self.points])
+        if not self.points or not np.isfinite(points).all() or points[1, 0] <= 0 or (np.diff(points, axis=0) < 0).any():
+            raise ValueError("no curve of gains")
+
     def at(self, score: Tensor) -> Tensor:
         """The gain to expect of cells with such scores, in their shape, float64."""
         scores, gains = (np.array([0.0, *column]) for column in zip(*self.points, strict=True))
@@ -27,18 +34,20 @@ class GainCurve:
         return torch.from_numpy(found)
 
     @classmethod
-    def fit(cls, scores: Tensor, gains: Tensor) -> GainCurve:
-        """From scores (n,) and gains (n,) of cells: means of bins, then neighbours that fall are joined."""
+    def fit(cls, scores: Tensor, gains: Tensor) -> GainCurve | None:
+        """From scores (n,) and gains (n,) of cells: means of bins; neighbours that fall are joined, and losses
+        count as no gain. None if all cells are flat."""
         order = scores.argsort()
         parts = zip(scores[order].double().tensor_split(BINS), gains[order].double().tensor_split(BINS), strict=True)
         points: list[tuple[float, float, int]] = []
         for score, gain in parts:
             if not len(score):
                 continue
-            points.append((float(score.mean()), max(0.0, float(gain.mean())), len(score)))
+            points.append((float(score.mean()), float(gain.mean()), len(score)))
             while len(points) > 1 and points[-1][1] <= points[-2][1]:
                 points[-2:] = [_joined(points[-2:])]
-        return cls(tuple((score, gain) for score, gain, _ in points if score > 0))
+        found = tuple((score, max(0.0, gain)) for score, gain, _ in points if score > FLAT)
+        return cls(found) if found else None
 
 
 def _joined(points: Sequence[tuple[float, float, int]]) -> tuple[float, float, int]:

@@ -27,17 +27,8 @@ from scalewise.compat.official import OFFICIAL_BUILDERS
 from scalewise.compat.translate import Translated
 from scalewise.errors import InvalidRequest, UnknownNetwork
 
-FORMATS = (
-    adaformer,
-    multipath,
-    pcsr,
-    liif,
-    ecbsr,
-    basicsr,
-    elan,
-    mmediting,
-    bare,
-)  # the first that accepts a file reads it
+# The first that accepts a file reads it.
+FORMATS = (adaformer, multipath, pcsr, liif, ecbsr, basicsr, elan, mmediting, bare)
 
 
 def load(path: str | os.PathLike[str], *, parity: bool = False, **overrides: Any) -> Loaded:

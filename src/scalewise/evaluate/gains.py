@@ -18,9 +18,9 @@ from scalewise.models.model import Model
 from scalewise.models.partial import CELL, PartialModel
 
 
-def measure_gains(model: Model, data: Path | str, scale: float, protocol: str, options: RunOptions) -> GainCurve:
-    """The gains of `model`, which has one level of effort. Pictures that cannot be read are left out; raises DataError
-    if none can."""
+def measure_gains(model: Model, data: Path | str, scale: float, protocol: str, options: RunOptions) -> GainCurve | None:
+    """The gains of `model`, which has one level of effort; None if all pictures are flat. Pictures that cannot be read
+    are left out; raises DataError if none can."""
     upscaler, rules = upscaler_of(model, None, options), find_protocol(protocol)
     scores, gains = [], []
     for pair in find_pairs(data, scale):

@@ -36,7 +36,7 @@ MAX_MACS = 4e11  # of the picture that is run whole: some seconds of one core
 FLAT_COLOURS = (0.0, 1.0)
 UNEVEN = 0.5 / 255  # of what a flat picture becomes
 MOST_BORDER = 24  # LR pixels
-VERSION = 2  # of what is cached
+VERSION = 3  # of what is cached
 
 
 MacsOfPixel = Callable[[], tuple[float, float]]  # of convolutions and of matrix products
@@ -117,7 +117,8 @@ def _context(network: nn.Module, scale: int, needs: Needs, unit: int, macs: floa
         picture = _picture(core + 2 * rim, needs)
         reference = _core(network(picture), rim, core, scale)
         for context in dict.fromkeys(-(-context // unit) * unit for context in contexts):
-            cut = rim - context
+            if (cut := rim - context) <= 0:  # nothing would be cut off
+                continue
             part = picture[..., cut : picture.shape[-2] - cut, cut : picture.shape[-1] - cut]
             difference = float((_core(network(part), context, core, scale) - reference).abs().max())
             if difference > FELT:
@@ -132,8 +133,8 @@ def _context(network: nn.Module, scale: int, needs: Needs, unit: int, macs: floa
 
 def _cut_difference(network: nn.Module, scale: int, needs: Needs, unit: int) -> float:
     """What a cut at UNBOUNDED_CONTEXT changes of a small picture that reaches half as far again."""
-    context, rim = (-(-n // unit) * unit for n in (UNBOUNDED_CONTEXT, UNBOUNDED_CONTEXT * 3 // 2))
-    core, cut = _core_side(needs), rim - context
+    context, cut = (-(-n // unit) * unit for n in (UNBOUNDED_CONTEXT, UNBOUNDED_CONTEXT // 2))
+    core, rim = _core_side(needs), context + cut
     picture = _picture(core + 2 * rim, needs)
     whole = _core(network(picture), rim, core, scale)
     part = network(picture[..., cut : core + 2 * rim - cut, cut : core + 2 * rim - cut])
@@ -142,13 +143,15 @@ def _cut_difference(network: nn.Module, scale: int, needs: Needs, unit: int) -> 
 
 def _border(network: nn.Module, scale: int, needs: Needs, unit: int) -> int:
     """LR pixels from the border of flat pictures beyond which they become what they do in the middle."""
-    side = -(-max(2 * MOST_BORDER + CORE, needs.minimum) // unit) * unit
+    side = -(-max(2 * MOST_BORDER + CORE, needs.minimum, 3 * unit) // unit) * unit  # one cell at least without a border
     cells = side // unit
     ring = torch.minimum(torch.arange(cells), cells - 1 - torch.arange(cells))
     ring = torch.minimum(ring[:, None], ring)  # cells to the nearest border
     seen = 0
     for colour in FLAT_COLOURS:
-        output = network(torch.full((1, needs.channels, side, side), colour)).float()
+        picture = torch.full((1, needs.channels, side, side), colour)
+        picture[:, 3:] = 1  # opaque, if the network sees opacity
+        output = network(picture).float()
         output = output.unflatten(3, (cells, unit * scale)).unflatten(2, (cells, unit * scale))
         middle = output[:, :, cells // 2, :, cells // 2]
         off = (output - middle[:, :, None, :, None]).abs().amax((0, 1, 3, 5))

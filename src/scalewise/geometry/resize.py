@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Taps = tuple[Tensor, Tensor]  # indices (out, taps) int64, weights (out, taps)
 
+BASE_REACH = 3  # LR pixels under the taps of `bicubic_base`
 BAND = 32  # output pixels per small dense matrix; measured from 4 to 128, at factors from 0.1 to 4
 
 

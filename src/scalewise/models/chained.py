@@ -99,7 +99,8 @@ class Chained(nn.Module, Model):
         for axis, first in enumerate(output_box(wide, frame.size, middle)[:2]):
             start = inner.origin[axis]
             index = reflected(start, start + tile[axis], middle[axis], frame.goes_on[axis]) - first
-            seen = seen.index_select(axis + 1, index.to(seen.device))
+            # Of a part that is narrower than the reflection the last pixels are repeated.
+            seen = seen.index_select(axis + 1, index.clamp(0, seen.shape[axis + 1] - 1).to(seen.device))
         after = self.second.render(seen.unsqueeze(0), inner, box, out, plan)
         return replace(after, macs=before.macs + after.macs, lean=before.lean + after.lean)
 

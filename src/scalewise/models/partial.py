@@ -5,9 +5,9 @@ it is reduced and enlarged again, a network has detail to restore; its square st
 the model gains was measured. The cells of greatest gain are joined into rectangles
 (`routing/rectangles.py`), and the model runs on those, with a margin around each.
 
-Two things keep the borders from being seen. What the model adds to bicubic fades out towards cells that are left to
-bicubic. And its low frequencies are locked: the mean of what it adds, cell by cell, is taken off again, so that a model
-that shifts tone does not draw the border of its cells.
+Three things keep the borders from being seen. What the model adds to bicubic fades out towards cells that are left to
+bicubic. Rectangles that touch fade into each other. And the low frequencies are locked: the mean of what the model
+adds, cell by cell, is taken off again, so that a model that shifts tone does not draw the border of its cells.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ from torch import Tensor
 from scalewise.budget.budget import Budget, Effort
 from scalewise.budget.cost import Macs
 from scalewise.budget.route import Decision
-from scalewise.geometry.grid import Box, Frame, Size, first_output, output_box
-from scalewise.geometry.resize import base_macs, bicubic_base, imresize, resample
+from scalewise.geometry.grid import Box, Frame, Size, output_box
+from scalewise.geometry.resize import BASE_REACH, base_macs, bicubic_base, imresize
+from scalewise.models.blend import CELL, FADE, Fade, Part, meet, pixels_of
 from scalewise.models.model import Model, ModelLimits, Rendered, RoutePlan, kinds
 from scalewise.routing.rectangles import Cells
 
-CELL = 8  # LR pixels a side of what is decided about
 RIM = 2 * CELL  # LR pixels beyond a tile whose cells say how its own fade and what their tone is
-FADE = 2  # LR pixels over which a cell fades into bicubic
+JOINT_MARGIN = 2  # LR pixels, at least, that a rectangle reads of another that it touches
 CALL_MACS = 1e8  # that could be computed in the time that a network takes to start on a rectangle, and to join it ...
 CALL_PIXELS = 800.0  # ... and the most LR pixels that this stands for: small pictures have choices too
 SEARCHES = 16  # prices that are tried, each halving the span of the logarithm
-CORRECTIONS = 4  # plans that are tried where rectangles cost more than their pixels
+CORRECTIONS = 6  # plans that are tried, as rectangles cost something else than their pixels
 FILLINGS = 64  # rectangles that are tried for what the best price leaves of the budget
 LOWEST_PRICE = 1e-9  # over the highest
-BASE_REACH = 3  # LR pixels under the taps of bicubic
 
 MARGINS = 16  # LR pixels; the largest margin that is considered
 MARGIN_SHARE = 0.5  # error at the cut over what the model adds to bicubic, at the end of the margin
@@ -96,14 +95,15 @@ class PartialModel(Model):
             curve = self.model.gains
             gain = (evidence[0].double().square() if curve is None else curve.at(evidence[0])) * cells.areas()
             granted = allowed / full * size[0] * size[1]
+            choice, spent, worth = torch.zeros_like(choice), 0, 0.0
             for _ in range(CORRECTIONS):
-                choice = _best_within(cells, gain, granted, self.model.limits.window_multiple)
-                spent = self._cost(frame, size, whole, out, choice)
-                if spent <= allowed:
+                tried = _best_within(cells, gain, granted, self.model.limits.window_multiple)
+                cost, gained = self._cost(frame, size, whole, out, tried), float(gain[tried].sum())
+                if cost <= allowed and gained > worth:
+                    choice, spent, worth = tried, cost, gained
+                if 0.99 * allowed <= cost <= allowed:
                     break
-                granted *= 0.99 * allowed / spent
-            else:
-                choice, spent = torch.zeros_like(choice), 0
+                granted *= 0.995 * allowed / max(cost, allowed / 2)
         each = torch.stack((torch.zeros(cells.shape, dtype=torch.float64), cells.areas() * full / (size[0] * size[1])))
         decision = Decision("patch", CELL, choice.long().unsqueeze(0), each, evidence)
         return RoutePlan(Effort(share=allowed / full), (decision,), spent, full)
@@ -121,37 +121,42 @@ class PartialModel(Model):
     def _cost(self, frame: Frame, tile: Size, core: Box, out: Size, taken: Tensor) -> int:
         if bool(taken.all()):
             return self.model.full_macs(frame, tile, core, out)
-        return sum(
-            self._part_macs(frame.size, (source[2] - source[0], source[3] - source[1]), box, out)
-            for box, source in self._parts(frame, tile, core, taken)
-        )
+        return sum(self._part_macs(frame.size, part, out) for part in self._parts(frame, tile, core, taken))
 
-    def _part_macs(self, size: Size, read: Size, box: Box, out: Size) -> int:
-        return self.model.full_macs(Frame(size, box[:2]), read, box, out)
+    def _part_macs(self, size: Size, part: Part, out: Size) -> int:
+        y0, x0, y1, x1 = part.source
+        return self.model.full_macs(Frame(size, part.box[:2]), (y1 - y0, x1 - x0), part.box, out)
 
-    def _parts(self, frame: Frame, tile: Size, core: Box, taken: Tensor) -> list[tuple[Box, Box]]:
-        """What runs in a tile: (LR pixels that are rendered, LR pixels that are read for them)."""
+    def _parts(self, frame: Frame, tile: Size, core: Box, taken: Tensor) -> list[Part]:
+        """What runs in a tile."""
         limits, cells = self.model.limits, self.cells(frame.size)
         reach = MARGINS if limits.context is None else limits.context
+        joint = min(JOINT_MARGIN, reach)
         region, found = _region(core, frame.size), []
         for box in _cover(cells, taken):
             whole = cells.pixels(box)
-            part = _meet(whole, region)
+            part = meet(whole, region)
             if part[0] >= part[2] or part[1] >= part[3]:
                 continue
-            source = []
+            joins = _joins(box, taken)
             # At the picture's border the model sees its reflection, however small the margin is.
+            borders = whole[0] == 0, whole[1] == 0, whole[2] == frame.size[0], whole[3] == frame.size[1]
+            margins = [
+                max(cells.margin, joint * joined, frame.mirrored * border)
+                for joined, border in zip(joins, borders, strict=True)
+            ]
+            source = []
             for axis in (0, 1):
-                margin = cells.margin if whole[axis] else max(cells.margin, frame.mirrored)
-                start = max(whole[axis] - margin, part[axis] - reach, frame.origin[axis])
+                start = max(whole[axis] - margins[axis], part[axis] - reach, frame.origin[axis])
                 source.append(start // limits.window_multiple * limits.window_multiple)
             for axis in (0, 1):
                 end = frame.origin[axis] + tile[axis]
-                margin = cells.margin if whole[axis + 2] < frame.size[axis] else max(cells.margin, frame.mirrored)
-                stop = min(whole[axis + 2] + margin, part[axis + 2] + reach)
+                stop = min(whole[axis + 2] + margins[axis + 2], part[axis + 2] + reach)
                 read = -(-(stop - source[axis]) // limits.window_multiple) * limits.window_multiple
                 source.append(min(source[axis] + read, end))
-            found.append((part, (source[0], source[1], source[2], source[3])))
+            top, left, bottom, right = (min(FADE, joint) * joined for joined in joins)
+            around = whole[0] - top, whole[1] - left, whole[2] + bottom, whole[3] + right
+            found.append(Part(part, whole, around, meet(around, region), (source[0], source[1], source[2], source[3])))
         return found
 
     @torch.no_grad()
@@ -164,21 +169,24 @@ class PartialModel(Model):
         region = _region(core, size)
         window, target = output_box(region, size, out), output_box(core, size, out)
         canvas = bicubic_base(lr, frame, out, window)[0]
-        fade = _Fade(taken, size, out, region, window)
+        fade = Fade(taken, size, out, region, window)
         macs, lean = Macs(sampling=base_macs(frame, out, window)), 0
-        added = []
-        for box, source in self._parts(frame, tile, core, taken):
-            (oy, ox), (y0, x0, y1, x1) = frame.origin, source
-            part = lr[..., y0 - oy : y1 - oy, x0 - ox : x1 - ox]
-            rendered = self.model.render(part, replace(frame, origin=(y0, x0)), box, out, inner)
-            place = output_box(box, size, out)
-            here = rendered.rgb.float() - canvas[_inside(place, window)]
-            fade.see(here, box, place)
-            added.append((here, place))
+        added, weights = [], canvas.new_zeros(canvas.shape[-2:])
+        for part in self._parts(frame, tile, core, taken):
+            (oy, ox), (y0, x0, y1, x1) = frame.origin, part.source
+            seen = lr[..., y0 - oy : y1 - oy, x0 - ox : x1 - ox]
+            rendered = self.model.render(seen, replace(frame, origin=(y0, x0)), part.box, out, inner)
+            place, own = output_box(part.box, size, out), output_box(part.own, size, out)
+            here = rendered.rgb.float() - canvas[pixels_of(place, window)]
+            fade.see(here[pixels_of(own, place)], part.own, own)
+            weight = part.weight(place, size, out).to(here)
+            weights[pixels_of(place, window)] += weight
+            added.append((here, weight, place))
             macs, lean = macs + rendered.macs, lean + rendered.lean
-        for here, place in added:
-            canvas[_inside(place, window)] += fade.apply(here, place)
-        return Rendered(canvas[_inside(target, window)], macs, lean)
+        for here, weight, place in added:
+            share = weight / weights[pixels_of(place, window)].clamp_min(1e-6)
+            canvas[pixels_of(place, window)] += fade.apply(here, place) * share
+        return Rendered(canvas[pixels_of(target, window)], macs, lean)
 
 
 def _best_within(cells: Cells, gain: Tensor, granted: float, unit: int) -> Tensor:
@@ -258,64 +266,17 @@ def _known_cover(cells: Cells, rows: int, columns: int, taken: bytes) -> tuple[B
     return tuple(cells.cover(torch.frombuffer(bytearray(taken), dtype=torch.bool).view(rows, columns)))
 
 
-def _meet(a: Box, b: Box) -> Box:
-    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
-
-
-def _inside(box: Box, window: Box) -> tuple[Any, ...]:
-    """The pixels of a box, in a canvas that shows a window."""
-    rows, columns = slice(box[0] - window[0], box[2] - window[0]), slice(box[1] - window[1], box[3] - window[1])
-    return ..., rows, columns
-
-
-class _Fade:
-    """How what the model adds to bicubic loses its tone, and fades out where it ends.
-
-    `taken` are the cells of the picture on which the model runs, `region` the LR pixels and `window` the output pixels
-    of those that are looked at.
-    """
-
-    def __init__(self, taken: Tensor, size: Size, out: Size, region: Box, window: Box) -> None:
-        self.first = region[0] // CELL, region[1] // CELL
-        last = -(-region[2] // CELL), -(-region[3] // CELL)
-        self.here = taken[self.first[0] : last[0], self.first[1] : last[1]].float()
-        self.size, self.out, self.window = size, out, window
-        self.tone = self.here.new_zeros(3, *self.here.shape)
-
-    def see(self, added: Tensor, box: Box, place: Box) -> None:
-        """Take the mean of each cell of a part: (3, H, W) at the output pixels `place`, LR pixels `box`."""
-        sums, starts, stops = added, [], []
-        for axis in (0, 1):
-            length, out = self.size[axis], self.out[axis]
-            cells = range(box[axis] // CELL, -(-box[axis + 2] // CELL))
-            edges = [first_output(min(k * CELL, length), length, out) for k in (*cells, cells.stop)]
-            counts = torch.tensor(edges).diff()
-            index = torch.repeat_interleave(torch.arange(len(cells)), counts).to(added.device)
-            shape = (3, len(cells), sums.shape[2]) if axis == 0 else (3, sums.shape[1], len(cells))
-            sums = sums.new_zeros(shape).index_add_(axis + 1, index, sums)
-            sums /= counts.clamp_min(1).to(sums).view(*((-1, 1) if axis == 0 else (-1,)))
-            starts.append(cells.start - self.first[axis])
-            stops.append(cells.stop - self.first[axis])
-        self.tone[:, starts[0] : stops[0], starts[1] : stops[1]] = sums.cpu()
-
-    def apply(self, added: Tensor, place: Box) -> Tensor:
-        """`added` at the output pixels `place` without its tone, times how far it counts."""
-        tone = self._between(torch.cat((self.tone, self.here[None])), place, linear=True).to(added)
-        weight = (2 * self._between(self.here[None], place, linear=False) - 1).clamp_(0, 1).to(added)
-        return (added - tone[:3] / tone[3].clamp_min(1e-6)) * weight
-
-    def _between(self, cells: Tensor, place: Box, *, linear: bool) -> Tensor:
-        """Values of cells (n, gy, gx) at output pixels: linear from centre to centre, or a step with a ramp of FADE LR
-        pixels on each side of the border."""
-        taps = []
-        for axis, count in enumerate(cells.shape[1:]):
-            j = torch.arange(place[axis], place[axis + 2], dtype=torch.float64) + 0.5
-            centre = j * self.size[axis] / (self.out[axis] * CELL) - 0.5 - self.first[axis]
-            lower = centre.floor()
-            way = centre - lower if linear else ((centre - lower - 0.5) * CELL / (2 * FADE) + 0.5).clamp(0, 1)
-            index = torch.stack((lower, lower + 1), 1).clamp(0, count - 1).long()
-            taps.append((index, torch.stack((1 - way, way), 1)))
-        return resample(cells, taps[0], taps[1])
+def _joins(box: Box, taken: Tensor) -> tuple[bool, bool, bool, bool]:
+    """Whether another cell of `taken` lies at the top, left, bottom, right of a rectangle of cells."""
+    y0, x0, y1, x1 = box
+    sides = (
+        taken[y0 - 1 : y0, x0:x1] if y0 else taken[:0],
+        taken[y0:y1, x0 - 1 : x0] if x0 else taken[:0],
+        taken[y1 : y1 + 1, x0:x1],
+        taken[y0:y1, x1 : x1 + 1],
+    )
+    top, left, bottom, right = (bool(side.any()) for side in sides)
+    return top, left, bottom, right
 
 
 _MARGINS: MutableMapping[Any, int] = WeakKeyDictionary()

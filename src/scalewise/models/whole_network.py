@@ -6,7 +6,7 @@ sees and what it costs is measured once (`foreign/measure.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Box, Frame, Size, output_box
-from scalewise.geometry.resize import bicubic_base
+from scalewise.geometry.resize import BASE_REACH, bicubic_base
 from scalewise.layers import luma
 from scalewise.models.model import BYTES_PER_OUTPUT_PIXEL, Model, ModelLimits, Rendered, RoutePlan, one_level
 
@@ -85,7 +85,7 @@ class WholeNetwork(nn.Module, Model):
     def limits(self) -> ModelLimits:
         context = self.measured.context
         if context is not None and self.needs.channels == 1:
-            context = max(context, 3)  # of bicubic
+            context = max(context, BASE_REACH)
         return ModelLimits(
             (float(self.scale),),
             context,
@@ -124,7 +124,10 @@ class WholeNetwork(nn.Module, Model):
         if self.needs.channels == 1:
             seen = luma(lr)
             sr = self._run(seen)[0, :1, place[0], place[1]].float()
-            rgb = bicubic_base(lr, frame, out, target)[0] + sr - bicubic_base(seen, frame, out, target)[0]
+            # A part of a picture may end closer to the core than the taps of bicubic reach: there its edge is repeated.
+            colours = F.pad(lr - seen, (BASE_REACH,) * 4, "replicate")
+            around = replace(frame, origin=(oy - BASE_REACH, ox - BASE_REACH))
+            rgb = sr + bicubic_base(colours, around, out, target)[0]
         else:
             seen = lr if self.needs.channels == 3 else torch.cat((lr, torch.ones_like(lr[:, :1])), 1)
             rgb = self._run(seen)[0, :3, place[0], place[1]].float().expand(3, -1, -1)

@@ -80,7 +80,10 @@ class StageTask(nn.Module):
         return losses
 
     def prepare(self, fabric: Fabric, dtype: Dtype) -> Prepared:
-        """Move to the device, make the optimizers, or take up those of a state, and let Fabric wrap them."""
+        """Move to the device, make the optimizers, or take up those of a state, and let Fabric wrap them. Raises
+        TrainingError for a state of another optimizer, and for numbers that are not for training."""
+        if dtype == "fp16":
+            raise TrainingError("fp16 is for results, not for training: take auto, fp32 or bf16")
         if self.one_process and fabric.world_size > 1:
             raise TrainingError(f"stage {self.stage.name} is trained by one process: give it one device")
         fabric.to_device(self)
@@ -89,6 +92,9 @@ class StageTask(nn.Module):
         self.average = {name: value.to(fabric.device) for name, value in self.average.items()}
         self.raw_optimizers = self.optimizers()
         for optimizer, state in zip(self.raw_optimizers, self.optimizer_states, strict=False):
+            if any(("eps" in options) != ("eps" in optimizer.defaults) for options in state["param_groups"]):
+                # Of AdamW's options SOAP has not this one; torch would load the one's averages into the other.
+                raise TrainingError("the state is of another optimizer than the stage's: begin the stage without it")
             optimizer.load_state_dict(state)
         self.optimizer_states = []
         bf16 = pick_dtype(dtype, fabric.device) == torch.bfloat16 and not self.stage.exact
