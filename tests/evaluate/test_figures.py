@@ -55,7 +55,8 @@ def test_beta_is_that_of_the_controller_and_macs_are_those_of_its_routes() -> No
     found = figures.intensities(model, [noise(16, 16)])
     assert found.beta == pytest.approx([min(1, scale / 4) for scale in figures.SCALES])
     assert found.share[-1] == pytest.approx(1) and found.share == sorted(found.share) and found.share[0] < 1
-    figures.draw_scales({"toy": found})
+    drawn = figures.draw_scales({"toy": found})
+    assert drawn.axes[1].get_ylim()[0] < min(found.share)
     with pytest.raises(InvalidRequest, match="no controller"):
         figures.intensities(adaformer(), [noise(16, 16)])
 

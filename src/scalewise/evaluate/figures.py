@@ -106,7 +106,8 @@ def draw_scales(found: Mapping[str, Intensity]) -> Figure:
     first, second, power = THRESHOLD
     left.plot(SCALES, [first + second * scale**power for scale in SCALES], ":", color="gray", label="price begins")
     left.set(xlabel="scale", ylabel="β", ylim=(0, 1.02), xlim=(1, 4))
-    right.set(xlabel="scale", ylabel="MACs of the encoder over all branches on", ylim=(0.7, 1.02))
+    lowest = min(0.75, *(min(one.share) for one in found.values()))
+    right.set(xlabel="scale", ylabel="MACs of the encoder over all branches on", ylim=(lowest - 0.05, 1.02))
     left.legend(loc="lower right", fontsize=8)
     for panel in (left, right):
         panel.grid(alpha=0.3)
