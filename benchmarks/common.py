@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import sys
 import time
@@ -106,11 +107,17 @@ def decibel(one: Tensor, other: Tensor) -> float:
 
 
 def trained(recipe: Recipe, photos: Sequence[Tensor], out: Path) -> Path:
-    """The weights that a training leaves in a folder of `out`; those of an earlier call if it has ended."""
+    """The weights that a training leaves in a folder of `out`; those of an earlier call of the same recipe if it has
+    ended. Ends the script where the folder holds another recipe's."""
     folder = out / recipe.name
-    if not (folder / "done").exists():
-        options = TrainOptions(resume=folder.exists(), workers=0, quiet=True)
-        if train(recipe, photos, folder, options).reason != "done":
+    asked, done = folder / "recipe.txt", folder / "done"
+    settings = re.sub(r" at 0x[0-9a-f]+", "", repr(recipe))  # without where functions lie
+    if asked.exists() and asked.read_text() != settings:
+        raise SystemExit(f"{folder} holds a training of other settings: give the same ones, or another --out")
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        asked.write_text(settings)
+        if train(recipe, photos, folder, TrainOptions(resume=True, workers=0, quiet=True)).reason != "done":
             raise SystemExit(f"stopped in {recipe.name}; the same command goes on")
-        (folder / "done").touch()
+        done.touch()
     return folder / f"{recipe.name}.safetensors"

@@ -4,9 +4,9 @@
 
 The trunk, EDSR with 32 channels and four blocks, learns at ×4 with a pixel shuffle of its own, which none of the five
 has. Then it is frozen, and Meta-SR, LIIF, ITSRN, LTE and CiaoSR at the size of their tiny recipes learn from it at ×1
-to ×4, each with every seed, the same crops and one colour range; those without a picture of their own to add to add to
-the bilinear one. dB over bicubic: protocol default on the centres of the photos in --val. A second call goes on where
-the first was stopped.
+to ×4, each with every seed, crops of the same kind and one colour range; those without a picture of their own to add to
+add to the bilinear one. A quarter of the crops has two unequal scales, but for Meta-SR, which knows one. dB over
+bicubic: protocol default on the centres of the photos in --val. A second call goes on where the first was stopped.
 """
 
 from __future__ import annotations

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from scalewise import images
+from scalewise.recipes import find
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -122,3 +127,23 @@ def test_reuse_in_time_is_measured_beside_frame_by_frame(benchmark: Callable[...
         "reuse.py", photo, "--frames", 3, "--size", "96x64", "--clips", "screen", "--model", "bicubic", "--budget", 0
     )
     assert "frame by frame" in printed and "HR" in printed
+
+
+def test_weights_of_other_settings_are_not_taken_for_those_that_were_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    common = importlib.import_module("common")
+    recipe = find("edsr-lte-tiny")
+    longer = replace(recipe, stages=(replace(recipe.stages[0], steps=7),))
+    steps: list[int] = []
+
+    def train(recipe: Any, photos: Any, out: Path, options: Any) -> Any:
+        steps.append(recipe.stages[0].steps)
+        return SimpleNamespace(reason="done")
+
+    monkeypatch.setattr(common, "train", train)
+    first = common.trained(longer, [], tmp_path)
+    assert common.trained(longer, [], tmp_path) == first and steps == [7]
+    with pytest.raises(SystemExit, match="other settings"):
+        common.trained(recipe, [], tmp_path)

@@ -642,6 +642,8 @@ def test_evaluate_goes_in_steps_and_without_originals(dataset: Path, tmp_path: P
     assert Answer(*command, "--through", "4,2").failed_by_one_line(2, "rising factors")
     assert Answer(*command, "--through", "two").failed_by_one_line(2, "write factors")
     assert Answer(*command, "--estimates").failed_by_one_line(2, "estimate the PSNR")
+    assert Answer(*command, "--estimates", "--without-hr").failed_by_one_line(2, "there are none")
+    assert Answer(*command, "--protocol", "liif-div2k", "--without-hr").failed_by_one_line(2, "leave out --protocol")
 
 
 # --- what is written and what is documented ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
+from scalewise import upscale
 from scalewise.budget.budget import Budget
 from scalewise.budget.route import Decision
 from scalewise.cli import app
@@ -54,19 +55,19 @@ def test_beta_is_that_of_the_controller_and_macs_are_those_of_its_routes() -> No
     found = figures.intensities(model, [noise(16, 16)])
     assert found.beta == pytest.approx([min(1, scale / 4) for scale in figures.SCALES])
     assert found.share[-1] == pytest.approx(1) and found.share == sorted(found.share) and found.share[0] < 1
-    figures.draw_scales({"toy": found})
+    drawn = figures.draw_scales({"toy": found})
+    assert drawn.axes[1].get_ylim()[0] < min(found.share)
     with pytest.raises(InvalidRequest, match="no controller"):
         figures.intensities(adaformer(), [noise(16, 16)])
 
 
-def test_masks_and_maps_are_drawn_of_a_network_that_halts(tmp_path: Path) -> None:
+def test_masks_and_layers_are_drawn_of_a_network_that_halts(tmp_path: Path) -> None:
     model, lr = adaformer(), noise(16, 24)
     route = figures.routes(model, lr, 2, Budget.native("epsilon", 0.05))
     assert [len(found) for found in figures.layers(route).values()] == [3, 3]
     for name, figure in (
         ("masks", figures.draw_masks(lr, route)),
         ("layers", figures.draw_layers({"toy": figures.kept_shares([route])})),
-        ("maps", figures.draw_maps(lr, {"toy": route, "plain": ()})),
     ):
         figures.save(figure, tmp_path / name)
         with Image.open(tmp_path / name) as drawn:
@@ -75,11 +76,23 @@ def test_masks_and_maps_are_drawn_of_a_network_that_halts(tmp_path: Path) -> Non
         figures.routes(model, lr, 3, Budget.full())
 
 
+def test_a_map_says_the_share_of_the_macs_that_upscale_reports() -> None:
+    torch.manual_seed(0)
+    pixels = noise(16, 24)
+    report = upscale(pixels, 2, model=adaformer(), budget="95%", device="cpu").report
+    figure = figures.draw_maps(pixels, {"toy": report})
+    assert report.share < 1 and figure.axes[1].get_title() == f"toy: {report.share:.0%}"
+
+
 def test_a_crop_lies_in_the_output_and_its_psnr_is_of_itself() -> None:
     lr, hr = noise(8, 8), noise(16, 16)
     figure = figures.draw_crops(lr, 2, (4, 4, 12, 12), {"bicubic": bicubic}, hr)
     titles = [panel.get_title() for panel in figure.axes]
-    error = (bicubic(lr, (16, 16), 2).sr[:, 4:12, 4:12].clamp(0, 1) - hr[:, 4:12, 4:12]).square().mean()
+    error = (
+        (bicubic(lr, (16, 16), 2).sr[:, 4:12, 4:12].mul(255).round().clamp(0, 255) / 255 - hr[:, 4:12, 4:12])
+        .square()
+        .mean()
+    )
     assert titles[1] == f"bicubic\n{float(-10 * error.log10()):.2f} dB" and titles[2].startswith("original")
     with pytest.raises(InvalidRequest, match="output of 16x16"):
         figures.draw_crops(lr, 2, (4, 4, 12, 17), {"bicubic": bicubic})
@@ -93,6 +106,9 @@ def test_a_crop_lies_in_the_output_and_its_psnr_is_of_itself() -> None:
         (["masks", "a.png", "c.png", "-n", "fast", "-o", "b.png"], "of one picture"),
         (["masks", "a.png", "-n", "fast", "-n", "photo", "-o", "b.png"], "of one model"),
         (["crops", "a.png", "-n", "fast", "-o", "b.png"], "wants --crop"),
+        (["maps", "a.png", "-n", "fast", "--crop", "0,0,9,9", "-o", "b.png"], "--crop is for figure crops"),
+        (["scales", "a.png", "-n", "fast", "--native", "beta=1", "-o", "b.png"], "leave out --budget and --native"),
+        (["layers", "a.png", "-n", "fast", "--dtype", "bf16", "-o", "b.png"], "leave out --tile and --dtype"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -113,3 +129,17 @@ def test_the_numbers_of_layers_are_printed_beside_the_picture(tmp_path: Path) ->
     assert rows[0][-1] < rows[0][2]
     with Image.open(tmp_path / "b.png") as drawn:
         assert drawn.format == "PNG"
+
+
+def test_two_files_of_one_name_are_two_models(tmp_path: Path) -> None:
+    """The tiny AdaFormer that comes with the package, in two folders."""
+    weights = Path(figures.__file__).parent.parent / "weights" / "adaformer-x2-tiny.safetensors"
+    Image.fromarray((noise(24, 24).permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / "a.png")
+    command = ["figure", "layers", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png")]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.safetensors").symlink_to(weights)
+        command += ["-n", str(tmp_path / folder / "net.safetensors")]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 0, answer.stderr
+    assert [str(tmp_path / folder) in answer.stdout for folder in ("one", "two")] == [True, True]

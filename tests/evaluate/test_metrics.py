@@ -164,7 +164,13 @@ def test_a_metric_may_be_a_function_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def brightness(sr, hr):\n    return sr.mean()\n")
     sr, hr = noisy_pair()
     assert metrics.perceptual(f"{tmp_path / 'mine.py'}:brightness")(sr, hr) == pytest.approx(float(sr.mean()))
-    with pytest.raises(InvalidRequest, match=r"metric .*mine.py:darkness: .* has no 'darkness'"):
+    (tmp_path / "other.py").write_text("limit = 3\n\ndef each(sr, hr):\n    return sr\n\ndef none(sr, hr):\n    pass\n")
+    with pytest.raises(InvalidRequest, match="has no function 'limit'"):
+        metrics.perceptual(f"{tmp_path / 'other.py'}:limit")
+    for name, kind in (("each", "Tensor"), ("none", "NoneType")):
+        with pytest.raises(InvalidRequest, match=f"gave {kind}: it must give a number"):
+            metrics.perceptual(f"{tmp_path / 'other.py'}:{name}")(sr, hr)
+    with pytest.raises(InvalidRequest, match=r"metric .*mine.py:darkness: .* has no function 'darkness'"):
         metrics.perceptual(f"{tmp_path / 'mine.py'}:darkness")
 
 

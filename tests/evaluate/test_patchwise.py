@@ -220,6 +220,13 @@ def test_the_error_of_an_estimate_is_its_distance_from_the_psnr_of_the_patch(tmp
     assert len(found) == 3 and found[0] == pytest.approx(
         abs(30 + 10 * math.log10(float((nearest - hr).square().mean()))), abs=1e-3
     )
+    save(pixels.permute(2, 0, 1).float() / 255, tmp_path / "Test2K" / "one.png")
+    rows = reproduce(
+        "enaf", tmp_path, lambda method, dial: upscaler_of(network, options=FP32), methods=["enaf-srresnet"]
+    )
+    levels = {row.published.dial: row for row in rows if row.published.metric == "psnr_estimate_mae"}
+    assert levels["level 0"].ours == pytest.approx(found[0])
+    assert levels["level 3"].absent == "these weights have 3 levels" and math.isnan(levels["level 3"].ours)
     with pytest.raises(ProtocolMismatch, match="only ENAF's and ARM's"):
         estimate_errors(bicubic, tmp_path, 4)
     with pytest.raises(ProtocolMismatch, match="use enaf or arm"):

@@ -16,6 +16,9 @@ from scalewise.evaluate.counting import measured
 from scalewise.evaluate.curve import CurvePoint, at_psnr, curve
 from scalewise.evaluate.published import load_table, tables
 from scalewise.evaluate.tables import MEASURED, reproduce, steps_of
+from scalewise.evaluate.timing import Timing
+from scalewise.evaluate.upscalers import ModelUpscaler
+from scalewise.execution.plan import RunOptions
 
 
 def noise(path: Path, side: int = 48) -> None:
@@ -171,15 +174,39 @@ def test_networks_of_rows_in_milliseconds_are_timed_on_one_thread_and_on_all(mon
         return bicubic(lr[:, :4, :4], (4, 4), 1)
 
     threads = torch.get_num_threads()
-    rows = reproduce("camixer", models=lambda method, dial: upscaler, methods=["camixer-b"], time=True)
+    rows = reproduce("camixer", models=lambda method, dial: upscaler, methods=["camixer-b"], time=RunOptions())
     timed = [row for row in rows if row.published.metric == "milliseconds"]
     assert {row.absent for row in timed if row.timing is None} == {"the time of training is not measured"}
     assert all(row.ours == row.timing.one_thread > 0 for row in timed if row.timing is not None)
+    assert all(math.isnan(row.difference) and row.as_dict()["difference"] is None for row in timed)
     assert {one[:2] for one in seen} == {((3, 180, 320), (720, 1280))} and torch.get_num_threads() == threads
     assert {one[2] for one in seen} == {1, threads}
     assert "milliseconds" not in {
         row.published.metric for row in reproduce("camixer", methods=["camixer-b"]) if not row.absent
     }
+
+
+def test_first_weights_are_timed_on_the_processor_as_asked_and_the_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[ModelUpscaler] = []
+
+    def stand_in(upscaler: ModelUpscaler, size: tuple[int, int], scale: float) -> Timing:
+        ran.append(upscaler)
+        return Timing(size, 1.0, 1.0, 1, "a machine")
+
+    monkeypatch.setattr("scalewise.evaluate.tables.timed", stand_in)
+    rows = reproduce("camixer", methods=["camixer-b"], time=RunOptions(dtype="fp32", tile=64))
+    found = {row.published.dial: row.absent for row in rows if row.timing is not None}
+    assert found == {"gamma=1": "first weights", "gamma=0.5": "first weights", "gamma=0.25": "first weights"}
+    assert {(one.options.device, one.options.dtype, one.options.tile) for one in ran} == {("cpu", "fp32", 64)}
+    assert sorted(one.budget.value for one in ran) == sorted(2 * [0.25, 0.5, 1.0])[::2]
+
+
+def test_the_macs_of_a_routed_network_are_said_to_be_of_all_branches() -> None:
+    rows = reproduce("tadt", methods=["tadt-liif", "tadt-baseline-liif"])
+    remarks = {(row.published.method, row.absent) for row in rows if row.published.metric == "gmacs"}
+    assert remarks == {
+        ("tadt-liif", "ours with all branches, printed a mean over routes"), ("tadt-baseline-liif", ""),
+    }  # fmt: skip
 
 
 def test_a_picture_without_hr_is_measured_by_what_needs_none(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_model_of_ones_own_is_named_by_its_function(tmp_path: Path, monkeypatc
     for target in ("theirs_here:build", str(tmp_path / "theirs_here.py") + ":build"):
         assert isinstance(CustomModel(target).build(), SuperResolver)
     wrong = {
-        "theirs_here:none": "has no 'none'",
+        "theirs_here:none": "has no function 'none'",
         "theirs_here:number": "gave int",
         "theirs_here": "write package.module:function",
         "nowhere.at.all:build": "No module named",

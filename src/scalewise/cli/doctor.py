@@ -25,7 +25,7 @@ OPTIONAL = {  # the library → the extra that brings it, or nothing, and what i
     "onnx": ("onnx", "ONNX files"),
     "onnxruntime": ("onnx", "ONNX files"),
     "openvino": ("bench", "comparison"),
-    "matplotlib": ("", "pictures of curves"),
+    "matplotlib": ("", "curves and figures"),
     "pyiqa": ("", "LPIPS, NIQE, BRISQUE, PIQE"),
 }
 LOADERS = {

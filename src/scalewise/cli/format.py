@@ -29,10 +29,13 @@ def reproduced_table(rows: Sequence[Reproduced], style: Literal["text", "csv", "
     cells = []
     for row in rows:
         printed = row.published
-        digits = max(2, decimals(printed.value)) if "psnr" in printed.metric else 4
+        digits = 1 if printed.metric == "milliseconds" else 4
+        if "psnr" in printed.metric:
+            digits = max(2, decimals(printed.value))
         line = [printed.method, printed.dial, printed.dataset, f"{printed.scale:g}", printed.metric, printed.protocol]
         line += [f"{printed.value:.{digits}f}" if printed.metric in MEASURED else f"{printed.value:g}"]
-        line += ["", ""] if math.isnan(row.ours) else [f"{row.ours:.{digits}f}", f"{row.difference:+.{digits}f}"]
+        line += ["" if math.isnan(row.ours) else f"{row.ours:.{digits}f}"]
+        line += ["" if math.isnan(row.difference) else f"{row.difference:+.{digits}f}"]
         cost = "" if row.cost is None else f"{row.cost.mean / 1e6:.1f}M ({row.cost.share:.1%})"
         if not cost and row.flops is not None:
             cost = f"{row.flops[1] / 1e6:.1f}M"

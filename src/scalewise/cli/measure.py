@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,6 +104,10 @@ def evaluate(
     from scalewise.evaluate import metrics
 
     check_files([json], overwrite=overwrite)
+    if without_hr and estimates:
+        raise InvalidRequest("--estimates compares with originals, and --without-hr says that there are none")
+    if without_hr and protocol != "default":
+        raise InvalidRequest("--without-hr follows no protocol: leave out --protocol")
     find = found_models(how)
     measured = upscaler = find(name, wanted_budget(budget, native))
     if self_ensemble:
@@ -114,11 +119,10 @@ def evaluate(
     off = runner.estimate_errors(measured, data, scale, protocol) if estimates else ()
     extra = {one: metrics.perceptual(one) for one in metric or ()}
     with progress_bar(quiet) as bar:
-        said = lambda done, all: bar(f"{done + 1} of {all}", done / all)  # noqa: E731
-        if without_hr:
-            result = runner.evaluate_alone(upscaler, data, scale, extra=extra, progress=said)
-        else:
-            result = runner.evaluate(upscaler, data, scale, protocol, extra=extra, progress=said)
+        run = runner.evaluate_alone if without_hr else partial(runner.evaluate, protocol=protocol)
+        result = run(
+            upscaler, data, scale, extra=extra, progress=lambda done, all: bar(f"{done + 1} of {all}", done / all)
+        )
     cost = runner.paper_cost(measured, result, convention) if convention is not None else None
     if json is not None:
         found = {"model": name, **result.as_dict()} | ({} if cost is None else {"cost": cost.as_dict()})
@@ -139,12 +143,8 @@ def evaluate(
 def _per_picture(result: EvalResult) -> str:
     """One row per picture, and the mean."""
 
-    unseen = [
-        "macs",
-        "macs_full",
-        *(key for key in ("psnr", "ssim") if not any(key in one.values for one in result.images)),
-    ]
-    columns = [key for key in result.mean if key not in unseen]
+    measured = {key for one in result.images for key in one.values} - {"macs", "macs_full"}
+    columns = [key for key in result.mean if key in measured or not result.images]
     rows = [[one.name, *(_figure(key, one.values.get(key, math.nan)) for key in columns)] for one in result.images]
     rows.append(["mean", *(_figure(key, result.mean[key]) for key in columns)])
     return table_text(["picture", *columns], rows, "text")

@@ -214,7 +214,7 @@ def parse_dials(texts: list[str], models: list[str]) -> dict[str, list[Budget]]:
 
 
 def parse_factors(text: str) -> list[float]:
-    """`2,4` → (2.0, 4.0). Raises InvalidRequest."""
+    """`2,4` → [2.0, 4.0]. Raises InvalidRequest."""
     try:
         return [float(part) for part in checked_length("--through", text).split(",")]
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,10 @@ def reproduce(
     from scalewise.storage import atomic_write
 
     check_files([output, json], overwrite=overwrite)
+    if time:
+        if how.device not in (None, "cpu"):
+            raise InvalidRequest(f"--time is of the processor: leave out --device {how.device}")
+        how = replace(how, device="cpu")
     names = published.tables() if table == "all" else [table]
     printed = [row for name in names for row in published.load_table(name)]
     known = {row.method for row in printed}
@@ -100,7 +105,7 @@ def reproduce(
 
     with progress_bar(quiet) as bar:
         rows = tables.reproduce(
-            table, data, models, methods=method or (), measures=measures, time=time,
+            table, data, models, methods=method or (), measures=measures, time=how if time else None,
             progress=lambda row: bar(f"{row.method} {row.dataset} ×{row.scale:g}", 0.0),
         )  # fmt: skip
     if json is not None:
@@ -111,7 +116,8 @@ def reproduce(
     timing = next((row.timing for row in rows if row.timing is not None), None)
     if timing is not None and style == "text":
         text += (
-            f"milliseconds: ours of one thread of {timing.machine}, a picture for an output of 1280x720 or as printed\n"
+            f"milliseconds: ours of one thread of {timing.machine}, for an output of 1280x720 "
+            "(table ciaosr: an input of 192x192)\n"
         )
     if output is None:
         typer.echo(text, nl=False)

@@ -11,17 +11,19 @@ Quality against cost and a dial against cost are in `curve.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from scalewise.budget.budget import Budget, Effort
-from scalewise.budget.route import Decision, Route, effort_map, map_unit, paint
+from scalewise.budget.cost import CostReport
+from scalewise.budget.route import Decision, Route, paint
 from scalewise.encoders.tadt import TADT
 from scalewise.errors import InvalidRequest, MissingDependency, UnsupportedScale
-from scalewise.evaluate.metrics import psnr
+from scalewise.evaluate.metrics import eight_bit, psnr
 from scalewise.evaluate.upscalers import Picture, Upscaler
 from scalewise.geometry.grid import Box, Frame, output_size
 from scalewise.models.model import Model
@@ -46,14 +48,19 @@ def new_figure(width: float, height: float) -> Figure:
 
 def routes(model: Model, lr: Picture, scale: float, budget: Budget) -> Route:
     """All decisions of one picture, run as a whole."""
-    size = (lr.shape[-2], lr.shape[-1])
+    size, lr = (lr.shape[-2], lr.shape[-1]), lr.to(next(model.parameters()).device)  # type: ignore[attr-defined]
     out = output_size(size, scale)
     scales = model.limits.scales
     if scales is not None and scale not in scales:
         raise UnsupportedScale(f"this model is for ×{', ×'.join(f'{known:g}' for known in scales)}, not ×{scale:g}")
     with torch.no_grad():
         plan = model.plan(model.score(lr[None], (scale, scale)), size, out, budget)
-        return plan.route + model.render(lr[None], Frame(size), (0, 0, *size), out, plan).route
+        found = plan.route + model.render(lr[None], Frame(size), (0, 0, *size), out, plan).route
+    return tuple(replace(one, choice=one.choice.cpu(), evidence=_on_cpu(one.evidence)) for one in found)
+
+
+def _on_cpu(evidence: Tensor | None) -> Tensor | None:
+    return None if evidence is None else evidence.detach().float().cpu()
 
 
 # --- by scale ---------------------------------------------------------------------------------------------------------
@@ -61,7 +68,7 @@ def routes(model: Model, lr: Picture, scale: float, budget: Budget) -> Route:
 
 @dataclass(frozen=True)
 class Intensity:
-    """At each of `SCALES`: β, and the encoder's MACs over those with all branches, the mean over pictures."""
+    """At each of `SCALES`: β, and the encoder's MACs over those with all branches, of all pictures together."""
 
     beta: list[float]
     share: list[float]
@@ -74,17 +81,19 @@ def intensities(model: Model, pictures: Sequence[Picture]) -> Intensity:
     trunk = model.encoder if isinstance(model, SuperResolver) else None
     if not isinstance(model, SuperResolver) or not isinstance(trunk, TADT):
         raise InvalidRequest("β is TADT's: this model has no controller")
-    lrs = [pad_to_grid((lr[None] - model.mean) / model.std, model.limits.patch_stride) for lr in pictures]
+    device = model.mean.device
+    lrs = [pad_to_grid((lr[None].to(device) - model.mean) / model.std, model.limits.patch_stride) for lr in pictures]
     share = []
     for scale in SCALES:
         spent = full = 0
         for lr in lrs:
             size = (lr.shape[-2], lr.shape[-1])
-            route = trunk.route(lr, torch.full((1, 2), scale), Effort(native={"beta": 0.0}))
+            route = trunk.route(lr, torch.full((1, 2), scale, device=device), Effort(native={"beta": 0.0}))
             spent += trunk.macs(size, (scale, scale), route).total
             full += trunk.macs(size, (scale, scale)).total
         share.append(spent / full)
-    return Intensity(trunk.controller.intensity(torch.tensor(SCALES)[:, None].expand(-1, 2)).tolist(), share)
+    scales = torch.tensor(SCALES, device=device)[:, None].expand(-1, 2)
+    return Intensity(trunk.controller.intensity(scales).tolist(), share)
 
 
 def draw_scales(found: Mapping[str, Intensity]) -> Figure:
@@ -97,7 +106,8 @@ def draw_scales(found: Mapping[str, Intensity]) -> Figure:
     first, second, power = THRESHOLD
     left.plot(SCALES, [first + second * scale**power for scale in SCALES], ":", color="gray", label="price begins")
     left.set(xlabel="scale", ylabel="β", ylim=(0, 1.02), xlim=(1, 4))
-    right.set(xlabel="scale", ylabel="MACs of the encoder over all branches on", ylim=(0.7, 1.02))
+    lowest = min(0.75, *(min(one.share) for one in found.values()))
+    right.set(xlabel="scale", ylabel="MACs of the encoder over all branches on", ylim=(lowest - 0.05, 1.02))
     left.legend(loc="lower right", fontsize=8)
     for panel in (left, right):
         panel.grid(alpha=0.3)
@@ -143,13 +153,13 @@ def draw_layers(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def draw_masks(lr: Picture, route: Route) -> Figure:
-    """The picture, and below it what stays in each layer, white where it left; above each mask the confidence that it
-    comes from, where the network says one (AdaFormer: light is confident)."""
+    """The picture, and below it in black what stays in each layer, of CAMixerSR what gets attention; above the masks
+    the confidence that they come from, where the network says one (AdaFormer: light is confident)."""
     units = layers(route)
     confidence = [one.evidence for one in units.get("token", []) if one.evidence is not None]
     rows = {f"{unit}s": [one.choice[0].float() for one in decisions] for unit, decisions in units.items()}
     if confidence:
-        rows = {"confidence": [one[0].detach().float().sigmoid() for one in confidence]} | rows
+        rows = {"confidence": [one[0].sigmoid() for one in confidence]} | rows
     columns = max(map(len, rows.values()))
     per_row = min(columns, 10)
     strips = [
@@ -175,16 +185,16 @@ def draw_masks(lr: Picture, route: Route) -> Figure:
 # --- by place ---------------------------------------------------------------------------------------------------------
 
 
-def draw_maps(lr: Picture, found: Mapping[str, Route]) -> Figure:
-    """The picture and, for each model, the work that each unit got of what it could get: dark blue none, yellow all."""
+def draw_maps(lr: Picture, found: Mapping[str, CostReport]) -> Figure:
+    """The picture and, for each model, the work that each unit got of what it could get, as `upscale` reports it: dark
+    blue none, yellow all; above it the share of the model's MACs."""
     height, width = lr.shape[-2:]
     figure = new_figure(3 * (len(found) + 1), 3 * height / width + 0.4)
     first, *others = figure.subplots(1, len(found) + 1, squeeze=False)[0]
     _show(first, lr)
-    for panel, (name, route) in zip(others, found.items(), strict=True):
-        effort = effort_map(route)
-        panel.imshow(paint(effort, map_unit(route) if route else max(height, width), lr.mean(0)).numpy())
-        panel.set_title(f"{name}: {float(effort.mean()):.0%}", fontsize=8)
+    for panel, (name, report) in zip(others, found.items(), strict=True):
+        panel.imshow(paint(report.effort_map, report.effort_unit, lr.mean(0)).numpy())
+        panel.set_title(f"{name}: {report.share:.0%}", fontsize=8)
     for panel in (first, *others):
         panel.axis("off")
     return figure
@@ -194,7 +204,7 @@ def draw_crops(
     lr: Picture, scale: float, box: Box, upscalers: Mapping[str, Upscaler], hr: Picture | None = None
 ) -> Figure:
     """The picture with the box (of the output: top, left, bottom, right) and what each upscaler makes of it; with the
-    original the crop of that too, and the dB of each crop in RGB."""
+    original the crop of that too, and the dB of each crop, of RGB at 8 bits."""
     top, left, bottom, right = box
     size = output_size((lr.shape[-2], lr.shape[-1]), scale)
     if not (0 <= top < bottom <= size[0] and 0 <= left < right <= size[1]):
@@ -202,7 +212,7 @@ def draw_crops(
     crops = {name: upscaler(lr, size, scale).sr[:, top:bottom, left:right] for name, upscaler in upscalers.items()}
     original = None if hr is None else hr[:, top:bottom, left:right]
     titles = {
-        name: name if original is None else f"{name}\n{psnr(crop.clamp(0, 1), original):.2f} dB"
+        name: name if original is None else f"{name}\n{psnr(eight_bit(crop), original):.2f} dB"
         for name, crop in crops.items()
     }
     if original is not None:

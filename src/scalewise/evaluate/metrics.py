@@ -89,7 +89,15 @@ def perceptual(name: str) -> Measure:
     """
     if ":" in name:
         own = named_function(name, f"metric {name}")
-        return lambda sr, hr: float(own(sr, hr))
+
+        def number(sr: Image, hr: Image | None) -> float:
+            value = own(sr, hr)
+            try:
+                return float(value)
+            except (TypeError, ValueError, RuntimeError):  # torch's, of a tensor with several numbers
+                raise InvalidRequest(f"metric {name} gave {type(value).__name__}: it must give a number") from None
+
+        return number
     if name not in PYIQA_METRICS:
         allowed = f"{', '.join(PYIQA_METRICS)}, and MODULE:FUNCTION or FILE.py:FUNCTION"
         raise InvalidRequest(f"unknown metric {name!r}: allowed are {allowed}")

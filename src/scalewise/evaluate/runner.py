@@ -223,8 +223,8 @@ def evaluate_alone(
         size = output_size((lr.shape[-2], lr.shape[-1]), scale)
         with torch.inference_mode():
             prediction = upscaler(lr, size, scale)
-            sr = eight_bit(prediction.sr.float().cpu())
+            sr = prediction.sr.float().cpu()
             values = {"consistency": metrics.consistency(lr, sr)}
-            values |= {key: measure(sr, None) for key, measure in (extra or {}).items()}
+            values |= {key: measure(eight_bit(sr), None) for key, measure in (extra or {}).items()}
         results.append(ImageResult(path.stem, size, values | _costs(prediction)))
     return EvalResult("without HR", scale, tuple(results), tuple(skipped))

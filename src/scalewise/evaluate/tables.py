@@ -20,10 +20,9 @@ from scalewise.evaluate.published import Published, load_table, tables
 from scalewise.evaluate.runner import EvalResult, evaluate, evaluate_alone
 from scalewise.evaluate.timing import Timing, timed
 from scalewise.evaluate.upscalers import Upscaler, bicubic, in_steps, upscaler_of
+from scalewise.execution.plan import RunOptions
 
-# What `evaluate` measures under a protocol, by the name of a table's metric, and what it measures through pyiqa.
-MEASURED = {"psnr": "psnr", "ssim": "ssim", "ws_psnr": "ws_psnr", "ws_ssim": "ws_ssim"}
-PERCEPTUAL = metrics.PYIQA_METRICS
+MEASURED = ("psnr", "ssim", "ws_psnr", "ws_ssim")  # what `evaluate` measures under a protocol
 TRAINING = "training"  # the dial of a row that is the time of training's forward
 # The same set under the names that folders have.
 FOLDERS = {"B100": ("B100", "BSD100", "BSDS100"), "DIV2K": ("DIV2K", "DIV2K_valid"), "Urban100": ("Urban100", "U100")}
@@ -35,7 +34,7 @@ class Reproduced:
     paper prints with it, counted as the paper does; None where its way to count is not known. `count`: parameters and
     multiply-adds of the row's network, None for one that scalewise has not; `flops`: the cost that is printed and ours,
     where it does not depend on the picture; `timing`: where the row is a time and ours was measured, which is then
-    that of one thread."""
+    that of one thread. `absent` also says where ours is of something else than what is printed."""
 
     published: Published
     ours: float = math.nan
@@ -47,13 +46,14 @@ class Reproduced:
 
     @property
     def difference(self) -> float:
-        return self.ours - self.published.value
+        """NaN between times, which are of other machines and pictures."""
+        return math.nan if self.timing is not None else self.ours - self.published.value
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: None where there is no number."""
         found = dataclasses.asdict(self.published) | {
             "ours": None if math.isnan(self.ours) else self.ours,
-            "difference": None if math.isnan(self.ours) else self.difference,
+            "difference": None if math.isnan(self.difference) else self.difference,
             "absent": self.absent,
             "cost": None if self.cost is None else self.cost.as_dict(),
             "count": None if self.count is None else self.count.as_dict(),
@@ -88,19 +88,19 @@ def reproduce(
     *,
     methods: Sequence[str] = (),
     measures: Mapping[str, metrics.Measure] | None = None,
-    time: bool = False,
+    time: RunOptions | None = None,
     progress: Callable[[Published], object] | None = None,
 ) -> list[Reproduced]:
     """Every row of a table, or of "all", with what we measure and count: `data` holds one folder per dataset, named as
     in the table. Parameters and multiply-adds need neither data nor weights.
 
     `models(method, dial)` gives the upscaler of a row, or None if there are no weights for it; bicubic needs none.
-    `methods` limits the rows. `measures` are for lpips, niqe, brisque and piqe in place of pyiqa's. With `time` rows of
-    milliseconds are timed on this processor, by first weights where there are no others. What cannot be measured says
-    why. Raises InvalidRequest for a table that there is not.
+    `methods` limits the rows. `measures` are for lpips, niqe, brisque and piqe in place of pyiqa's. With `time`, which
+    says how networks run, rows of milliseconds are timed on this processor, by first weights where there are no others.
+    What cannot be measured says why. Raises InvalidRequest for a table that there is not.
     """
     find: Models = models or (lambda method, dial: None)
-    measured: dict[tuple[object, ...], _Evaluated | tuple[float, ...] | Timing | str] = {}
+    measured: dict[tuple[object, ...], _Evaluated | tuple[float, ...] | _Ours | str] = {}
     rows = []
     for row in [row for name in (tables() if table == "all" else [table]) for row in load_table(name)]:
         if methods and row.method not in methods:
@@ -112,9 +112,9 @@ def reproduce(
             count = flops = counted = None
             why = str(error)
         if row.metric in ("parameters_millions", "gmacs"):
-            ours = _Ours(math.nan, why) if counted is None else _Ours(counted)
-        elif row.metric == "milliseconds" and (why or not time or row.dial == TRAINING):
-            ours = _Ours(math.nan, why or ("not timed" if not time else "the time of training is not measured"))
+            ours = _Ours(math.nan, why) if counted is None else _Ours(counted, counting.apart(row))
+        elif row.metric == "milliseconds" and (why or time is None or row.dial == TRAINING):
+            ours = _Ours(math.nan, why or ("not timed" if time is None else "the time of training is not measured"))
         elif row.metric in MEASURED and not row.protocol:
             ours = _Ours(math.nan, "measured as no protocol of ours does")
         else:
@@ -125,7 +125,11 @@ def reproduce(
                 if progress is not None:
                     progress(row)
                 try:
-                    measured[key] = _measure(row, data, find, measures or {})
+                    measured[key] = (
+                        _time(row, find, time)
+                        if time is not None and row.metric == "milliseconds"
+                        else _measure(row, data, find, measures or {})
+                    )
                 except ScalewiseError as error:
                     measured[key] = str(error)
             ours = _ours(row, measured[key])
@@ -155,17 +159,14 @@ def steps_of(dial: str) -> tuple[float, ...] | None:
 
 def _measure(
     row: Published, data: Path | str | None, models: Models, measures: Mapping[str, metrics.Measure]
-) -> _Evaluated | tuple[float, ...] | Timing:
+) -> _Evaluated | tuple[float, ...]:
     """What gives a row. Raises ScalewiseError, which says why there is nothing."""
-    folder = None if row.metric == "milliseconds" else _dataset_folder(row.dataset, data)
-    if folder is None and row.metric != "milliseconds":
+    folder = _dataset_folder(row.dataset, data)
+    if folder is None:
         raise DataError(f"no data: {row.dataset}")
     steps = steps_of(row.dial)
     setting = "" if steps is not None else _setting(row)
     upscaler = bicubic if row.method == "bicubic" else models(row.method, setting)
-    if folder is None:
-        upscaler = upscaler or upscaler_of(counting.first_weights(row), _budget(row))
-        return timed(upscaler, counting.timed_size(row), row.scale)
     if upscaler is None:
         raise DataError(f"no weights: {weights_of(row.method, row.dial)}")
     if row.metric == "psnr_estimate_mae":
@@ -173,7 +174,7 @@ def _measure(
     if steps:
         upscaler = in_steps(upscaler, steps)
     extra = {}
-    if row.metric in PERCEPTUAL:
+    if row.metric in metrics.PYIQA_METRICS:
         extra = {row.metric: measures[row.metric] if row.metric in measures else metrics.perceptual(row.metric)}
     if not row.protocol:
         return _Evaluated(evaluate_alone(upscaler, folder, row.scale, extra=extra))
@@ -181,21 +182,30 @@ def _measure(
     return _Evaluated(result, _cost(upscaler, result))
 
 
-def _budget(row: Published) -> Budget:
-    return Budget.parse(row.dial) if "=" in row.dial else Budget.full()
+def _time(row: Published, models: Models, options: RunOptions) -> _Ours:
+    """The milliseconds of a row's network, at the row's dial or with all of its work. Raises ScalewiseError."""
+    upscaler, remark = models(row.method, row.dial), ""
+    if upscaler is None:
+        budget = Budget.parse(row.dial) if "=" in row.dial else Budget.full()
+        upscaler = upscaler_of(counting.first_weights(row), budget, dataclasses.replace(options, device="cpu"))
+        remark = "first weights" if budget != Budget.full() else "first weights, all of the work"
+    timing = timed(upscaler, counting.timed_size(row), row.scale)
+    return _Ours(timing.one_thread, remark, timing=timing)
 
 
-def _ours(row: Published, measured: _Evaluated | tuple[float, ...] | Timing | str) -> _Ours:
+def _ours(row: Published, measured: _Evaluated | tuple[float, ...] | _Ours | str) -> _Ours:
     """The value of a row in what was measured for it and its kin."""
     if isinstance(measured, str):
         return _Ours(math.nan, measured)
-    if isinstance(measured, Timing):
-        return _Ours(measured.one_thread, timing=measured)
+    if isinstance(measured, _Ours):
+        return measured
     if isinstance(measured, tuple):
-        return _Ours(measured[int(row.dial.removeprefix("level "))])
+        level = int(row.dial.removeprefix("level "))
+        known = level < len(measured)
+        return _Ours(measured[level]) if known else _Ours(math.nan, f"these weights have {len(measured)} levels")
     result = measured.result
     absent = f"{len(result.skipped)} pictures could not be read" if result.skipped else ""
-    return _Ours(result.mean.get(MEASURED.get(row.metric, row.metric), math.nan), absent, measured.cost)
+    return _Ours(result.mean.get(row.metric, math.nan), absent, measured.cost)
 
 
 def _cost(upscaler: Upscaler, result: EvalResult) -> PaperCost | None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from scalewise.evaluate.upscalers import Upscaler
+from scalewise.errors import InvalidRequest
+from scalewise.evaluate.upscalers import ModelUpscaler, Upscaler
 from scalewise.geometry.grid import Size, output_size
-from scalewise.machine.device import machine_of
+from scalewise.machine.device import machine_of, pick_device
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class Timing:
 
 
 def timed(upscaler: Upscaler, size: Size, scale: float, *, turns: int = 3) -> Timing:
-    """Times an upscaler on noise, one thread and all in turns, after a run that does not count."""
+    """Times an upscaler on noise, one thread and all in turns, after a run that does not count. Raises InvalidRequest
+    for one that runs elsewhere."""
+    if isinstance(upscaler, ModelUpscaler) and pick_device(upscaler.options.device).type != "cpu":
+        raise InvalidRequest("times are those of the processor: take the device cpu")
     lr = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     out, threads = output_size(size, scale), torch.get_num_threads()
     least = {1: math.inf, threads: math.inf}

@@ -159,6 +159,8 @@ def in_steps(upscaler: Upscaler, through: Sequence[float]) -> Upscaler:
     """Enlarged to each of these rising factors of the input and then to the whole scale, rounded to 8 bits between."""
 
     def enlarge_again(lr: Picture, size: Size, scale: float) -> Prediction:
+        if any(target - n * scale > 1.5 for n, target in zip(lr.shape[-2:], size, strict=True)):
+            raise ProtocolMismatch("with cell_clip there are no steps: the network is not told how far it enlarges")
         if list(through) != sorted({1.0, *through, scale})[1:-1]:
             steps = ", ".join(f"×{factor:g}" for factor in through)
             raise ProtocolMismatch(f"steps to {steps} do not lead to ×{scale:g}: give rising factors between 1 and it")

@@ -91,8 +91,8 @@ def named_function(target: str, subject: str) -> Callable[..., Any]:
     if not place:
         raise InvalidRequest(f"{subject}: write package.module:function or file.py:function")
     found = getattr(_module(place, subject), name, None)
-    if found is None:
-        raise InvalidRequest(f"{subject}: {place} has no {name!r}")
+    if not callable(found):
+        raise InvalidRequest(f"{subject}: {place} has no function {name!r}")
     return found
 
 
