@@ -333,3 +333,13 @@ class TransformerBlock(nn.Module):
 
     def macs(self, height: int, width: int) -> Macs:
         return self.attention.macs(height, width) + self.mlp.macs(height * width)  # type: ignore[operator]
+
+
+def pad_to_grid(maps: Tensor, grid: int) -> Tensor:
+    """Pad right and bottom to multiples of `grid`: mirrored, or the edge repeated where the image is too small."""
+    height, width = maps.shape[-2:]
+    bottom, right = -height % grid, -width % grid
+    if not (bottom or right):
+        return maps
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(maps, (0, right, 0, bottom), mode=mode)

@@ -15,7 +15,8 @@ from scalewise import compat
 from scalewise.budget.budget import Effort
 from scalewise.contracts import PlainEncoder
 from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
+from scalewise.layers import pad_to_grid
+from scalewise.models.super_resolver import SuperResolver
 
 MEAN = torch.tensor((0.4488, 0.4371, 0.4040)).view(1, 3, 1, 1)
 

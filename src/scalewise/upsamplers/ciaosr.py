@@ -28,6 +28,7 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.meter import tick
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Frame, Query, Size, rectangle
+from scalewise.layers import pad_to_grid
 from scalewise.upsamplers.corners import (
     EXACT,
     MLP,
@@ -277,7 +278,7 @@ class CrossScaleAttention(nn.Module):
 
     def _attend(self, features: Tensor, t: int) -> Tensor:
         height, width = features.shape[-2:]
-        padded = _pad_to_multiple(features, t)
+        padded = pad_to_grid(features, t)
         rows, columns = padded.shape[-2:]
         small = F.interpolate(padded, (rows // t, columns // t), mode="bilinear", align_corners=False)
         query = F.unfold(self.match(padded), 3, padding=1).transpose(1, 2)  # (b, pixels, 9c/2)
@@ -361,13 +362,3 @@ class CrossScaleAttention(nn.Module):
             total += cost.matmul(pixels, 9 * half, keys) + cost.matmul(pixels, keys, 16 * c)
             total += cost.matmul(columns, keys, 4 * c) + cost.matmul(rows, keys, 4 * c) + cost.matmul(1, keys, c)
         return total
-
-
-def _pad_to_multiple(features: Tensor, t: int) -> Tensor:
-    """Mirrored on the right and at the bottom; the edge repeated where the image is too small for a mirror."""
-    height, width = features.shape[-2:]
-    bottom, right = -height % t, -width % t
-    if not (bottom or right):
-        return features
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(features, (0, right, 0, bottom), mode=mode)

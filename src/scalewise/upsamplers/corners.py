@@ -273,6 +273,22 @@ def as_convolution(weight: Tensor, features: Tensor, bias: Tensor | None, unfold
     return F.conv2d(features, filters, bias, padding=kernel // 2)
 
 
+@dataclass(frozen=True)
+class FilterField:
+    """`filtered` (b, h·w, 3 · (hidden + 1)): what each hidden unit's filter, and the bias's, gives at each LR pixel."""
+
+    filtered: Tensor
+    axes: tuple[Side, Side]
+    width: int
+
+
+def filter_field(last: nn.Linear, features: Tensor, frame: Frame, unfold: bool) -> FilterField:
+    """The layer hidden → filter, applied to the features (b, c, h, w) before the hidden vectors are known."""
+    filtered = as_convolution(filters(last), features, None, unfold)
+    size = (features.shape[2], features.shape[3])
+    return FilterField(to_rows(filtered), sides(frame, size), size[1])
+
+
 def filters(last: nn.Linear) -> Tensor:
     """The layer hidden → (features, 3) as filters on the features: (3 · (hidden + 1), features), the bias last."""
     units = last.in_features

@@ -7,8 +7,6 @@ pixel a (hidden + 1) × 3 matrix (`prepare`), and an output pixel is h times tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from scalewise.budget import cost
@@ -18,26 +16,15 @@ from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.upsamplers.corners import (
     EXACT,
     MLP,
+    FilterField,
     Geometry,
     Side,
     apply_filters,
-    as_convolution,
-    filters,
+    filter_field,
     gather,
     in_bands,
     relu_,
-    sides,
-    to_rows,
 )
-
-
-@dataclass(frozen=True)
-class Field:
-    """`filtered` (b, h·w, 3 · (hidden + 1)): what each hidden unit's filter, and the bias's, gives at each LR pixel."""
-
-    filtered: Tensor
-    axes: tuple[Side, Side]
-    width: int
 
 
 class MetaSR(nn.Module):
@@ -51,12 +38,10 @@ class MetaSR(nn.Module):
         self.channels = channels
         self.mlp = MLP(3, (hidden,), 27 * channels)
 
-    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Field:
-        filtered = as_convolution(filters(self.mlp.last), features, None, True)
-        size = (features.shape[2], features.shape[3])
-        return Field(to_rows(filtered), sides(frame, size), size[1])
+    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> FilterField:
+        return filter_field(self.mlp.last, features, frame, True)
 
-    def sample(self, field: Field, query: Query) -> Tensor:
+    def sample(self, field: FilterField, query: Query) -> Tensor:
         self.check(query.cell, field.axes)
         return in_bands(query, len(field.filtered), lambda piece: self._render(field, piece))
 
@@ -72,7 +57,7 @@ class MetaSR(nn.Module):
                 "give one scale, or take another upsampler"
             )
 
-    def _render(self, field: Field, query: Query) -> Tensor:
+    def _render(self, field: FilterField, query: Query) -> Tensor:
         """RGB (b, *point, 3)."""
         y, down = self.geometry.top_left(query.y, query.cell[:, 0], field.axes[0])
         x, right = self.geometry.top_left(query.x, query.cell[:, 1], field.axes[1])
