@@ -31,6 +31,7 @@ def test_a_gain_map_and_a_film_are_left_out_and_said(tmp_path: Path) -> None:
         report = enlarged(DATA / f"{name}.jpg", tmp_path / f"{name}.jpg")
         content = (tmp_path / f"{name}.jpg").read_bytes()
         assert said(report, *words)
+        assert sum("film" in note and "fields" not in note for note in report.notes) == (name == "motion")
         assert not any(word in content for word in (b"hdrgm:", b"Container:Directory", b"MicroVideoOffset", b"MPF\0"))
 
 

@@ -84,7 +84,8 @@ def finished(tasks: Sequence[PictureTask], work: Work, manifests: Manifests) -> 
             yield task, Result(line["report"], "")
         else:
             own = frozenset() if manifest is None else {path for path in task.files if manifest.owns(path)}
-            left.append(replace(task, own=task.own | own))
+            listed = manifest is not None and manifest.lists(task.output)
+            left.append(replace(task, own=task.own | own, listed=listed))
     if known:
         names = ", ".join(str(manifest.path) for manifest in manifests.values())
         echo(format_line(f"{known} of {len(tasks)} were done before, as {names} says"))

@@ -26,6 +26,7 @@ class PictureTask:
 
     `top` and `effort_top`: the folders that may have to be made. `home`: the folder of the manifest that lists it.
     `overwrite`: files of these names may be replaced; `own`: those that an earlier run with the same request has made.
+    `listed`: a manifest lists the output.
     """
 
     source: Path
@@ -37,6 +38,7 @@ class PictureTask:
     report: Path | None = None
     overwrite: bool = False
     own: frozenset[Path] = frozenset()
+    listed: bool = False
 
     def may_replace(self, path: Path) -> bool:
         return self.overwrite or path in self.own

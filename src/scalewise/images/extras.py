@@ -15,6 +15,7 @@ from scalewise.images.metadata.png import PngExtras
 from scalewise.images.metadata.tiff import TiffExtras
 from scalewise.images.metadata.tiff_pages import TiffPages
 
+NO_TIFF = TiffExtras()  # what other formats have of a TIFF's
 _HEAD_BYTES = 2**16  # of a HEIF file, in which its boxes of metadata lie
 _WORLD_FILES = {"png": (".pgw", ".wld"), "jpeg": (".jgw", ".wld")}  # a TIFF's are read with it
 # What lies beside the picture in a HEIF file and has no place in a larger one, by the words that name it.
@@ -25,7 +26,7 @@ _HEIF_AUXILIARY = ((b"hdrgainmap", "gain map of an HDR picture"), (b"tmap", "gai
 class Extras:
     """The parts of one file; `notes` says what of it is left out in any output."""
 
-    tiff: TiffExtras = field(default_factory=TiffExtras)
+    tiff: TiffExtras = NO_TIFF
     png: PngExtras | None = None
     gif: GifFrames | None = None
     jpeg: jpeg.JpegExtras | None = None

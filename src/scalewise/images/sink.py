@@ -178,7 +178,7 @@ class Sink:
                 result, left_out = self._deliver(encoded)
         else:
             result, left_out = self._deliver(canvas)
-        self.notes = (*self.notes, *left_out)
+        self.notes = tuple(dict.fromkeys((*self.notes, *left_out)))  # reader and writer may find the same
         self._canvas = None
         return result
 

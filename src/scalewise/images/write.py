@@ -55,10 +55,9 @@ def create(
     """
     if min(size) < 1:
         raise InvalidRequest(f"size is {size[1]}x{size[0]}; each side must be at least 1")
-    how = encoding or Encoding(quality=quality)
     if path is None:
         return Sink(size, like, like.dtype, lambda canvas: (like.restore(canvas), []), scratch=scratch)
-    path = _as_path(path)
+    path, how = _as_path(path), encoding or Encoding(quality)
     format = check_format(path, size, like, how)
     if like.path is not None and same_file(path, like.path):
         raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")

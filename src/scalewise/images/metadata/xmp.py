@@ -121,7 +121,10 @@ def updated_places(text: str, change: Change) -> tuple[str, list[str]]:
     if _PIXEL_FOCAL_LENGTH.search(text):
         text = multiplied(text, "Camera:PerspectiveFocalLength", columns)
     drop("(?:hdrgm|HDRGainMap|hdr_metadata):\\w+", "the gain map of an HDR picture was")
-    drop("(?:GCamera|OpCamera):(?:MotionPhoto|MicroVideo|\\w*Video)\\w*", "the film of a motion photo was")
+    drop(
+        "(?:GCamera|OpCamera):(?:MotionPhoto|MicroVideo|\\w*Video)\\w*",
+        "the fields about the film of a motion photo were",
+    )
     drop("(?:GDepth|GImage|GAudio|GFocus):\\w+", "depth, further pictures or sound were")
     drop("G?Container:\\w+", "the directory of what lay behind the picture was")
     return text, list(dict.fromkeys(notes))
