@@ -15,8 +15,8 @@ from torch.nn.functional import max_pool2d, pad
 
 REACH = 16  # pixels: beyond what bicubic or the first layers see; the colour further in is left as the file has it
 MARGIN = REACH + 1  # pixels around a box that decide what its colours are
-LITTLE = 0.25  # of the highest opacity near a pixel: below, its colour is mixed with that of its neighbours
-LEAST_OPACITY = 1 / 255  # by which weighted colour is divided
+LITTLE = 0.25  # a share of the highest opacity near a pixel: below it, colour is mixed with that of neighbours
+LEAST_OPACITY = 1 / 255  # the least that weighted colour is divided by
 LOCAL = 3  # pixels around one, within which a change of opacity counts
 MOST_SPAN = 1 / 8  # change of opacity at which nothing of a model's own detail is left
 

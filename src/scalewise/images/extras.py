@@ -15,8 +15,8 @@ from scalewise.images.metadata.png import PngExtras
 from scalewise.images.metadata.tiff import TiffExtras
 from scalewise.images.metadata.tiff_pages import TiffPages
 
-NO_TIFF = TiffExtras()  # what other formats have of a TIFF's
-_HEAD_BYTES = 2**16  # of a HEIF file, in which its boxes of metadata lie
+NO_TIFF = TiffExtras()  # for files of other formats
+_HEAD_BYTES = 2**16  # at the start of a HEIF file, where its boxes of metadata lie
 _WORLD_FILES = {"png": (".pgw", ".wld"), "jpeg": (".jgw", ".wld")}  # a TIFF's are read with it
 # What lies beside the picture in a HEIF file and has no place in a larger one, by the words that name it.
 _HEIF_AUXILIARY = ((b"hdrgainmap", "gain map of an HDR picture"), (b"tmap", "gain map of an HDR picture"))
@@ -30,7 +30,7 @@ class Extras:
     png: PngExtras | None = None
     gif: GifFrames | None = None
     jpeg: jpeg.JpegExtras | None = None
-    colours: bytes | None = None  # of a HEIF file, as an ICC profile
+    colours: bytes | None = None  # those of a HEIF file, as an ICC profile
     survey: TiffPages | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -39,7 +39,7 @@ class Extras:
         return self.tiff.short or (self.jpeg is not None and self.jpeg.short)
 
     def orientation(self, otherwise: int) -> int:
-        """The EXIF orientation, also where libvips does not see it."""
+        """The EXIF orientation, even where libvips does not see it."""
         blob = self.png.profiles.get("exif") if self.png is not None else None
         if otherwise != 1 or blob is None:
             return otherwise
@@ -89,7 +89,7 @@ class Extras:
 
 
 def read_extras(path: Path, name: str, format: str, directory: int = 0) -> Extras:
-    """Of a file of a format; `directory`: of a TIFF. Raises UnreadableImage."""
+    """The extras of a file; `directory`: which one of a TIFF. Raises UnreadableImage."""
     found = Extras()
     try:
         if format == "tiff":

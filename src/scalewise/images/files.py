@@ -132,7 +132,7 @@ def _check_pages(name: str, pages: int, page: int) -> None:
 
 
 def _format(path: Path, name: str) -> str:
-    """What the first bytes say: libvips itself would also take text for numbers, and drawings."""
+    """The format, by a file's first bytes: libvips would also read text as numbers, and drawings."""
     _check_file(path, name)
     try:
         with path.open("rb") as file:

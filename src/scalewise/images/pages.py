@@ -41,7 +41,7 @@ class PageWriter:
         self.path, self.source = path, source
         self.done = 0  # pages
         self._said: dict[str, None] = {}  # notes, each once
-        self._sink = sink  # the one that is being written: earlier ones are let go, with the files they read from
+        self._sink = sink  # the one being written: earlier ones are released, with the files that they read
 
     def __len__(self) -> int:
         return 1

@@ -39,7 +39,7 @@ Encode = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[EncodedF
 
 
 def encoder_for(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Encode:
-    """For a `Sink`: what encodes its canvas."""
+    """The function by which a `Sink` encodes its canvas."""
 
     @contextmanager
     def encoded(pixels: np.ndarray | StreamedCanvas) -> Iterator[EncodedFile]:
@@ -159,7 +159,7 @@ class Sink:
             self._cover((0, 0, rows, self.size[1]))
 
     def flush(self) -> None:
-        """Bring what was written to the disk, if there is a scratch file."""
+        """Write the pixels so far to the disk, if there is a scratch file."""
         if isinstance(self._canvas, np.memmap):
             self._canvas.flush()
 
@@ -222,7 +222,7 @@ def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
         return pixels
     if dtype == "uint8":
         return pixels.mul_(255).round_().to(torch.uint8)
-    return pixels.mul_(65535).round_().to(torch.int32)  # numpy makes uint16 of it: torch has few operators for that
+    return pixels.mul_(65535).round_().to(torch.int32)  # numpy turns it into uint16, for which torch has few operators
 
 
 def canvas_of(sample: Tensor, like: Source, dtype: Depth) -> np.ndarray:

@@ -50,9 +50,9 @@ class Group:
 
     bands: tuple[int, ...]
     ranges: tuple[Range, ...] = ()
-    origin: Size = (0, 0)  # of a crop, its first pixel
-    orientation: int = 1  # of the file, if the picture was turned upright: one that lies on earth is not
-    count: int = 0  # bands of the file
+    origin: Size = (0, 0)  # the first pixel of a crop
+    orientation: int = 1  # the file's, if the picture was turned upright: one that lies on earth is not
+    count: int = 0  # bands in the file
     located: bool = True  # on earth
 
     def cropped(self, top: int, left: int) -> Group:

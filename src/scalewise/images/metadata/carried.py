@@ -11,7 +11,7 @@ from scalewise.images.metadata.metadata import Metadata
 from scalewise.images.metadata.xmp import note_of
 
 _WITH_IPTC = ("jpeg", "tiff")
-_WITH_COMMENTS = ("jpeg", "gif", "png")  # of PNG, as a text
+_WITH_COMMENTS = ("jpeg", "gif", "png")  # PNG holds one as a text
 _RESOLUTION_IN_EXIF = ("webp", "avif")
 _NAMED = 5  # texts that are named one by one
 

@@ -1,4 +1,4 @@
-"""What a JPEG says beyond its pixels: comments, further pictures and films behind it, and what its size can be true of.
+"""What a JPEG says beyond its pixels: comments, further pictures and videos behind it, and how large it can be.
 
 Segments: ITU-T T.81, annex B. Multi-picture directories: CIPA DC-007. Gain maps: ISO 21496-1.
 """
@@ -20,7 +20,7 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xC
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # the frames of which each 8x8 block takes a bit or more
 _MOST_SEGMENTS = 100_000
 _MOST_COMMENT_BYTES = 2**16
-_PADDING = 64  # bytes behind the end that are nobody's: some writers fill up
+_PADDING = 64  # behind the end: some writers fill up
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 
@@ -30,9 +30,9 @@ class JpegExtras:
 
     comments: list[bytes] = field(default_factory=list)
     density: Pair | None = None  # the shape of a pixel, without a unit
-    dpi: Pair | None = None  # of the JFIF header
-    blocks: int = 0  # of 8x8 pixels, if each must take a bit or more
-    data_bytes: int = 0  # of the file
+    dpi: Pair | None = None  # from the JFIF header
+    blocks: int = 0  # blocks of 8x8 pixels, if each must take a bit or more
+    data_bytes: int = 0  # the length of the file
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -42,7 +42,7 @@ class JpegExtras:
 
 
 def read_extras(path: Path) -> JpegExtras:
-    """Nothing more from where the file is damaged on. Raises OSError."""
+    """What the segments say, up to where the file is damaged. Raises OSError."""
     found = JpegExtras()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         found.data_bytes = len(data)
@@ -104,7 +104,7 @@ def _look_behind(data: mmap.mmap, end: int, found: JpegExtras) -> None:
     if behind <= _PADDING and not data[end:].strip(b"\0\xff"):
         return
     if data.find(b"ftyp", end, end + 2**16) >= 0 or data.find(b"MotionPhoto_Data", end) >= 0:
-        what = "a film (motion photo)"
+        what = "a video (motion photo)"
     elif data.find(b"\xff\xd8\xff", end) >= 0:
         what = "a further picture (a gain map, depth or another view)"
     elif behind > _PADDING:

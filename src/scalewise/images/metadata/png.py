@@ -33,11 +33,11 @@ class PngExtras:
     density: Pair | None = None
     animated: bool = False
     profile: bool = False  # a colour profile, which libpng checks
-    profiles: dict[str, bytes] = field(default_factory=dict)  # of "Raw profile" texts: exif, iptc, xmp, icc
+    profiles: dict[str, bytes] = field(default_factory=dict)  # from "Raw profile" texts: exif, iptc, xmp, icc
 
 
 def read_extras(path: Path) -> PngExtras:
-    """Raises OSError."""
+    """What the chunks say, up to the end or a damage. Raises OSError."""
     found, parts, size = PngExtras(), [], 0
     words: dict[bytes, bytes] = {}
     with path.open("rb") as file:

@@ -77,7 +77,7 @@ def updated(xmp: bytes | None, change: Change, note: str = "") -> tuple[bytes | 
         notes += ["its fields of a panorama are not true of a part and were left out"] if found else []
     for name, axis in _GPANO_PIXELS.items():
         text = multiplied(text, f"GPano:{name}", (rows, columns)[axis], whole=True)
-    text = field("xmpNote:HasExtendedXMP").sub(r"\g<1>\g<3>", text)  # its other part is not carried
+    text = field("xmpNote:HasExtendedXMP").sub(r"\g<1>\g<3>", text)  # its second part is not carried
     text, _ = without(text, "xmp:Thumbnails")
     text, left_out = updated_places(text, change)
     if note:
@@ -123,7 +123,7 @@ def updated_places(text: str, change: Change) -> tuple[str, list[str]]:
     drop("(?:hdrgm|HDRGainMap|hdr_metadata):\\w+", "the gain map of an HDR picture was")
     drop(
         "(?:GCamera|OpCamera):(?:MotionPhoto|MicroVideo|\\w*Video)\\w*",
-        "the fields about the film of a motion photo were",
+        "the fields about the video of a motion photo were",
     )
     drop("(?:GDepth|GImage|GAudio|GFocus):\\w+", "depth, further pictures or sound were")
     drop("G?Container:\\w+", "the directory of what lay behind the picture was")
