@@ -33,8 +33,8 @@ class FoundPicture:
 @dataclass
 class Found:
     """The pictures that were meant, and by reason what was passed over: `kind`, files whose extension is not in
-    `images.READABLE`; `link`, links to folders; `twice`, other names of a picture that is there; `result`, what earlier
-    runs made of pictures that are there."""
+    `images.READABLE`; `link`, links to folders; `twice`, other names of a picture found already; `result`, what earlier
+    runs made of these pictures."""
 
     pictures: list[FoundPicture] = field(default_factory=list)
     passed_over: dict[Why, list[Path]] = field(default_factory=dict)

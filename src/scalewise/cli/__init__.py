@@ -45,7 +45,7 @@ def report(error: BaseException) -> int:
 
 
 class Commands(TyperGroup):
-    """What goes wrong on purpose is one line on stderr; anything else keeps its traceback."""
+    """An error that is expected is one line on stderr; any other keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHORT_SECONDS = 10  # several pictures that take less are not announced one by one
 LARGE = "larger than what was asked for"
 MADE = "which an earlier command has enlarged with this model, scale and budget (--overwrite does it again)"
-MUCH_CONTEXT_SHARE = 0.3  # of the pixels read: worth a warning
+MUCH_CONTEXT_SHARE = 0.3  # a share of the pixels read that is worth a warning
 # Bytes of an encoded file over those of its pixels, at most; 1 for other formats.
 ENCODED_SHARE = {".jpg": 0.35, ".jpeg": 0.35, ".jpe": 0.35, ".jfif": 0.35, ".webp": 0.35, ".avif": 0.25}
 
@@ -222,7 +222,7 @@ class UpscaleCommand:
         request = self.request
         long = has_rows(task.output) or (run_plan.seconds or 0) > LONG_SECONDS
         wanted = long or request.restart if request.resume is None else request.resume
-        # Under a deadline, decisions change on the way, and are not kept.
+        # Under a deadline, decisions change on the way, and are not stored.
         if request.budget.kind == "seconds" or like.pages > 1 or like.path is None:
             wanted = False
         if not wanted:

@@ -23,8 +23,8 @@ Format = Literal["text", "csv", "markdown"]
 
 RUNNING, FILES = "How to run", "Files"  # panels of the help
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
-MAX_THREADS = 256  # on machines with fewer cores
-MAX_DIGITS = 100  # of an option that holds numbers
+MAX_THREADS = 256  # where a machine has fewer cores
+MAX_DIGITS = 100  # characters of an option that holds numbers
 
 Device = Annotated[
     str | None,
@@ -149,7 +149,8 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def use_threads(count: int | None) -> None:
-    """So many threads for networks and for libvips; to be called before libvips is loaded. Raises InvalidRequest."""
+    """Set the number of threads for networks and libvips; to be called before libvips is loaded. Raises
+    InvalidRequest."""
     if count is None:
         return
     most = max(MAX_THREADS, os.cpu_count() or 1)  # far more end in a crash of the threads' library
