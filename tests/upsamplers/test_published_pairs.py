@@ -1,4 +1,4 @@
-"""Parameters of published pairs of encoder and upsampler: spec arbitrary_scale, section 9.4."""
+"""Parameters of published pairs of encoder and upsampler."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class MixerTrunk(nn.Module):
         return [block for group in self.groups for block in group.blocks]  # type: ignore[union-attr]
 
     def condition(self, shallow: Tensor, frame: Frame) -> Tensor:
-        """What every predictor is told of the whole image: (b, ·, h, w)."""
+        """What every predictor gets about the whole image: (b, ·, h, w)."""
         raise NotImplementedError
 
     def enter(self, tokens: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ class MixerTrunk(nn.Module):
         return (size[0] // WINDOW) * (size[1] // WINDOW)
 
     def _hard_macs(self) -> Macs:
-        """What one hard window costs more, in any block."""
+        """The extra MACs of one hard window, the same in every block."""
         return self.blocks[0].mixer.hard_macs()
 
     def kept_macs(self, size: Size, kept: int) -> Macs:
@@ -209,7 +209,7 @@ class MixerTrunk(nn.Module):
         return sum((block.macs(size) for block in self.blocks), total + self._hard_macs() * kept)
 
     def own_macs(self, size: Size) -> Macs:
-        """Of `condition`, `enter`, `leave_group` and what `leave` adds."""
+        """MACs of `condition`, `enter`, `leave_group` and what `leave` adds."""
         raise NotImplementedError
 
 

@@ -200,14 +200,14 @@ class Mixer(nn.Module):
         return shift_mask((WINDOW, WINDOW), (self.shift, 0 if wrap else self.shift)).flatten(0, 1).to(device) == 0
 
     def macs(self, size: Size) -> Macs:
-        """With all windows simple."""
+        """MACs with all windows simple."""
         c, (h, w) = self.value.in_features, size
         convs = (layer for layer in self.local.modules() if isinstance(layer, nn.Conv2d))
         local = (cost.conv2d(c, c, layer.kernel_size[0], h, w, layer.groups) for layer in convs)
         return sum(local, cost.linear(c, c, h * w) * 2 + self.predictor.macs(size))
 
     def hard_macs(self) -> Macs:
-        """What one hard window costs more."""
+        """The extra MACs of one hard window."""
         c = self.value.in_features
         attention = cost.linear(c, c, AREA) * 2 + cost.attention(AREA, AREA, c) + Macs(sampling=4 * c * AREA)
         return attention + self.predictor.offset_macs()

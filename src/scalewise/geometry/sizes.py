@@ -18,7 +18,7 @@ from scalewise.geometry.grid import MAX_SIDE, Box, Size, check_output, output_si
 Scale = float | tuple[float, float]
 Sides = tuple[int | None, int | None]  # (rows, columns); None: as the shape of the picture has it
 
-MAX_NUMBER = 10**9  # of pixels, that is worth to be repeated in an error
+MAX_NUMBER = 10**9  # the largest number of pixels that an error quotes
 MAX_DIGITS = 100  # Python refuses to read numbers of thousands of digits
 _SIZE = "a size is (rows, columns), or width x height as text: '3840x2160', '3840x' (width) or 'x2160' (height)"
 _SCALE = "a scale is a factor, (rows, columns), or text: '3.7', or width x height as '2x1.5'"
@@ -121,7 +121,7 @@ def scaled(length: int, target: int, of: int) -> int:
 
 
 def whole(number: object) -> int:
-    """A whole number of any type, floats that are one included. Raises TypeError."""
+    """A whole number of any type, whole floats included, as an int. Raises TypeError."""
     if isinstance(number, float) and math.isfinite(number) and number == int(number):
         return int(number)
     if isinstance(number, bool):

@@ -76,7 +76,8 @@ class PatchwiseModel(nn.Module, Model):
     # --- what is decided ----------------------------------------------------------------------------------------------
 
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
-        """The router's word on a piece that starts where a patch does: (paths, ny, nx), in the router's own unit."""
+        """The router's evidence for a piece that starts where a patch does: (paths, ny, nx), in the router's own
+        unit."""
         height, width = lr.shape[-2:]
         layout = self.layout
         return self.router.evidence(lr, layout.starts(height), layout.starts(width), layout.side((height, width)))
@@ -87,11 +88,11 @@ class PatchwiseModel(nn.Module, Model):
 
     def choose(self, evidence: Tensor, prices: Tensor, fixed: Macs, budget: Budget) -> RoutePlan:
         """A path for each patch from the evidence (paths, ny, nx): the greatest sum within the budget, or the paper's
-        rule at its own dial, which knows no prices of single patches. `prices` (paths, ny, nx) float64 are the MACs of
-        each path on each patch, and `fixed` what the router cost. Raises BudgetInfeasible below the floor.
+        rule at its own dial, which ignores the prices of single patches. `prices` (paths, ny, nx) float64 are the MACs
+        of each path on each patch, and `fixed` what the router cost. Raises BudgetInfeasible below the floor.
 
-        All that a budget grants is spent, where the evidence sees no gain too: it errs by more than paths differ, and
-        with everything granted all patches take the last path.
+        The whole budget is spent, even where the evidence sees no gain: its error exceeds the differences between
+        paths, and with everything granted all patches take the last path.
         """
         evidence = evidence.detach().double().cpu()
         paths, *shape = evidence.shape

@@ -102,7 +102,7 @@ class APE(nn.Module):
         return self.tail.upscale(features, x, self.scale) / RANGE + self.mean
 
     def path_macs(self, path: int, side: Size) -> Macs:
-        """One patch of `side` that leaves at exit `path`, the regressor at the exits it passed included."""
+        """MACs of one patch of `side` that leaves at exit `path`, with the regressor at the exits that it passed."""
         c, blocks = self.channels, self.interval * (path + 1)
         asked = cost.linear(c, 1, min(path + 1, self.paths - 1)).as_router()
         trunk = cost.conv2d(3, c, 3, *side) + cost.conv2d(c, c, 3, *side) * (2 * blocks + 1)

@@ -84,7 +84,7 @@ class ExitNetwork(nn.Module):
         return pictures
 
     def path_macs(self, path: int, side: Size) -> Macs:
-        """One patch of `side` that leaves at exit `path`."""
+        """MACs of one patch of `side` that leaves at exit `path`."""
         if path == 0:
             return bicubic_macs(side, self.scale)
         trunk = sum((self.advance_macs(k, side) for k in range(1, path + 1)), Macs())

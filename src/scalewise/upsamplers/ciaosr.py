@@ -2,7 +2,7 @@
 
 Cao et al., CVPR 2023, arXiv:2212.04362. Eq. 4 and 5 are `_render`; Eq. 7 and 8 are `CrossScaleAttention`. Where text
 and published code differ, the weights decide: keys and values are the features times the networks' outputs (not the
-outputs), the networks hear of 2 / scale, and the bilinear image is added.
+outputs), the networks see 2 / scale, and the bilinear image is added.
 
 What does not change the numbers, and is most of the cost of the published code (u: LR pixels, q: output pixels):
 

@@ -110,7 +110,7 @@ EXACT = Geometry()
 def shift_radius(cell: Tensor, side: Side, cells: int) -> Tensor:
     """Distance (b,) in LR pixels from a point to its corners in ITSRN and CiaoSR: half of (n - cells · cell) / (n - 1).
 
-    From the size n of the whole image: a tile's own size would move the corners.
+    n is the size of the whole image: a tile's own size would move the corners.
     """
     return (side.whole - cells * cell) / (2 * max(side.whole - 1, 1))
 

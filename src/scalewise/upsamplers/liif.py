@@ -45,7 +45,7 @@ class Field:
 
 
 class LIIF(nn.Module):
-    """Without `local_ensemble` only the nearest pixel answers; without `cell_decode` no one hears of the scale."""
+    """Without `local_ensemble` only the nearest pixel answers; without `cell_decode` the MLP does not see the scale."""
 
     geometry: Geometry = EXACT
 
