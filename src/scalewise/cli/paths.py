@@ -17,7 +17,7 @@ from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage, Un
 if TYPE_CHECKING:
     from scalewise.batch.files import Found, FoundPicture, Why
 
-SHOWN = 5  # names of files that are passed over
+SHOWN_NAMES = 5  # of the files that are passed over
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ def format_passed_over(passed_over: dict[Why, list[Path]]) -> list[str]:
 
 
 def format_names(paths: list[Path], what: str, why: str) -> str:
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-    names = ", ".join(path.name for path in paths[:SHOWN])
+    more = f" and {len(paths) - SHOWN_NAMES} more" if len(paths) > SHOWN_NAMES else ""
+    names = ", ".join(path.name for path in paths[:SHOWN_NAMES])
     return format_line(f"{len(paths)} file{'s' * (len(paths) > 1)} {what}, {why}: {names}{more}")
 
 

@@ -34,7 +34,7 @@ STREAMED = ("png", "jpeg", "tiff")  # encoded row by row; the others take the pi
 
 QUALITY = 95  # the default for JPEG, WebP and AVIF
 PNG_LEVEL = 4  # out of 9: files are 2 to 7% larger than at 6, the usual level, and written in six tenths of the time
-FULL_CHROMA = 90  # from this quality on, JPEG and AVIF keep colour at full resolution (4:4:4), below at half (4:2:0)
+FULL_CHROMA_QUALITY = 90  # from here on JPEG and AVIF keep colour at full resolution (4:4:4), below at half (4:2:0)
 _LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 16384, "gif": 65535}  # libjpeg's own limit
 _HOLDS: dict[str, tuple[Depth, ...]] = {
     "png": ("uint8", "uint16"),
@@ -307,7 +307,7 @@ def _save(image: pyvips.Image, target: pyvips.Target, format: str, how: Encoding
             paeth = pyvips.enums.ForeignPngFilter.PAETH
             image.pngsave_target(target, filter=paeth, compression=PNG_LEVEL, keep=_ICC)
         case "jpeg":
-            chroma = "off" if quality >= FULL_CHROMA else "on"
+            chroma = "off" if quality >= FULL_CHROMA_QUALITY else "on"
             image.jpegsave_target(target, Q=quality, subsample_mode=chroma, keep=_ICC)
         case "webp":
             lossless = how.lossless or quality == 100
@@ -335,7 +335,7 @@ def _save_avif(image: pyvips.Image, target: pyvips.Target, metadata: Metadata, h
         compression="av1",
         Q=quality,
         lossless=how.lossless or quality == 100,
-        subsample_mode="off" if quality >= FULL_CHROMA or how.lossless else "on",
+        subsample_mode="off" if quality >= FULL_CHROMA_QUALITY or how.lossless else "on",
         bitdepth=avif_bits(like) if image.format == "ushort" else 8,
         keep=keep,
     )

@@ -24,7 +24,7 @@ from scalewise.storage import atomic_write
 Size = tuple[int, int]
 
 ANIMATIONS = ("gif", "webp")  # frames of one size and kind, shown one after the other
-_USUAL_DELAY = 100  # milliseconds, of frames that name none
+_USUAL_DELAY_MS = 100  # for frames that name no delay
 _SAFE_TIFF_BYTES = 2**30  # pages that may differ in size are counted as the first, so with room to spare
 
 
@@ -168,7 +168,7 @@ class Animation(PageWriter):
 
     def encoding_seconds(self, sample: Tensor) -> float:
         def trial(canvas: np.ndarray) -> None:
-            with encode(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY,)):
+            with encode(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY_MS,)):
                 pass
 
         canvas = canvas_of(sample, self._first, self._dtype)
@@ -176,7 +176,7 @@ class Animation(PageWriter):
 
     def finish(self) -> Path:
         assert self._canvas is not None and self.done == len(self), "finish before all frames are"
-        delays = (*self._first.metadata.delay, *[_USUAL_DELAY] * len(self))[: len(self)]
+        delays = (*self._first.metadata.delay, *[_USUAL_DELAY_MS] * len(self))[: len(self)]
         with (
             unwritten(self.path),
             encode(self._canvas, self._format, self._first, self._how, self.path.parent, frames=delays) as encoded,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest
-from scalewise.images.alpha import MARGIN, bleed
+from scalewise.images.alpha import MARGIN_PIXELS, bleed
 from scalewise.images.arrays import Origin
 from scalewise.images.held import HeldFile
 from scalewise.images.metadata.metadata import Metadata
@@ -110,8 +110,8 @@ class Source:
     def _read_bled(self, box: Box, by_alpha: bool) -> Tensor:
         """Colour of a box, bled; read with the margin that makes it the same in any box."""
         y0, x0, y1, x1 = box
-        top, bottom = min(y0, MARGIN), min(self.size[0] - y1, MARGIN)
-        left, right = min(x0, MARGIN), min(self.size[1] - x1, MARGIN)
+        top, bottom = min(y0, MARGIN_PIXELS), min(self.size[0] - y1, MARGIN_PIXELS)
+        left, right = min(x0, MARGIN_PIXELS), min(self.size[1] - x1, MARGIN_PIXELS)
         pixels = self._read((y0 - top, x0 - left, y1 + bottom, x1 + right))
         colour = pixels[:-1] if self.alpha else pixels
         weight = pixels[-1:].nan_to_num(0, 1, 0) if by_alpha else torch.ones_like(pixels[:1])

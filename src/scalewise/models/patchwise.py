@@ -37,7 +37,7 @@ from scalewise.models.model import (
 from scalewise.models.patch_contracts import MultiPath, PathRouter
 from scalewise.models.patch_layout import UNPADDED, Padding, PatchLayout, padded, patch_at, unpadded
 
-CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their features stay in the cache
+PATCHES_AT_ONCE = {"cpu": 32, "cuda": 1024}  # on a CPU their features stay in the cache
 
 
 class PatchwiseModel(nn.Module, Model):
@@ -147,7 +147,7 @@ class PatchwiseModel(nn.Module, Model):
         its pixels (3, side times scale). `paddings`: what each is padded by while it is computed, nothing by default.
         Patches of one padding run together, since they have one shape, and among them those of one path."""
         pads, paths = paddings or [UNPADDED] * len(places), choice.tolist()
-        chunk = CHUNK.get(lr.device.type, CHUNK["cpu"])
+        chunk = PATCHES_AT_ONCE.get(lr.device.type, PATCHES_AT_ONCE["cpu"])
         order = sorted(range(len(places)), key=lambda k: (pads[k], paths[k]))
         for padding, group in groupby(order, key=lambda k: pads[k]):
             alike = list(group)

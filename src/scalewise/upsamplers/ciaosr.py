@@ -50,7 +50,7 @@ from scalewise.upsamplers.corners import (
 Weights = Literal["attention", "mlp"]
 SIGNS = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}
 NEIGHBOURS = 9  # the shift is at most one LR pixel
-SCORES = 2**22  # attention scores computed at a time: 16 MB
+MAX_SCORES = 2**22  # attention scores computed at a time: 16 MB
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class CrossScaleAttention(nn.Module):
         place = place // columns * (columns + 3) + place % columns
         reach = torch.arange(4, device=features.device)
         reach = (reach.view(-1, 1) * (columns + 3) + reach).flatten()  # from a pixel's place to those of its taps
-        step = max(16, SCORES // (b * keys))
+        step = max(16, MAX_SCORES // (b * keys))
         for row in range(rows):  # a run of queries stays in one row, so that borders are slices
             for start in range(0, columns, step):
                 tick()

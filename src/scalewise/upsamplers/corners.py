@@ -20,10 +20,10 @@ from scalewise.layers import ready_linear
 # 1 MB per layer: that stays in the cache and the allocator gives it out again without fresh pages, and the matrix
 # product still has rows enough. A GPU needs more to be busy: there a layer takes 128 MB. In training every band costs a
 # gradient of the whole LR map: 4096 points took 0.8 of the time of 1024 (benchmarks/training.py), 65536 took 1.15.
-BAND = 1024
-BAND_READY = 2048
-BAND_TRAINING = 4096
-BAND_GPU = 2**17
+BAND_POINTS = 1024
+READY_BAND_POINTS = 2048
+TRAINING_BAND_POINTS = 4096
+GPU_BAND_POINTS = 2**17
 
 # Positions reach us rounded to float32: within this distance (LR pixels) below a pixel border, a point is on it.
 TIE = 1e-4
@@ -141,8 +141,8 @@ def bilinear(rows: Tensor, y: Tensor, x: Tensor, axes: tuple[Side, Side], width:
 
 def band_points(query: Query) -> int:
     if query.y.device.type != "cpu":
-        return BAND_GPU
-    return BAND_TRAINING if torch.is_grad_enabled() else BAND
+        return GPU_BAND_POINTS
+    return TRAINING_BAND_POINTS if torch.is_grad_enabled() else BAND_POINTS
 
 
 def in_bands(query: Query, images: int, render: Callable[[Query], Tensor], band: int | None = None) -> Tensor:

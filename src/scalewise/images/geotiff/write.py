@@ -28,8 +28,8 @@ from scalewise.images.sink import Sink, Trial, canvas_of, encoding_seconds, same
 from scalewise.images.source import Box, Source
 from scalewise.storage import atomic_write, check_writable
 
-BLOCK = 256  # rows and columns of a tile of the output
-_WIDE = 16 * BLOCK  # columns written at once
+BLOCK_SIDE = 256  # rows and columns of a tile of the output
+_WIDE_COLUMNS = 16 * BLOCK_SIDE  # written at once
 _LOSSLESS = ("lzw", "zstd", "deflate")
 # Domains of tags that GDAL makes itself, or that are written in other ways.
 _OWN_DOMAINS = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "xml:XMP", "COLOR_PROFILE", "EXIF", "")
@@ -277,8 +277,8 @@ def _profile(larger: _Larger, bands: Sequence[int]) -> dict[str, Any]:
         "dtype": dtype,
         "nodata": data.nodata,
         "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
+        "blockxsize": BLOCK_SIDE,
+        "blockysize": BLOCK_SIDE,
         "compress": compression if compression in _LOSSLESS else "deflate",
         "predictor": 3 if dtype == "float32" else 2,
         "interleave": "pixel" if len(bands) <= 4 else "band",
@@ -366,9 +366,9 @@ def _fill(
     data, flags = larger.data, larger.data.mask_flag_enums[0]
     masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
     height, width = larger.out
-    places = [(top, left) for top in range(0, height, BLOCK) for left in range(0, width, _WIDE)]
+    places = [(top, left) for top in range(0, height, BLOCK_SIDE) for left in range(0, width, _WIDE_COLUMNS)]
     for top, left in places:
-        bottom, right = min(top + BLOCK, height), min(left + _WIDE, width)
+        bottom, right = min(top + BLOCK_SIDE, height), min(left + _WIDE_COLUMNS, width)
         rows, columns = larger.nearest(0, top, bottom), larger.nearest(1, left, right)
         y, x = int(rows[0]), int(columns[0])
         values, valid = read(

@@ -20,7 +20,7 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xC
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # the frames of which each 8x8 block takes a bit or more
 _MOST_SEGMENTS = 100_000
 _MOST_COMMENT_BYTES = 2**16
-_PADDING = 64  # behind the end: some writers fill up
+_PADDING_BYTES = 64  # behind the end: some writers fill up
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 
@@ -101,13 +101,13 @@ def _segment(marker: int, body: bytes, found: JpegExtras) -> None:
 def _look_behind(data: mmap.mmap, end: int, found: JpegExtras) -> None:
     """Say what lies behind the end of the picture."""
     behind = len(data) - end
-    if behind <= _PADDING and not data[end:].strip(b"\0\xff"):
+    if behind <= _PADDING_BYTES and not data[end:].strip(b"\0\xff"):
         return
     if data.find(b"ftyp", end, end + 2**16) >= 0 or data.find(b"MotionPhoto_Data", end) >= 0:
         what = "a video (motion photo)"
     elif data.find(b"\xff\xd8\xff", end) >= 0:
         what = "a further picture (a gain map, depth or another view)"
-    elif behind > _PADDING:
+    elif behind > _PADDING_BYTES:
         what = "unknown data"
     else:
         return
