@@ -8,7 +8,6 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import numpy as np
@@ -80,9 +79,7 @@ class PageWriter:
     def __enter__(self) -> PageWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.abort()
 
 
