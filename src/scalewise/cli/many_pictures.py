@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalewise.cli.format import format_line
-from scalewise.cli.one_picture import PassedOver, Result, UpscaleCommand, UpscaleRequest, echo
-from scalewise.cli.paths import PictureTask, make_folder
+from scalewise.cli.one_picture import Result, UpscaleCommand, UpscaleRequest, echo
+from scalewise.cli.paths import PassedOver, PictureTask, make_folder
 from scalewise.errors import InvalidRequest, RequestDiffers, ScalewiseError, UnreadableImage
 
 if TYPE_CHECKING:

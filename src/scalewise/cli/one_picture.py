@@ -17,7 +17,7 @@ import typer
 
 from scalewise.cli.format import amount, duration, format_line, memory, progress_bar
 from scalewise.cli.options import write_json
-from scalewise.cli.paths import PictureTask, folders
+from scalewise.cli.paths import LARGE, MADE, PassedOver, PictureTask, folders
 from scalewise.errors import UnwritableOutput
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from scalewise.images import Encoding, Source
 
 SHORT_SECONDS = 10  # several pictures that take less are not announced one by one
-LARGE = "larger than what was asked for"
-MADE = "which an earlier command has enlarged with this model, scale and budget (--overwrite does it again)"
 MUCH_CONTEXT_SHARE = 0.3  # a share of the pixels read that is worth a warning
 # Bytes of an encoded file over those of its pixels, at most; 1 for other formats.
 ENCODED_SHARE = {".jpg": 0.35, ".jpeg": 0.35, ".jpe": 0.35, ".jfif": 0.35, ".webp": 0.35, ".avif": 0.25}
@@ -88,14 +86,6 @@ class Result:
 
     report: dict[str, Any]
     line: str
-
-
-@dataclass(frozen=True)
-class PassedOver:
-    """One of several pictures that is not enlarged: the `reason`, which others may share, and what is true of it."""
-
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)

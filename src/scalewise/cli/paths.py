@@ -193,6 +193,16 @@ REASONS: dict[Why, str] = {
     "twice": "the same as others",
     "result": "results of earlier runs",
 }
+LARGE = "larger than what was asked for"
+MADE = "which an earlier command has enlarged with this model, scale and budget (--overwrite does it again)"
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """One of several pictures that is not enlarged: the `reason`, which others may share, and what is true of it."""
+
+    reason: str
+    detail: str
 
 
 def format_passed_over(passed_over: dict[Why, list[Path]]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from scalewise.cli.many_pictures import Outcome, Work, finished, manifests_of, one_by_one, spread_out
-from scalewise.cli.one_picture import PassedOver, Result, UpscaleCommand, UpscaleRequest, echo
+from scalewise.cli.one_picture import Result, UpscaleCommand, UpscaleRequest, echo
 from scalewise.cli.options import (
     Device,
     Fp32,
@@ -29,6 +29,7 @@ from scalewise.cli.options import (
     write_json,
 )
 from scalewise.cli.paths import (
+    PassedOver,
     PictureTask,
     check_paths,
     checked_ext,

@@ -281,12 +281,16 @@ class FilterField:
     axes: tuple[Side, Side]
     width: int
 
+    @classmethod
+    def of(cls, last: nn.Linear, features: Tensor, frame: Frame, unfold: bool) -> FilterField:
+        """The layer hidden → filter, applied to the features (b, c, h, w) before the hidden vectors are known."""
+        filtered = as_convolution(filters(last), features, None, unfold)
+        size = (features.shape[2], features.shape[3])
+        return cls(to_rows(filtered), sides(frame, size), size[1])
 
-def filter_field(last: nn.Linear, features: Tensor, frame: Frame, unfold: bool) -> FilterField:
-    """The layer hidden → filter, applied to the features (b, c, h, w) before the hidden vectors are known."""
-    filtered = as_convolution(filters(last), features, None, unfold)
-    size = (features.shape[2], features.shape[3])
-    return FilterField(to_rows(filtered), sides(frame, size), size[1])
+    def rgb(self, y: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
+        """The filters of the LR pixels (y, x), for hidden vectors (1 or b, *point, hidden) → (b, *point, 3)."""
+        return apply_filters(gather(self.filtered, y, x, self.width), hidden)
 
 
 def filters(last: nn.Linear) -> Tensor:

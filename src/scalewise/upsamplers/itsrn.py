@@ -29,9 +29,6 @@ from scalewise.upsamplers.corners import (
     FilterField,
     Geometry,
     Side,
-    apply_filters,
-    filter_field,
-    gather,
     in_bands,
     pieces,
     shift_radius,
@@ -87,7 +84,7 @@ class ITSRN(nn.Module):
         return int(self.local_ensemble) + int(self.feat_unfold)
 
     def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> FilterField:
-        return filter_field(self.mlp.last, features, frame, self.feat_unfold)
+        return FilterField.of(self.mlp.last, features, frame, self.feat_unfold)
 
     def sample(self, field: FilterField, query: Query) -> Tensor:
         return in_bands(query, len(field.filtered), lambda piece: self._render(field, piece))
@@ -107,8 +104,7 @@ class ITSRN(nn.Module):
                 filter_hidden, bias = (values[pair] for values in shared)
             else:
                 filter_hidden, bias = self._networks(rows.rel[v], columns.rel[u], query.cell)
-            filtered = gather(field.filtered, rows.index[v], columns.index[u], field.width)
-            answers.append(apply_filters(filtered, filter_hidden) + bias)
+            answers.append(field.rgb(rows.index[v], columns.index[u], filter_hidden) + bias)
         if not self.local_ensemble:
             return answers[0]
         corners = torch.stack(answers, -1)  # (b, *point, 3, 4)

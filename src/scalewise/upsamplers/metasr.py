@@ -13,18 +13,7 @@ from scalewise.budget import cost
 from scalewise.budget.cost import Macs
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, Query, Size
-from scalewise.upsamplers.corners import (
-    EXACT,
-    MLP,
-    FilterField,
-    Geometry,
-    Side,
-    apply_filters,
-    filter_field,
-    gather,
-    in_bands,
-    relu_,
-)
+from scalewise.upsamplers.corners import EXACT, MLP, FilterField, Geometry, Side, in_bands, relu_
 
 
 class MetaSR(nn.Module):
@@ -39,7 +28,7 @@ class MetaSR(nn.Module):
         self.mlp = MLP(3, (hidden,), 27 * channels)
 
     def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> FilterField:
-        return filter_field(self.mlp.last, features, frame, True)
+        return FilterField.of(self.mlp.last, features, frame, True)
 
     def sample(self, field: FilterField, query: Query) -> Tensor:
         self.check(query.cell, field.axes)
@@ -66,7 +55,7 @@ class MetaSR(nn.Module):
         sized = query.cell[:, :1] * weight[2] + layer.bias  # (b, hidden)
         down = down.unsqueeze(-1) * weight[0] + sized.view(len(sized), *[1] * (down.dim() - 1), -1)
         hidden = relu_(down + right.unsqueeze(-1) * weight[1])  # (b, *point, hidden)
-        return apply_filters(gather(field.filtered, y, x, field.width), hidden)
+        return field.rgb(y, x, hidden)
 
     def macs(self, size: Size, out: Size) -> Macs:
         units = self.mlp.first.out_features
