@@ -275,7 +275,7 @@ def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
 
 
 class LocalAttention(nn.Module):
-    """Multi-head attention inside windows with a bias per relative position, without a projection behind it."""
+    """Multi-head attention inside windows with a bias per relative position, without a projection after it."""
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()

@@ -115,5 +115,5 @@ def main() -> None:
     end_by_signals()
     try:
         app(prog_name="scalewise")
-    except ScalewiseError as error:  # of an option that acts at once, as --version
+    except ScalewiseError as error:  # from an option that acts at once, as --version
         sys.exit(report(error))

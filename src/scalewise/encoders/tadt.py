@@ -13,7 +13,7 @@ to 12 × 12; 3×3 convolutions; the group's input added to its outcome; no shift
 of 48. At inference routes are not drawn but expected, and do not depend on chance.
 
 Routing can leave out the attention alone, 23% of the MACs: the floor is 0.766. `cells=True` routes cells of 48 pixels
-instead of images (ours, for networks trained anew).
+instead of images (ours, for networks trained from scratch).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from scalewise.images.metadata.tiff_pages import TiffPages
 NO_TIFF = TiffExtras()  # for files of other formats
 _HEAD_BYTES = 2**16  # at the start of a HEIF file, where its boxes of metadata lie
 _WORLD_FILES = {"png": (".pgw", ".wld"), "jpeg": (".jgw", ".wld")}  # a TIFF's are read with it
-# What lies beside the picture in a HEIF file and has no place in a larger one, by the words that name it.
+# What a HEIF file holds next to the picture and a larger one has no place for, by the words that name it.
 _HEIF_AUXILIARY = ((b"hdrgainmap", "gain map of an HDR picture"), (b"tmap", "gain map of an HDR picture"))
 
 
@@ -120,7 +120,7 @@ def read_extras(path: Path, name: str, format: str, directory: int = 0) -> Extra
 
 
 def _look_into_heif(path: Path, found: Extras) -> None:
-    """Colours by code points (`nclx`), and what lies beside the picture."""
+    """Colours by code points (`nclx`), and what lies next to the picture."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     at = head.find(b"colrnclx")

@@ -137,5 +137,5 @@ class EarlyExitModel(nn.Module, Model):
 
 
 def going_on(patches: int, keep: float, path: int) -> int:
-    """How many of all `patches` go on behind exit `path` (from 0)."""
+    """How many of all `patches` go on after exit `path` (from 0)."""
     return math.floor(patches * keep ** (path + 1) + 1e-6)

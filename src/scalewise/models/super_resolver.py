@@ -126,7 +126,7 @@ class SuperResolver(nn.Module, Model):
 
     def fits(self, plan: RoutePlan, size: Size) -> bool:
         """True if a stored plan is one of the encoder's for an image of `size`."""
-        blank = getattr(self.encoder, "blank_route", None)  # of an encoder that decides on the whole image
+        blank = getattr(self.encoder, "blank_route", None)  # encoders that decide on the whole image have one
         return not plan.route or (blank is not None and kinds(plan.route) == kinds(blank(self.padded(size))))
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:

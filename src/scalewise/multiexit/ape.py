@@ -58,7 +58,7 @@ class APE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Patches (n, 3, h, w) → pictures (n, 3, h·scale, w·scale) and the exit (n,) where each has left, on the CPU.
 
-        `stays(exit, capacity)` says which of the patches that are still there go on, (k,) → bool (k,); the last exit is
+        `stays(exit, capacity)` says which of the patches still in the network go on, (k,) → bool (k,); the last exit is
         everyone's. Only those are computed, `chunk` at a time. The regressor is asked at all exits but the last.
         """
         shallow = x = _in_chunks(self.enter, chunk, patches)
@@ -68,13 +68,13 @@ class APE(nn.Module):
             x = _in_chunks(lambda some, path=path: self.stretch(path, some), chunk, x)
             if path < self.paths - 1:
                 on = stays(path, self.capacity(x).float()).cpu()
-                out, there = ~on, on.to(x.device)
+                out, staying = ~on, on.to(x.device)
                 exits[index[out]] = path
                 left, features, index, x = (
                     [*left, index[out]],
-                    [*features, self.leaving(x[~there])],
+                    [*features, self.leaving(x[~staying])],
                     index[on],
-                    x[there],
+                    x[staying],
                 )
                 if not len(index):
                     break

@@ -2,7 +2,7 @@
 CAMixerSR networks, or one network at one of several shares of attention.
 
 The paper's two: Small, Medium and Base at γ = 0.5 (1711K with the classifier), and one Base for all three classes
-(820K). The published code draws the number of hard windows anew for every patch, and with four windows to a patch it
+(820K). The published code draws a new number of hard windows for every patch, and with four windows to a patch it
 mostly draws none; here each path keeps its share of all windows of all layers, so that its cost is known before.
 """
 

@@ -81,7 +81,7 @@ def _factors(matrix: Tensor) -> dict[str, Tensor]:
 
 
 def _turned(matrix: Tensor, state: dict[str, Any], *, back: bool = False) -> Tensor:
-    """A matrix in the eigenbasis, or from there."""
+    """A matrix turned into the eigenbasis, or back."""
     if "rows" in state:
         basis = state["rows_basis"]
         matrix = (basis if back else basis.T) @ matrix

@@ -69,7 +69,8 @@ class Field:
 
 class CiaoSR(nn.Module):
     """`local_size` 1, 2 or 3 pixels per axis answer a point; `multi_scale` lists the non-local factors. `weights`: how
-    much each of the pixels counts is said by "attention" or, in the paper's Table 4, by an "mlp" of key and place."""
+    much each of the pixels counts is decided by "attention" or, in the paper's Table 4, by an "mlp" of key and
+    place."""
 
     geometry: Geometry = EXACT
 
@@ -332,7 +333,7 @@ class CrossScaleAttention(nn.Module):
         maps = F.conv2d(image, masked.reshape(9 * c, c, 3, 3), stride=t)
         maps = maps.unflatten(1, (3, 3, c))  # (b, part y, part x, c, keys y + 3, keys x + 3), from key -1 on
         height, width = values.shape[-2] // t, values.shape[-1] // t
-        part = (0, 1, 1, 2)  # of the filter, by tap
+        part = (0, 1, 1, 2)  # part of the filter, by tap
 
         def tap(py: int, px: int, dy: int, dx: int) -> Tensor:
             return maps[:, py, px, :, dy : dy + height, dx : dx + width].flatten(2)

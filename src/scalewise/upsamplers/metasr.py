@@ -1,4 +1,4 @@
-"""MetaSR: a magnification-arbitrary network. Hu et al., CVPR 2019, arXiv:1903.00875; as re-implemented beside LIIF.
+"""MetaSR: a magnification-arbitrary network. Hu et al., CVPR 2019, arXiv:1903.00875; as re-implemented in LIIF's code.
 
 A small network turns the offset of an output pixel and the scale into the weights of a 3×3 filter (Eq. 3 and 4 are
 `sample`). Its last layer is linear in its hidden vector h, so filtering can come first: a convolution gives every LR

@@ -37,7 +37,7 @@ _RESOLUTION = ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTION
 
 
 class GeoTiffPages(PageWriter):
-    """All bands of a GeoTIFF into a new one: each page's pixels are kept until the last is there."""
+    """All bands of a GeoTIFF into a new one: each page's pixels are kept until the last is complete."""
 
     def __init__(
         self, path: Path, source: Source, size_of: Callable[[Size], Size], how: Encoding, overwrite: bool
@@ -166,7 +166,7 @@ class _Larger:
 def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding, *, overwrite: bool) -> list[str]:
     """A GeoTIFF from pages (a `Source` of this file and its canvas) of one input; atomic. Raises UnwritableOutput.
 
-    With pages missing it has the bands of those that are there. Pixels that are not valid in the input are copied by
+    With pages missing it has the bands of the others. Pixels that are not valid in the input are copied by
     nearest neighbour, and no valid one gets the value that means nodata. What was written is read again before it gets
     its name: GDAL does not report what goes wrong when a file is closed. The answer says what was left out.
     """

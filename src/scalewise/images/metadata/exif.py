@@ -117,7 +117,7 @@ def to_bytes(exif: Exif) -> bytes:
 
 
 def resolution(main: Ifd, layout: Layout) -> tuple[Pair | None, Pair | None]:
-    """Dots per inch, horizontal and vertical, or dots per an unnamed unit; both None if nothing is said."""
+    """Dots per inch, horizontal and vertical, or dots per an unnamed unit; both None if none is named."""
     pair = _number(main, _X_RESOLUTION, layout), _number(main, _Y_RESOLUTION, layout)
     if min(pair) <= 0:
         return None, None

@@ -77,7 +77,7 @@ def _is_ours(found: PngExtras, name: bytes, data: bytes) -> bool:
         return False
     kind, _, rest = data.removeprefix(_RAW_PROFILE).partition(b"\0")
     if name == b"iTXt":
-        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]  # behind a language and a translation
+        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]  # after a language and a translation
     else:
         packed, rest = name == b"zTXt", rest[1:] if name == b"zTXt" else rest
     blob = _raw_profile(rest, packed)

@@ -86,7 +86,7 @@ def updated(xmp: bytes | None, change: Change, note: str = "") -> tuple[bytes | 
 
 
 def updated_places(text: str, change: Change) -> tuple[str, list[str]]:
-    """Regions, the sensor's resolution, the lens, and what lay behind the picture in its old file."""
+    """Regions, the sensor's resolution, the lens, and what followed the picture in its old file."""
     (rows, columns), notes = change.factors, []
     moved = change.turned or change.cropped
 
@@ -126,7 +126,7 @@ def updated_places(text: str, change: Change) -> tuple[str, list[str]]:
         "the fields about the video of a motion photo were",
     )
     drop("(?:GDepth|GImage|GAudio|GFocus):\\w+", "depth, further pictures or sound were")
-    drop("G?Container:\\w+", "the directory of what lay behind the picture was")
+    drop("G?Container:\\w+", "the directory of what followed the picture was")
     return text, list(dict.fromkeys(notes))
 
 
