@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,13 @@ pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 
 from app.server import running
-from playwright.sync_api import expect, sync_playwright  # pyright: ignore[reportMissingImports]
+from browser.chromium import LONG, MARKS, chromium
+from playwright.sync_api import expect  # pyright: ignore[reportMissingImports]
 from video.clips import pan, read, screen, write
 
 from scalewise.app import Limits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: make test-browser installs it"),
-]
-LONG = 120_000  # milliseconds that a job may take
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run")  # fmt: skip
+pytestmark = MARKS
 expect.set_options(timeout=30_000)
 
 
@@ -39,10 +32,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(params=[1440, 390])

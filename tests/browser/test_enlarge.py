@@ -23,26 +23,23 @@ from PIL import Image
 pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright: make test-browser")
 pytest.importorskip("onnxscript", reason="writing ONNX files needs onnxscript")
 
-from playwright.sync_api import expect, sync_playwright  # pyright: ignore[reportMissingImports]
+from browser.chromium import MARKS, chromium
+from playwright.sync_api import expect  # pyright: ignore[reportMissingImports]
 
 from scalewise import images
 from scalewise.checkpoints.build import patch_routed
 from scalewise.export.onnx_file import export, in_full
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUNTIME = Path(os.environ.get("ORT_WEB") or ROOT / "examples" / "browser" / "node_modules" / "onnxruntime-web" / "dist")
 NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: make test-browser installs it"),
+    *MARKS,
     pytest.mark.skipif(
         not all((RUNTIME / name).is_file() for name in NEEDED),
         reason="no onnxruntime-web: make test-browser fetches it",
     ),
 ]
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run")  # fmt: skip
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -74,8 +71,7 @@ def test_the_page_enlarges_as_we_do_and_asks_nobody_else(served: tuple[Path, str
     levels = (lr * 255).round().byte()
     buffer = io.BytesIO()
     Image.fromarray(levels.permute(1, 2, 0).numpy()).save(buffer, "PNG")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+    with chromium() as browser:
         page, asked, errors = browser.new_page(), [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -84,7 +80,6 @@ def test_the_page_enlarges_as_we_do_and_asks_nobody_else(served: tuple[Path, str
         page.set_input_files("#file", {"name": "photo.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
         expect(page.locator("#state")).to_have_text("310×130 → 1240×520", timeout=60_000)
         picture = page.evaluate("document.getElementById('canvas').toDataURL('image/png').split(',')[1]")
-        browser.close()
     found = torch.from_numpy(np.array(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")))
     ours = (in_full(network, levels[None] / 255, 4).clamp(0, 1) * 255).round()
     assert (found.permute(2, 0, 1) - ours).abs().max() <= 1

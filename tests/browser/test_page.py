@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,22 +20,16 @@ pytest.importorskip("playwright.sync_api", reason="the browser tests need playwr
 pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 
 from app.server import pages, running, small
-from playwright.sync_api import expect, sync_playwright  # pyright: ignore[reportMissingImports]
+from browser.chromium import LONG, MARKS, chromium
+from playwright.sync_api import expect  # pyright: ignore[reportMissingImports]
 
 from scalewise.app import Limits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: make test-browser installs it"),
-]
+pytestmark = MARKS
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "examples" / "photo.jpg"
 AXE = os.environ.get("AXE", "")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run")  # fmt: skip
-LONG = 120_000  # milliseconds that a job may take
 expect.set_options(timeout=30_000)  # anything else, on a busy machine
 
 
@@ -48,10 +41,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(params=[1440, 390])
