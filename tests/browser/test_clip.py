@@ -14,7 +14,7 @@ pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 
 from app.server import running
-from browser.chromium import LONG, MARKS, chromium
+from browser.chromium import LONG, MARKS
 from playwright.sync_api import expect  # pyright: ignore[reportMissingImports]
 from video.clips import pan, read, screen, write
 
@@ -28,12 +28,6 @@ expect.set_options(timeout=30_000)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
     with running(Limits(), tmp_path_factory.mktemp("store")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(params=[1440, 390])

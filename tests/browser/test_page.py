@@ -20,7 +20,7 @@ pytest.importorskip("playwright.sync_api", reason="the browser tests need playwr
 pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 
 from app.server import pages, running, small
-from browser.chromium import LONG, MARKS, chromium
+from browser.chromium import LONG, MARKS
 from playwright.sync_api import expect  # pyright: ignore[reportMissingImports]
 
 from scalewise.app import Limits
@@ -37,12 +37,6 @@ expect.set_options(timeout=30_000)  # anything else, on a busy machine
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
     with running(Limits(max_pixels=30_000_000), tmp_path_factory.mktemp("store")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(params=[1440, 390])
