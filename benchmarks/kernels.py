@@ -46,10 +46,11 @@ from scalewise.evaluate.metrics import eight_bit, psnr
 from scalewise.evaluate.pairs import find_pairs, load_pair
 from scalewise.evaluate.protocols import find_protocol
 from scalewise.geometry.grid import Frame, rectangle
+from scalewise.layers import pad_to_grid
 from scalewise.machine.device import for_inference, numbers
 from scalewise.models.model import Model
 from scalewise.models.patchwise import PatchwiseModel
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.fixed import DirectShuffle, PixelShuffle, ResNetTail
 from scalewise.upsamplers.itsrn import ITSRN

@@ -2,7 +2,7 @@
 
 Networks with several paths for a patch fit `models/patch_contracts.py`.
 Tensors are NCHW float; images are RGB in the model's own value range (`SuperResolver` normalises). A class fits by its
-methods; `PlainEncoder` spares encoders that route nothing the empty ones.
+methods; `PlainEncoder` has the empty methods of encoders that route nothing.
 """
 
 from __future__ import annotations

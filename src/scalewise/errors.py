@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value as an error quotes it: on one line, and no longer than so many signs."""
+    """A value as an error quotes it: on one line, cut to so many characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[:most]}…"
 

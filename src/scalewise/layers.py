@@ -275,7 +275,7 @@ def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
 
 
 class LocalAttention(nn.Module):
-    """Multi-head attention inside windows with a bias per relative position, without a projection behind it."""
+    """Multi-head attention inside windows with a bias per relative position, without a projection after it."""
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
@@ -333,3 +333,13 @@ class TransformerBlock(nn.Module):
 
     def macs(self, height: int, width: int) -> Macs:
         return self.attention.macs(height, width) + self.mlp.macs(height * width)  # type: ignore[operator]
+
+
+def pad_to_grid(maps: Tensor, grid: int) -> Tensor:
+    """Pad right and bottom to multiples of `grid`: mirrored, or the edge repeated where the image is too small."""
+    height, width = maps.shape[-2:]
+    bottom, right = -height % grid, -width % grid
+    if not (bottom or right):
+        return maps
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(maps, (0, right, 0, bottom), mode=mode)

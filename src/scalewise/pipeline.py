@@ -229,7 +229,7 @@ def upscale(
         An `Upscaled`: its `image` is of the kind and dtype that came in, a numpy array for files and bytes.
 
     Raises:
-        ScalewiseError: One of its children for everything that is wrong on purpose; `Cancelled` if `progress` said so.
+        ScalewiseError: One of its subclasses for every error that is expected; `Cancelled` if `progress` asked for it.
     """
     if progress is not None and not callable(progress):
         raise InvalidRequest(f"progress is {shown(progress)}: allowed is a function of the share done")

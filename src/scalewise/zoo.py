@@ -131,7 +131,7 @@ def load(name: str | Path, *, device: str | None = None) -> LoadedModel:
 
 
 def _exists(path: str | Path) -> bool:
-    """False also for what is too long to be a name."""
+    """True if there is such a file; False too for what is too long to be a name."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from PIL import Image
 
@@ -37,6 +38,13 @@ def running(limits: Limits | None = None, parent: Path | None = None, **access: 
         runner.should_exit = True
         thread.join(20)
         server.worker.close()
+
+
+@contextlib.contextmanager
+def served(limits: Limits, parent: Path) -> Iterator[tuple[httpx.Client, Any]]:
+    """(a client of it, server) while it runs."""
+    with running(limits, parent) as (address, server), httpx.Client(base_url=address, timeout=120) as client:
+        yield client, server
 
 
 def small(side: int = 24, seed: int = 0, format: str = "png", mode: str = "RGB") -> bytes:

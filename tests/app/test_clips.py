@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 
-from app.server import running, small
+from app.server import served, small
 from video.clips import pan, read, screen, write
 
 from scalewise.app import Limits, clip_tasks
@@ -26,10 +26,8 @@ from scalewise.video.clip import open_clip, pictures
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Any]]:
-    limits = Limits(per_visitor=2, clip_seconds=5, clip_pixels=40_000)
-    running_server = running(limits, tmp_path_factory.mktemp("store"))
-    with running_server as (address, found), httpx.Client(base_url=address, timeout=120) as client:
-        yield client, found
+    with served(Limits(per_visitor=2, clip_seconds=5, clip_pixels=40_000), tmp_path_factory.mktemp("store")) as found:
+        yield found
 
 
 def stored(client: httpx.Client, path: Path, name: str = "a talk.mp4") -> httpx.Response:

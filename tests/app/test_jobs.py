@@ -17,7 +17,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the page needs the extra `app`")
 
-from app.server import pages, running, small
+from app.server import pages, served, small
 
 from scalewise.app import Limits
 from scalewise.app.worker import Job
@@ -27,10 +27,8 @@ PHOTO = Path(__file__).resolve().parents[2] / "examples" / "photo.jpg"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Any]]:
-    limits = Limits(queue=3, per_visitor=2, max_pixels=4_000_000)
-    running_server = running(limits, tmp_path_factory.mktemp("store"))
-    with running_server as (address, found), httpx.Client(base_url=address, timeout=120) as client:
-        yield client, found
+    with served(Limits(queue=3, per_visitor=2, max_pixels=4_000_000), tmp_path_factory.mktemp("store")) as found:
+        yield found
 
 
 @pytest.fixture

@@ -68,6 +68,23 @@ def test_results_of_single_commands_are_passed_over_by_their_note(photos: Path) 
     assert (code, len(printed)) == (0, 3) and "results of earlier runs: a_x3.png" in said[0]
 
 
+def test_what_single_commands_have_made_is_not_made_again(photos: Path) -> None:
+    assert upscale(photos / "a.png", "-s", 2)[0] == upscale(photos / "b.jpg", "-s", 2, "--crop", "0,0,4,4")[0] == 0
+    first = state(photos)
+    code, printed, said = upscale(photos, "-s", 2)
+    assert (code, len(printed)) == (1, 1) and printed[0].endswith("c_x2.jfif")
+    assert any(line.startswith("scalewise: 1 file passed over, which an earlier command") for line in said)
+    assert any("b_x2.jpg" in line and "exists" in line for line in said), "a part of the picture is not its result"
+    assert first.items() <= state(photos).items()
+    save(photos / "a.png", seed=7)
+    os.utime(photos / "a.png", ns=(2**62, 2**62))  # after its result
+    code, _, said = upscale(photos, "-s", 2)
+    assert code == 1 and any("a_x2.png" in line and "exists" in line for line in said)
+    assert upscale(photos, "-s", 2, "--overwrite")[0] == 0
+    code, _, said = upscale(photos, "-s", 2, "--quality", 50)
+    assert code == 1 and sum("exists" in line for line in said) == 3, "a folder's results are its manifest's"
+
+
 def test_effort_maps_are_results_too(photos: Path) -> None:
     assert upscale(photos, "-s", 2, "--effort-map", f"{photos}/")[0] == 0
     assert "a_effort.png" in names(photos)

@@ -19,7 +19,8 @@ from scalewise.encoders.camixer import BASE, MEDIUM, SMALL, CAMixer, MixerTrunk
 from scalewise.encoders.camixer_odi import CAMixerODI
 from scalewise.errors import BudgetInfeasible, CheckpointError, InvalidRequest
 from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
+from scalewise.layers import pad_to_grid
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.routing.window import Allowance, straight_through, top, window_pixels
 from scalewise.upsamplers.fixed import DirectShuffle
 from scalewise.upsamplers.liif import LIIF

@@ -18,7 +18,7 @@ from encoders.windowed import (
 
 from scalewise.encoders.elan import ELAN
 from scalewise.errors import InvalidRequest
-from scalewise.models.super_resolver import pad_to_grid
+from scalewise.layers import pad_to_grid
 from scalewise.upsamplers.fixed import DirectShuffle
 
 

@@ -14,9 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from scalewise import compat
 from scalewise.budget.budget import Effort
 from scalewise.contracts import PlainEncoder
-from scalewise.geometry.grid import Frame, rectangle
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
+from scalewise.geometry.grid import Box, Frame, rectangle
+from scalewise.layers import pad_to_grid
+from scalewise.models.super_resolver import SuperResolver
 
+CORES: list[Box] = [(16, 16, 24, 24), (0, 0, 8, 8), (17, 21, 26, 23), (40, 33, 48, 48)]  # of pictures of 48 × 48
 MEAN = torch.tensor((0.4488, 0.4371, 0.4040)).view(1, 3, 1, 1)
 
 
@@ -103,7 +105,7 @@ def measured_reach(encoder: PlainEncoder, axis: int) -> int:
 
 
 @torch.no_grad()
-def tile_error(encoder: PlainEncoder, lr: Tensor, core: tuple[int, int, int, int], context: int) -> float:
+def tile_error(encoder: PlainEncoder, lr: Tensor, core: Box, context: int) -> float:
     """Largest difference between a core of the whole image's features and those of a tile with `context` around it."""
     whole = encoder.eval()(lr)
     y0, x0, y1, x1 = core
@@ -113,3 +115,11 @@ def tile_error(encoder: PlainEncoder, lr: Tensor, core: tuple[int, int, int, int
     tile = encoder(lr[..., top:bottom, left:right])
     difference = whole[..., y0:y1, x0:x1] - tile[..., y0 - top : y1 - top, x0 - left : x1 - left]
     return float(difference.abs().max())
+
+
+def check_tile_equals_the_whole_image(encoder: PlainEncoder, core: Box) -> None:
+    """With the declared context, and not without any."""
+    assert encoder.context is not None
+    lr = torch.rand(1, 3, 48, 48)
+    assert tile_error(encoder, lr, core, encoder.context) <= 1e-5
+    assert tile_error(encoder, lr, core, 0) > 1e-4

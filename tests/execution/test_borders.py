@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from textures import TEXTURES, texture
 
 from scalewise.geometry.grid import first_output
 from scalewise.pipeline import upscale
 
 SCALES = (1.1, 1.25, 1.37, 1.5, 1.73, 2.2, 2.5, 2.71, 3.14, 3.3, 3.7, 4.6)
 HEIGHT, WIDTH, SIDE, PATCH = 160, 192, 64, 32
-KINDS = ("flat", "ramp", "checkerboard", "noise")
+RAMP_SLOPE = 0.0022
 ALIKE = 12  # lines that each one at a border is compared with
 A_HUNDREDTH_OF_A_LEVEL = 0.01  # of 255; a flat picture has nothing to compare with
 A_TWENTIETH_OF_A_LEVEL = 0.05  # between patches that leave at different exits (docs/limits.md)
-
-
-def picture(kind: str) -> np.ndarray:
-    y, x = np.meshgrid(np.arange(HEIGHT), np.arange(WIDTH), indexing="ij")
-    values = {
-        "flat": np.full((HEIGHT, WIDTH), 0.5),
-        "ramp": 0.1 + (x + y) * 0.0022,
-        "checkerboard": ((x + y) % 2) * 0.6 + 0.2,
-        "noise": np.random.default_rng(0).random((HEIGHT, WIDTH)),
-    }
-    return np.repeat(values[kind].astype(np.float32)[..., None], 3, -1)
 
 
 def bends(result: np.ndarray, axis: int, n: int) -> tuple[float, float]:
@@ -51,7 +41,7 @@ def bends(result: np.ndarray, axis: int, n: int) -> tuple[float, float]:
 
 
 def check(kind: str, scale: float, budget: float) -> None:
-    result = upscale(picture(kind), scale, budget=budget, tile=SIDE, dtype="fp32").image
+    result = upscale(texture(kind, HEIGHT, WIDTH, RAMP_SLOPE), scale, budget=budget, tile=SIDE, dtype="fp32").image
     result = result.astype(np.float64) * 255
     found = [bends(result, axis, n) for axis, n in ((0, HEIGHT), (1, WIDTH))]
     border, elsewhere = np.mean(found, axis=0)
@@ -60,14 +50,14 @@ def check(kind: str, scale: float, budget: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [2.71])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEXTURES)
 def test_borders_do_not_show(kind: str, scale: float) -> None:
     check(kind, scale, 0.5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEXTURES)
 @pytest.mark.parametrize("budget", [1.0, 0.5])
 def test_borders_do_not_show_at_any_scale(
     request: pytest.FixtureRequest, kind: str, scale: float, budget: float

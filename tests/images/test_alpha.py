@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scalewise import images, zoo
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.resize import bicubic_base
-from scalewise.images.alpha import REACH, Weighing, bleed
+from scalewise.images.alpha import REACH_PIXELS, Weighing, bleed
 from scalewise.machine.memory import LiveTensors
 from scalewise.pipeline import upscale
 
@@ -24,8 +24,9 @@ def test_visible_pixels_stay_and_hidden_ones_take_the_colour_beside_them() -> No
     colour[:, :, :5], weight[:, :, :5] = 0.75, 1.0
     result = bleed(colour, weight)
     assert torch.equal(result[..., :5], colour[..., :5])
-    assert torch.equal(result[..., 5 : 5 + REACH], torch.full((3, 1, REACH), 0.75))
-    assert torch.equal(result[..., 5 + REACH :], colour[..., 5 + REACH :]), "beyond the reach it is the file's"
+    end = 5 + REACH_PIXELS
+    assert torch.equal(result[..., 5:end], torch.full((3, 1, REACH_PIXELS), 0.75))
+    assert torch.equal(result[..., end:], colour[..., end:]), "beyond the reach it is the file's"
 
 
 def test_nothing_hidden_or_nothing_visible_changes_nothing() -> None:

@@ -26,11 +26,12 @@ from scalewise.pipeline import upscale
 # Metadata that speaks of the old picture.
 
 
-def test_a_gain_map_and_a_film_are_left_out_and_said(tmp_path: Path) -> None:
-    for name, words in (("ultrahdr", ("MPF", "gain map", "834 bytes")), ("motion", ("film", "524 bytes"))):
+def test_a_gain_map_and_a_video_are_left_out_and_said(tmp_path: Path) -> None:
+    for name, words in (("ultrahdr", ("MPF", "gain map", "834 bytes")), ("motion", ("video", "524 bytes"))):
         report = enlarged(DATA / f"{name}.jpg", tmp_path / f"{name}.jpg")
         content = (tmp_path / f"{name}.jpg").read_bytes()
         assert said(report, *words)
+        assert sum("video (motion photo)" in note for note in report.notes) == (name == "motion")
         assert not any(word in content for word in (b"hdrgm:", b"Container:Directory", b"MicroVideoOffset", b"MPF\0"))
 
 

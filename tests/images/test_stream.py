@@ -66,7 +66,7 @@ def test_the_bytes_are_those_of_a_picture_encoded_at_once(
 ) -> None:
     if suffix == ".jpg" and channels == 4:
         channels = 3
-    monkeypatch.setattr("scalewise.images.stream.STRIP", 7)
+    monkeypatch.setattr("scalewise.images.stream.STRIP_ROWS", 7)
     image = pyvips.Image.new_from_array(noise(channels, dtype)).copy(xres=5, yres=5)
     image = image.copy(interpretation={1: "b-w", 3: "srgb", 4: "rgb16"}[channels])
     if channels == 3:

@@ -14,13 +14,13 @@ FIVE = "mean, deviation, y[0, 0, 0, 0], y[0, 1, 17, 23], y[0, 2, -1, -1]"
 
 
 def waves(height: int = 32, width: int = 32) -> Tensor:
-    """The picture that the specification's numbers are of: ((7i + 13j + 29c) mod 64) / 63."""
+    """The picture of which published networks' numbers are known: ((7i + 13j + 29c) mod 64) / 63."""
     i, j, c = torch.meshgrid(torch.arange(height), torch.arange(width), torch.arange(3), indexing="ij")
     return (((7 * i + 13 * j + 29 * c) % 64).float() / 63).permute(2, 0, 1).unsqueeze(0)
 
 
 def check_five(picture: Tensor, numbers: str) -> None:
-    """The five numbers that the specification gives of a picture."""
+    """Five numbers of a picture, as the published network gives it."""
     points = (picture[0, 0, 0, 0], picture[0, 1, 17, 23], picture[0, 2, -1, -1])
     found = [picture.mean(), picture.std(unbiased=False), *points]
     expected = torch.tensor([float(n) for n in numbers.split()])
@@ -49,3 +49,13 @@ def check_macs_are_counted(network: Any, side: Size) -> None:
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             network.run(torch.rand(2, 3, *side), torch.full((2,), path))
         assert counter.get_total_flops() // 2 == 2 * expected
+
+
+class PathTests:
+    """What every network with several paths promises: a subclass runs these on the fixture `network` of its file."""
+
+    def test_patches_together_are_patches_alone(self, network: Any) -> None:
+        check_together_is_alone(network, (5, 11))
+
+    def test_a_path_costs_what_runs(self, network: Any) -> None:
+        check_macs_are_counted(network, (8, 12))

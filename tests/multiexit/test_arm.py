@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from multiexit.several_paths import check_five, check_macs_are_counted, check_together_is_alone, waves
+from multiexit.several_paths import PathTests, check_five, waves
 from torch import Tensor
 
 from scalewise import compat
@@ -37,12 +37,8 @@ def network(request: pytest.FixtureRequest) -> ARM:
     return ARM(BACKBONES[request.param], WIDTHS[request.param]).eval()
 
 
-def test_patches_together_are_patches_alone(network: ARM) -> None:
-    check_together_is_alone(network, (5, 11))
-
-
-def test_a_width_costs_what_runs(network: ARM) -> None:
-    check_macs_are_counted(network, (8, 12))
+class TestARM(PathTests):
+    pass
 
 
 @torch.no_grad()

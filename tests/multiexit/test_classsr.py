@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from encoders.windowed import parameters
-from multiexit.several_paths import check_macs_are_counted, check_together_is_alone
+from multiexit.several_paths import PathTests
 from safetensors.torch import load_file
 
 from scalewise import compat
@@ -32,12 +32,8 @@ def network(request: pytest.FixtureRequest) -> ClassSR:
     return ClassSR(BACKBONES[request.param], (4, 8, 12)).eval()
 
 
-def test_patches_together_are_patches_alone(network: ClassSR) -> None:
-    check_together_is_alone(network, (5, 11))
-
-
-def test_a_class_costs_what_runs(network: ClassSR) -> None:
-    check_macs_are_counted(network, (8, 12))
+class TestClassSR(PathTests):
+    pass
 
 
 def test_published_parameter_counts() -> None:

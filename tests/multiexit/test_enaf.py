@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from encoders.windowed import parameters
-from multiexit.several_paths import check_five, check_macs_are_counted, check_together_is_alone, waves
+from multiexit.several_paths import PathTests, check_five, waves
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,12 +61,8 @@ def test_published_parameter_counts(build: Callable[[], ExitNetwork], count: int
         assert parameters(build(), PatchEstimator(4)) == count
 
 
-def test_patches_together_are_patches_alone(network: ExitNetwork) -> None:
-    check_together_is_alone(network, (5, 11))
-
-
-def test_an_exit_costs_what_runs(network: ExitNetwork) -> None:
-    check_macs_are_counted(network, (8, 12))
+class TestENAF(PathTests):
+    pass
 
 
 @torch.no_grad()

@@ -13,8 +13,7 @@ from scalewise.budget.budget import Effort
 from scalewise.budget.route import Route
 from scalewise.checkpoints.files import read
 from scalewise.geometry.grid import Frame
-from scalewise.layers import merge, partition
-from scalewise.models.super_resolver import pad_to_grid
+from scalewise.layers import merge, pad_to_grid, partition
 
 RANGE = 255.0
 OURS = {

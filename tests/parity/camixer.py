@@ -14,7 +14,8 @@ from scalewise.budget.budget import Effort
 from scalewise.contracts import Encoded
 from scalewise.encoders.camixer_odi import LatitudeConvolution
 from scalewise.geometry.grid import Frame
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
+from scalewise.layers import pad_to_grid
+from scalewise.models.super_resolver import SuperResolver
 
 Case = Mapping[str, Any]
 Outputs = dict[str, Tensor]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from scalewise.geometry.grid import Frame
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.upsamplers.corners import gather
-from scalewise.upsamplers.metasr import MetaSR, apply_filters
+from scalewise.upsamplers.corners import apply_filters, gather
+from scalewise.upsamplers.metasr import MetaSR
 
 
 def meta_sr(model: SuperResolver, rgb: Tensor, scale: float) -> dict[str, Tensor]:

@@ -27,7 +27,8 @@ from scalewise import compat
 from scalewise.budget.budget import Effort
 from scalewise.errors import ScalewiseError
 from scalewise.geometry.grid import Frame, Query, rectangle
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
+from scalewise.layers import pad_to_grid
+from scalewise.models.super_resolver import SuperResolver
 
 Case = Mapping[str, Any]
 Outputs = dict[str, Tensor]

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from training.toy import CROPS, PLAN, STAGE, TOY, waves
+from training.toy import CROPS, PLAN, STAGE, TOY, check_going_on_is_exact, waves
 
 from scalewise.data.degradations import real_world, unsharp
 from scalewise.errors import InvalidRequest, TrainingError
@@ -83,12 +82,7 @@ def test_both_networks_learn_and_a_stopped_run_goes_on_exactly(tmp_path: Path) -
     straight = train(RECIPE, waves(), tmp_path / "straight", PLAN)
     assert (straight.reason, straight.stage, straight.step) == ("done", "gan", 4)
     train(replace(RECIPE, stages=(FIRST,)), waves(), tmp_path / "parts", PLAN)
-    for step in (1, 2):
-        stopped = train(RECIPE, waves(), tmp_path / "parts", replace(PLAN, resume=True, seconds=0.0))
-        assert (stopped.stage, stopped.step) == ("gan", step)
-    done = train(RECIPE, waves(), tmp_path / "parts", replace(PLAN, resume=True))
-    ours, theirs = load_file(done.weights), load_file(straight.weights)
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    check_going_on_is_exact(RECIPE, PLAN, "gan", straight, tmp_path / "parts")
     states = [torch.load(tmp_path / name / "last.ckpt") for name in ("straight", "parts")]
     judges = [{k: v for k, v in state["weights"].items() if k.startswith("judge.")} for state in states]
     assert judges[0] and all(torch.equal(judges[0][name], judges[1][name]) for name in judges[0])

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import AnyScaleCrops
 from scalewise.encoders.edsr import EDSR
-from scalewise.training.engine import TrainOptions, train
+from scalewise.training.engine import Trained, TrainOptions, train
 from scalewise.training.losses.pixel import l1
 from scalewise.training.recipe import Recipe
 from scalewise.training.stage import Batch, Stage, StepContext, cosine
@@ -58,6 +59,17 @@ def acting(step: int, act: Callable[[], object], recipe: Recipe = TOY) -> Recipe
     """The recipe with something that happens at a step of its first stage."""
     first, *others = recipe.stages
     return replace(recipe, stages=(replace(first, loss=At(step, act)), *others))
+
+
+def check_going_on_is_exact(recipe: Recipe, plan: TrainOptions, stage: str, straight: Trained, out: Path) -> Trained:
+    """A run in `out` that is stopped after each of two steps of `stage` ends with the weights of `straight`."""
+    for step in (1, 2):
+        stopped = train(recipe, waves(), out, replace(plan, resume=True, seconds=0.0))
+        assert (stopped.stage, stopped.step) == (stage, step)
+    done = train(recipe, waves(), out, replace(plan, resume=True))
+    ours, theirs = load_file(done.weights), load_file(straight.weights)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return done
 
 
 class Watched(StageTask):

@@ -24,7 +24,7 @@ def test_streamed_attention_equals_pasted_patches(size: tuple[int, int], scale: 
 def test_attention_in_runs_equals_attention_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     attention, features = CrossScaleAttention(4), torch.randn(1, 4, 5, 38)
     whole = attention(features)
-    monkeypatch.setattr(ciaosr, "SCORES", 16)
+    monkeypatch.setattr(ciaosr, "MAX_SCORES", 16)
     assert torch.allclose(attention(features), whole, atol=1e-6)
 
 
@@ -46,7 +46,7 @@ def test_pairs_of_pixels_equal_keys_of_points(local_size: int, monkeypatch: pyte
     frame = Frame((5, 6))
     field = upsampler.prepare(torch.randn(2, 4, 5, 6), torch.randn(2, 3, 5, 6), frame)
     query = rectangle(frame, (23, 31))
-    monkeypatch.setattr(corners, "BAND", 60)
+    monkeypatch.setattr(corners, "BAND_POINTS", 60)
     assert upsampler._pairs_pay(query, upsampler._nearest(query, field.axes)[0], 6)
     quick = upsampler.sample(field, query)
     monkeypatch.setattr(CiaoSR, "_pairs_pay", lambda *_: False)

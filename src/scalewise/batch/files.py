@@ -13,6 +13,7 @@ from scalewise.errors import ImageError, InvalidRequest, UnreadableImage, Unwrit
 from scalewise.images import READABLE, WRITABLE
 
 StrPath = str | os.PathLike[str]
+Size = tuple[int, int]
 Why = Literal["kind", "link", "twice", "result"]
 
 
@@ -32,8 +33,8 @@ class FoundPicture:
 @dataclass
 class Found:
     """The pictures that were meant, and by reason what was passed over: `kind`, files whose extension is not in
-    `images.READABLE`; `link`, links to folders; `twice`, other names of a picture that is there; `result`, what earlier
-    runs made of pictures that are there."""
+    `images.READABLE`; `link`, links to folders; `twice`, other names of a picture found already; `result`, what earlier
+    runs made of these pictures."""
 
     pictures: list[FoundPicture] = field(default_factory=list)
     passed_over: dict[Why, list[Path]] = field(default_factory=dict)
@@ -207,6 +208,21 @@ def _has_our_note(path: Path) -> bool:
         return note_of(images.open(path).metadata.xmp) is not None
     except ImageError:
         return False
+
+
+def is_made(path: Path, source: Path, note: str, size: Size) -> bool:
+    """True if `path` is a picture of `size` (h, w) with `note` as its last note, and not older than `source`."""
+    from scalewise import images
+    from scalewise.images.metadata.xmp import note_of
+
+    try:
+        if not os.path.isfile(path) or path.stat().st_mtime_ns < source.stat().st_mtime_ns:
+            return False
+        found = images.open(path)
+        notes = note_of(found.metadata.xmp) or ""
+    except (OSError, ImageError):
+        return False
+    return found.size == size and (notes == note or notes.endswith(f"; then {note}"))
 
 
 def _absolute(path: Path) -> Path:

@@ -66,6 +66,10 @@ class Manifest:
             return line if os.path.lexists(output) else None
         return line if line["final"] else None
 
+    def lists(self, output: Path) -> bool:
+        """True if a run for several pictures made what was at `output`, whatever was asked of it."""
+        return _absolute(output) in self._made
+
     def owns(self, output: Path) -> bool:
         """True if the file that is at `output` was made by a run with this request and not touched since."""
         line, now = self._made.get(_absolute(output)), stamp(output)

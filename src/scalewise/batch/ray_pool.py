@@ -47,8 +47,8 @@ def spread(
 
     `address` of a cluster: `auto`, `ray://host:10001` or `host:6379`; without one Ray is started here and stopped at
     the end. `cpus` for each actor, and how many `actors`; by default as many as there is room for. An error stops its
-    task only. When an actor is lost, its task is run again elsewhere: work must not mind. Raises MissingDependency,
-    InvalidRequest.
+    task only. When an actor is lost, its task is run again elsewhere, so a task must bear being run twice. Raises
+    MissingDependency, InvalidRequest.
     """
     if not tasks:
         return
@@ -106,7 +106,7 @@ def _ray() -> Any:
 
 
 def _messages_to_stderr() -> None:
-    """Ray tells of lost workers on stdout, which is for results; there is no public way to say where."""
+    """Ray reports lost workers on stdout, which is for results; no public option changes that."""
     with suppress(ImportError, AttributeError):
         from ray._private import worker  # pyright: ignore[reportMissingImports]
 

@@ -103,7 +103,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a budget became for one model.
+    """What a budget means for one model.
 
     `share` of the full model's MACs was granted, which the report says. Models that decide layer by layer read `keep`,
     the share of units that go on in each, or `native`, the paper's own dial.

@@ -39,7 +39,7 @@ class Envelope:
         self.cheapest = self.price.flip(0).cummin(0).values.flip(0) if len(self.price) else self.price
 
     def solve(self, allowed: float) -> Tensor:
-        """As the function `solve`."""
+        """The choice of the function `solve`."""
         if self.floor > allowed:
             raise BudgetInfeasible(f"{allowed:g} MACs are below the floor of {self.floor:g}")
         left = allowed - self.floor

@@ -1,4 +1,4 @@
-"""How quick one model is on this machine: seconds = a + b · MACs, where a grows with the pixels."""
+"""How fast one model is on this machine: seconds = a + b · MACs, where a grows with the pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of an LR pixel whatever is decided of it, of a MAC, and of planning one picture, however small."""
+    """Seconds for an LR pixel, whatever is decided about it, for a MAC, and for planning one picture, however small."""
 
     per_pixel: float
     per_mac: float
@@ -24,8 +24,8 @@ class Speed:
 
     @classmethod
     def of(cls, full: Timing, less: Timing | None = None, planning: float = 0.0) -> Speed:
-        """From a render with everything on, and one of the same picture with less. Without the second, or where noise
-        made that the slower one, all time is put down to MACs; without MACs, to pixels."""
+        """The speed from a render with everything on, and one of the same picture with less. Without the second, or
+        where noise made that the slower one, all time is put down to MACs; without MACs, to pixels."""
         if full.macs == 0:
             return cls(full.seconds / full.pixels, 0.0, planning)
         proportional = full.seconds / full.macs

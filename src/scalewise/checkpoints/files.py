@@ -107,7 +107,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], overwrite: bool) -> None:
-    """Atomically; every metadata value that is not a string is written as JSON."""
+    """Write atomically; every metadata value that is not a string is written as JSON."""
     if path.exists() and not overwrite:
         raise UnwritableOutput(f"{path} exists: choose another name or allow overwriting")
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
@@ -136,7 +136,7 @@ def _read_safetensors(path: Path) -> Content:
 
 
 class _RefusedError(Exception):
-    """Something in a pickle that weights have no need of."""
+    """Something in a pickle that weights do not need."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _Walker(pickle._Unpickler):
             return known[module, name]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return None
-        raise _RefusedError(f"it names {module}.{name}, which weights have no need of")
+        raise _RefusedError(f"it names {module}.{name}, which weights do not need")
 
     def persistent_load(self, pid: Any) -> _Storage:
         _, item, key, _, count = pid[:5]
@@ -188,7 +188,7 @@ class _Walker(pickle._Unpickler):
 
 
 class _Latin:
-    """Bytes, as protocol 2 writes them: text of the file itself, encoded by Latin-1. Nothing longer can come of it."""
+    """Bytes, as protocol 2 writes them: text of the file itself, encoded by Latin-1. The result cannot be longer."""
 
     def __init__(self, text: Any, encoding: Any = None, *rest: Any) -> None:
         if type(text) is not str or encoding not in ("latin1", "latin-1") or rest:

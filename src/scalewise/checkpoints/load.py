@@ -41,7 +41,7 @@ class Description:
         return {name: str(value) if name == "path" else value for name, value in vars(self).items()}
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The lines for a terminal."""
         scales = "any" if self.scales is None else ", ".join(f"×{scale:g}" for scale in self.scales)
         lines = [
             f"{self.path}: {self.network}, {self.format}",
@@ -103,7 +103,7 @@ def load_native(content: Content, overrides: Mapping[str, Any]) -> Loaded:
 
 
 def fill(path: Path, build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Build the network and give it the weights; names, shapes and values are checked before memory is taken."""
+    """Build the network and load the weights; names, shapes and values are checked before memory is taken."""
     with malformed(path):
         expected = empty(build).state_dict()
     _check_names(path, expected, tensors)
@@ -139,7 +139,7 @@ def _checked(path: Path, name: str, value: Tensor, like: Tensor) -> Tensor:
 
 @contextmanager
 def malformed(path: Path) -> Iterator[None]:
-    """Whatever a strange file makes our reading stumble over is the file's fault."""
+    """Errors of any kind while a strange file is read are reported as the file's fault."""
     try:
         yield
     except ScalewiseError:
@@ -152,7 +152,7 @@ def malformed(path: Path) -> Iterator[None]:
 def check_overrides(
     path: Path, overrides: Mapping[str, Any], settable: set[str], revealed: Set[str] = frozenset()
 ) -> None:
-    """`revealed`: what the weights say themselves; saying it too does no harm."""
+    """`revealed`: settings that follow from the weights; naming them as well does no harm."""
     unknown = sorted(set(overrides) - settable - revealed)
     if unknown:
         allowed = f"can be set: {', '.join(sorted(settable))}" if settable else "leaves nothing open"

@@ -37,7 +37,7 @@ def accepts(content: Content) -> bool:
 
 
 def read(content: Content) -> Native:
-    """Raises CheckpointError if the metadata or a digest is wrong."""
+    """The metadata of our own file. Raises CheckpointError if they or a digest are wrong."""
     metadata = dict(content.metadata)
     if metadata.pop("scalewise") != VERSION:
         raise CheckpointError(f"{content.path} was written by a newer scalewise; this one reads version {VERSION}")
@@ -57,7 +57,7 @@ def read(content: Content) -> Native:
 
 
 def largest_number(value: Any) -> float:
-    """Of nested arguments; 0 if there is none."""
+    """The largest number in nested arguments; 0 if there is none."""
     if isinstance(value, Mapping):
         return largest_number(list(value.values()))
     if isinstance(value, list):

@@ -35,12 +35,12 @@ class Spec(Generic[Made]):
         return self.make(*first, **self.arguments)
 
     def as_dict(self, constructors: Constructors) -> dict[str, Any]:
-        """As a weight file has it."""
+        """The spec as a weight file has it."""
         return {"name": name_of(self.make, constructors), "arguments": dict(self.arguments)}
 
 
 def spec(make: Callable[P, Made], *args: P.args, **arguments: P.kwargs) -> Spec[Made]:
-    """A constructor with its arguments. Raises TypeError for those that it does not take."""
+    """A constructor with its arguments. Raises TypeError for arguments that it does not take."""
     return Spec(make, inspect.signature(make).bind(*args, **arguments).arguments)
 
 

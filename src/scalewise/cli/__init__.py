@@ -45,7 +45,7 @@ def report(error: BaseException) -> int:
 
 
 class Commands(TyperGroup):
-    """What goes wrong on purpose is one line on stderr; anything else keeps its traceback."""
+    """An error that is expected is one line on stderr; any other keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -115,5 +115,5 @@ def main() -> None:
     end_by_signals()
     try:
         app(prog_name="scalewise")
-    except ScalewiseError as error:  # of an option that acts at once, as --version
+    except ScalewiseError as error:  # from an option that acts at once, as --version
         sys.exit(report(error))

@@ -40,7 +40,7 @@ LOADERS = {
 
 
 class Finding(NamedTuple):
-    """What was looked at, how it is, and whether that is fine."""
+    """What was checked, what was found, and whether that is fine."""
 
     name: str
     value: str

@@ -152,7 +152,7 @@ OPTIONS = {"max_memory": "--max-memory", "resume it, or choose another folder": 
 
 
 def options_in(message: str) -> str:
-    """An error of the library in words of the command line."""
+    """An error of the library, with its arguments as options of the command line."""
     for words, option in OPTIONS.items():
         message = message.replace(words, option)
     return message

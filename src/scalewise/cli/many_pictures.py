@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalewise.cli.format import format_line
-from scalewise.cli.one_picture import PassedOver, Result, UpscaleCommand, UpscaleRequest, echo
-from scalewise.cli.paths import PictureTask, make_folder
+from scalewise.cli.one_picture import Result, UpscaleCommand, UpscaleRequest, echo
+from scalewise.cli.paths import PassedOver, PictureTask, make_folder
 from scalewise.errors import InvalidRequest, RequestDiffers, ScalewiseError, UnreadableImage
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def finished(tasks: Sequence[PictureTask], work: Work, manifests: Manifests) -> 
             yield task, Result(line["report"], "")
         else:
             own = frozenset() if manifest is None else {path for path in task.files if manifest.owns(path)}
-            left.append(replace(task, own=task.own | own))
+            listed = manifest is not None and manifest.lists(task.output)
+            left.append(replace(task, own=task.own | own, listed=listed))
     if known:
         names = ", ".join(str(manifest.path) for manifest in manifests.values())
         echo(format_line(f"{known} of {len(tasks)} were done before, as {names} says"))

@@ -15,13 +15,10 @@ from scalewise.cli.format import progress_bar, table_text
 from scalewise.cli.options import (
     FILES,
     Data,
-    Json,
     Native,
     OneScale,
-    Overwrite,
     Protocol,
-    Quiet,
-    check_files,
+    Report,
     measuring,
     parse_budgets,
     parse_dials,
@@ -90,11 +87,9 @@ def evaluate(
         bool,
         typer.Option("--estimates", help="Also by how many dB ENAF's or ARM's estimates of a patch's PSNR are off."),
     ] = False,
-    json: Json = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
     *,
     how: RunOptions,
+    report: Report,
 ) -> None:
     """Measure a model on a folder: PSNR, SSIM and consistency per picture, share of MACs, seconds.
 
@@ -103,7 +98,7 @@ def evaluate(
     from scalewise import evaluate as runner
     from scalewise.evaluate import metrics
 
-    check_files([json], overwrite=overwrite)
+    report.check()
     if without_hr and estimates:
         raise InvalidRequest("--estimates compares with originals, and --without-hr says that there are none")
     if without_hr and protocol != "default":
@@ -118,17 +113,15 @@ def evaluate(
         upscaler = runner.in_steps(upscaler, parse_factors(through))
     off = runner.estimate_errors(measured, data, scale, protocol) if estimates else ()
     extra = {one: metrics.perceptual(one) for one in metric or ()}
-    with progress_bar(quiet) as bar:
+    with progress_bar(report.quiet) as bar:
         run = runner.evaluate_alone if without_hr else partial(runner.evaluate, protocol=protocol)
         result = run(
             upscaler, data, scale, extra=extra, progress=lambda done, all: bar(f"{done + 1} of {all}", done / all)
         )
     cost = runner.paper_cost(measured, result, convention) if convention is not None else None
-    if json is not None:
-        found = {"model": name, **result.as_dict()} | ({} if cost is None else {"cost": cost.as_dict()})
-        found |= {"estimate_errors": list(off)} if off else {}
-        write_json(json, found, overwrite=overwrite)
-    if not quiet:
+    found = {"model": name, **result.as_dict()} | ({} if cost is None else {"cost": cost.as_dict()})
+    report.write(found | ({"estimate_errors": list(off)} if off else {}))
+    if not report.quiet:
         typer.echo(f"{name} on {data}, ×{scale:g}, protocol {result.protocol}")
         typer.echo(_per_picture(result), nl=False)
         if cost is not None:
@@ -213,11 +206,9 @@ def curve(
     picture: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw it, to a .png.", rich_help_panel=FILES)
     ] = None,
-    json: Json = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
     *,
     how: RunOptions,
+    report: Report,
 ) -> None:
     """Quality against cost over budgets or values of the papers' dials, for one or several models, with bicubic as the
     floor."""
@@ -225,7 +216,7 @@ def curve(
     from scalewise.evaluate import curve as curves
     from scalewise.storage import atomic_write
 
-    check_files([json, picture], overwrite=overwrite)
+    report.check(picture)
     if picture is not None and picture.suffix.lower() != ".png":
         raise InvalidRequest(f"-o {picture}: the picture of a curve is a .png")
     shares = [Budget.fraction(share) for share in parse_budgets(budgets)]
@@ -234,7 +225,7 @@ def curve(
     for one in name:
         find(one, Budget.full())  # a wrong name is an error before hours of work
     models = {one: lambda budget, one=one: find(one, budget) for one in name}
-    with progress_bar(quiet) as bar:
+    with progress_bar(report.quiet) as bar:
         steps = sum(map(len, settings.values()))
         done = iter(range(steps))
         found = curves.curve(
@@ -242,11 +233,10 @@ def curve(
             progress=lambda model, budget: bar(f"{model} {format_budget(budget)}", next(done) / steps),
         )  # fmt: skip
     if picture is not None:
-        with atomic_write(picture, overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        with atomic_write(picture, overwrite=report.overwrite) as temporary, temporary.open("wb") as file:
             found.plot(file)  # type: ignore[arg-type]
-    if json is not None:
-        write_json(json, found.as_dict(), overwrite=overwrite)
-    if not quiet:
+    report.write(found.as_dict())
+    if not report.quiet:
         typer.echo(f"×{scale:g}, protocol {found.protocol}, means over {data}")
         typer.echo(table_text(*_curve_table(found.points), "text"), nl=False)
         if found.matched:
@@ -294,11 +284,9 @@ def calibrate(
             rich_help_panel=FILES,
         ),
     ] = False,
-    json: Json = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
     *,
     how: RunOptions,
+    report: Report,
 ) -> None:
     """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder.
 
@@ -310,12 +298,12 @@ def calibrate(
     from scalewise.evaluate.gains import measure_gains
 
     weights = None if not keep else _weight_file(name)
-    check_files([json], overwrite=overwrite)
+    report.check()
     shares = parse_budgets(budgets)
     find = found_models(how)
     results: list[EvalResult] = []
     model = zoo.load(name, device=how.device).model
-    with progress_bar(quiet) as bar:
+    with progress_bar(report.quiet) as bar:
         if model.limits.levels == "one":
             bar(f"{name}: what it gains where", 0.0)
             model.gains = measure_gains(model, data, scale, protocol, how)
@@ -333,9 +321,8 @@ def calibrate(
     if weights is not None:
         curves = quality.joined(quality.read_sidecar(weights), found)
         write_json(quality.sidecar(weights), curves, overwrite=True)
-    if json is not None:
-        write_json(json, {"model": name, **found.as_dict()}, overwrite=overwrite)
-    if not quiet:
+    report.write({"model": name, **found.as_dict()})
+    if not report.quiet:
         typer.echo(f"{name} on {data}, ×{scale:g}, protocol {protocol}")
         rows = [
             [f"{p.budget:.0%}", f"{p.share:.1%}", f"{p.psnr:.3f}", f"{found.loss_at(p.share):.3f}", f"{p.seconds:.3f}"]

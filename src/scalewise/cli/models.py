@@ -62,7 +62,7 @@ def _files_of(folder: Path) -> str:
             rows.append([path.name, "", "", "", str(error).removeprefix(f"{path}: ")])
             continue
         scales = "any" if found.scales is None else ", ".join(f"×{scale:g}" for scale in found.scales)
-        licence = next((text for key, text in found.about.items() if key.lower() in LICENCE_KEYS), "not said")
+        licence = next((text for key, text in found.about.items() if key.lower() in LICENCE_KEYS), "not stated")
         network = found.network if not found.lacks else f"{found.network}: lacks {found.lacks}"
         rows.append([path.name, scales, f"{found.parameters:,}", licence, network])
     if not rows:

@@ -17,7 +17,7 @@ import typer
 
 from scalewise.cli.format import amount, duration, format_line, memory, progress_bar
 from scalewise.cli.options import write_json
-from scalewise.cli.paths import PictureTask, folders
+from scalewise.cli.paths import LARGE, MADE, PassedOver, PictureTask, folders
 from scalewise.errors import UnwritableOutput
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from scalewise.images import Encoding, Source
 
 SHORT_SECONDS = 10  # several pictures that take less are not announced one by one
-MUCH_CONTEXT_SHARE = 0.3  # of the pixels read: worth a warning
+MUCH_CONTEXT_SHARE = 0.3  # a share of the pixels read that is worth a warning
 # Bytes of an encoded file over those of its pixels, at most; 1 for other formats.
 ENCODED_SHARE = {".jpg": 0.35, ".jpeg": 0.35, ".jpe": 0.35, ".jfif": 0.35, ".webp": 0.35, ".avif": 0.25}
 
@@ -89,13 +89,6 @@ class Result:
 
 
 @dataclass(frozen=True)
-class PassedOver:
-    """A picture that is larger than what was asked for, one of several: its width x height."""
-
-    size: str
-
-
-@dataclass(frozen=True)
 class UpscaleCommand:
     """A model with a request, loaded once and called for each picture. `say` prints what a run will take; `manifest`
     is the digest of the request in the manifests of the results, None without them."""
@@ -125,8 +118,10 @@ class UpscaleCommand:
 
         source = images.open(task.source)
         if not self.alone and self.request.is_large_enough(source.size):
-            return PassedOver(format_size(source.size))
+            return PassedOver(LARGE, f"it has {format_size(source.size)} pixels")
         size = self.request.size_of(source.size)
+        if not self.alone and self._is_made(task, source, size):
+            return PassedOver(MADE, f"{self.shown(task.output)} is its result")
         with ExitStack() as stack:
             stack.enter_context(folders(task))
             bar = stack.enter_context(progress_bar(not self.bar))
@@ -137,6 +132,19 @@ class UpscaleCommand:
             if task.report is not None:
                 write_json(task.report, result.report, overwrite=task.may_replace(task.report))
         return result
+
+    def _is_made(self, task: PictureTask, source: Source, size: Size) -> bool:
+        """True if the result lies next to its input, made by a command for this picture alone: no manifest lists it,
+        but it says itself what made it."""
+        from scalewise.batch.files import is_made
+        from scalewise.pipeline import provenance
+
+        if task.listed or task.top is not None or task.may_replace(task.output) or self.request.how.crop is not None:
+            return False
+        if task.effort is not None and not os.path.lexists(task.effort):
+            return False
+        note = provenance(self.loaded.name, source.size, size, self.request.budget)
+        return is_made(task.output, task.source, note, size)
 
     def _enlarge(
         self, stack: ExitStack, task: PictureTask, source: Source, size: Size, progress: Callable[[float], None]
@@ -204,7 +212,7 @@ class UpscaleCommand:
         request = self.request
         long = has_rows(task.output) or (run_plan.seconds or 0) > LONG_SECONDS
         wanted = long or request.restart if request.resume is None else request.resume
-        # Under a deadline, decisions change on the way, and are not kept.
+        # Under a deadline, decisions change on the way, and are not stored.
         if request.budget.kind == "seconds" or like.pages > 1 or like.path is None:
             wanted = False
         if not wanted:

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -23,8 +24,8 @@ Format = Literal["text", "csv", "markdown"]
 
 RUNNING, FILES = "How to run", "Files"  # panels of the help
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
-MAX_THREADS = 256  # on machines with fewer cores
-MAX_DIGITS = 100  # of an option that holds numbers
+MAX_THREADS = 256  # where a machine has fewer cores
+MAX_DIGITS = 100  # characters of an option that holds numbers
 
 Device = Annotated[
     str | None,
@@ -129,27 +130,54 @@ def run_options(
     return RunOptions(tile or None, device, number, exact, projection, most, window, beyond, effort_mask)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Report:
+    """Where the numbers of a command go: into a JSON file if one is named, and onto the terminal unless `quiet`."""
+
+    json: Path | None
+    overwrite: bool
+    quiet: bool
+
+    def check(self, *others: Path | None) -> None:
+        """Raise UnwritableOutput now, and not after the work is done, for the file and `others`."""
+        check_files([*others, self.json], overwrite=self.overwrite)
+
+    def write(self, value: Any) -> None:
+        """Whole or not at all. Raises UnwritableOutput."""
+        if self.json is not None:
+            write_json(self.json, value, overwrite=self.overwrite)
+
+
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
     """A command that measures: its parameter `how: RunOptions` becomes the options --tile, --device, --dtype, --fp32
-    and --threads. A dB is measured in fp32 unless asked otherwise."""
+    and --threads, and `report: Report`, if it has one, --json, --overwrite and --quiet. A dB is measured in fp32 unless
+    asked otherwise."""
     options = (("tile", TileSide, 0), ("device", Device, None), ("dtype", Number, "fp32"), ("fp32", Fp32, False))
     options += (("threads", Threads, None),)
+    reports = "report" in command.__annotations__
+    if reports:
+        options = (("json", Json, None), ("overwrite", Overwrite, False), ("quiet", Quiet, False), *options)
     ours = [inspect.Parameter(name, KEYWORD, default=default, annotation=kind) for name, kind, default in options]
 
     @functools.wraps(command)
     def run(tile: int, device: str | None, dtype: str, fp32: bool, threads: int | None, **others: Any) -> None:
         use_threads(threads)
+        if reports:
+            others["report"] = Report(*(others.pop(name) for name in ("json", "overwrite", "quiet")))
         command(**others, how=run_options(tile, device, dtype, fp32))
 
-    del command.__annotations__["how"]  # the module of RunOptions loads torch
-    own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "how"]
+    for name in ("how", "report"):  # no options; the module of RunOptions loads torch
+        command.__annotations__.pop(name, None)
+    parameters = inspect.signature(command, eval_str=True).parameters
+    own = [one for name, one in parameters.items() if name not in ("how", "report")]
     run.__signature__ = inspect.Signature([*(one.replace(kind=KEYWORD) for one in own), *ours])  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in (*own, *ours)}
     return run
 
 
 def use_threads(count: int | None) -> None:
-    """So many threads for networks and for libvips; to be called before libvips is loaded. Raises InvalidRequest."""
+    """Set the number of threads for networks and libvips; to be called before libvips is loaded. Raises
+    InvalidRequest."""
     if count is None:
         return
     most = max(MAX_THREADS, os.cpu_count() or 1)  # far more end in a crash of the threads' library

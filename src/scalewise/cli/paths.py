@@ -17,7 +17,7 @@ from scalewise.errors import InvalidRequest, ScalewiseError, UnreadableImage, Un
 if TYPE_CHECKING:
     from scalewise.batch.files import Found, FoundPicture, Why
 
-SHOWN = 5  # names of files that are passed over
+SHOWN_NAMES = 5  # of the files that are passed over
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class PictureTask:
 
     `top` and `effort_top`: the folders that may have to be made. `home`: the folder of the manifest that lists it.
     `overwrite`: files of these names may be replaced; `own`: those that an earlier run with the same request has made.
+    `listed`: a manifest lists the output.
     """
 
     source: Path
@@ -37,6 +38,7 @@ class PictureTask:
     report: Path | None = None
     overwrite: bool = False
     own: frozenset[Path] = frozenset()
+    listed: bool = False
 
     def may_replace(self, path: Path) -> bool:
         return self.overwrite or path in self.own
@@ -191,6 +193,16 @@ REASONS: dict[Why, str] = {
     "twice": "the same as others",
     "result": "results of earlier runs",
 }
+LARGE = "larger than what was asked for"
+MADE = "which an earlier command has enlarged with this model, scale and budget (--overwrite does it again)"
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """One of several pictures that is not enlarged: the `reason`, which others may share, and what is true of it."""
+
+    reason: str
+    detail: str
 
 
 def format_passed_over(passed_over: dict[Why, list[Path]]) -> list[str]:
@@ -199,8 +211,8 @@ def format_passed_over(passed_over: dict[Why, list[Path]]) -> list[str]:
 
 
 def format_names(paths: list[Path], what: str, why: str) -> str:
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-    names = ", ".join(path.name for path in paths[:SHOWN])
+    more = f" and {len(paths) - SHOWN_NAMES} more" if len(paths) > SHOWN_NAMES else ""
+    names = ", ".join(path.name for path in paths[:SHOWN_NAMES])
     return format_line(f"{len(paths)} file{'s' * (len(paths) > 1)} {what}, {why}: {names}{more}")
 
 

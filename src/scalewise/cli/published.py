@@ -12,14 +12,10 @@ from scalewise.cli.format import progress_bar, reproduced_table
 from scalewise.cli.measure import found_models
 from scalewise.cli.options import (
     FILES,
-    Json,
-    Overwrite,
-    Quiet,
+    Report,
     Style,
-    check_files,
     measuring,
     wanted_budget,
-    write_json,
 )
 from scalewise.errors import DataError, InvalidRequest
 
@@ -59,11 +55,9 @@ def reproduce(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the table here instead.", rich_help_panel=FILES),
     ] = None,
-    json: Json = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
     *,
     how: RunOptions,
+    report: Report,
 ) -> None:
     """A published table next to what we measure: published, ours, difference, and why a number is absent; parameters,
     and GMACs of a picture of 1280×720, are always ours."""
@@ -71,7 +65,7 @@ def reproduce(
     from scalewise.evaluate import metrics, published, tables
     from scalewise.storage import atomic_write
 
-    check_files([output, json], overwrite=overwrite)
+    report.check(output)
     if time:
         if how.device not in (None, "cpu"):
             raise InvalidRequest(f"--time is of the processor: leave out --device {how.device}")
@@ -103,15 +97,14 @@ def reproduce(
             raise InvalidRequest(f"printed at {dial!r}: which value that is, is not published")
         return find(files[name], wanted_budget(None, dial or None))
 
-    with progress_bar(quiet) as bar:
+    with progress_bar(report.quiet) as bar:
         rows = tables.reproduce(
             table, data, models, methods=method or (), measures=measures, time=how if time else None,
             progress=lambda row: bar(f"{row.method} {row.dataset} ×{row.scale:g}", 0.0),
         )  # fmt: skip
-    if json is not None:
-        write_json(json, [row.as_dict() for row in rows], overwrite=overwrite)
-        if output is None:
-            return
+    report.write([row.as_dict() for row in rows])
+    if report.json is not None and output is None:
+        return
     text = reproduced_table(rows, style)
     timing = next((row.timing for row in rows if row.timing is not None), None)
     if timing is not None and style == "text":
@@ -122,7 +115,7 @@ def reproduce(
     if output is None:
         typer.echo(text, nl=False)
         return
-    with atomic_write(output, overwrite=overwrite) as temporary:
+    with atomic_write(output, overwrite=report.overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -46,7 +46,7 @@ def end_by_signals() -> None:
 
 
 def open_streams() -> None:
-    """Give this process the three streams, whatever of them is closed, and make errors of stdout errors of ours.
+    """Open those of the three streams that are closed, and turn errors of stdout into ours.
 
     Otherwise the next file that is opened gets the number of the stream, and what is printed goes into it.
     """
@@ -66,7 +66,7 @@ def open_streams() -> None:
 
 
 class _Stdout(io.TextIOWrapper):
-    """stdout whose errors are UnwritableOutput, but for that of a reader who has seen enough."""
+    """stdout whose errors are UnwritableOutput, except that of a pipe that its reader closed."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._name = stream.name
@@ -87,7 +87,7 @@ class _Stdout(io.TextIOWrapper):
 
 @contextmanager
 def stdout_errors() -> Iterator[None]:
-    """What the system says of stdout, as UnwritableOutput; a closed pipe stays what it is."""
+    """Errors of stdout become UnwritableOutput; that of a closed pipe stays as it is."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from scalewise.cli.many_pictures import Outcome, Work, finished, manifests_of, one_by_one, spread_out
-from scalewise.cli.one_picture import PassedOver, Result, UpscaleCommand, UpscaleRequest, echo
+from scalewise.cli.one_picture import Result, UpscaleCommand, UpscaleRequest, echo
 from scalewise.cli.options import (
     Device,
     Fp32,
@@ -29,6 +29,7 @@ from scalewise.cli.options import (
     write_json,
 )
 from scalewise.cli.paths import (
+    PassedOver,
     PictureTask,
     check_paths,
     checked_ext,
@@ -217,7 +218,7 @@ class Results:
     at: Streams
     reports: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
-    large: list[Path] = field(default_factory=list)
+    passed_over: dict[str, list[Path]] = field(default_factory=dict)  # by reason
 
     def take(self, task: PictureTask, outcome: Outcome) -> None:
         """Raises the error of a picture that is alone."""
@@ -226,9 +227,9 @@ class Results:
                 self.reports.append(report)
                 if line and not self.quiet:
                     typer.echo(line, err=self.at.to_stdout)
-            case PassedOver(size):
-                self.large.append(task.source)
-                self.reports.append({"input": str(task.source), "passed_over": f"it has {size} pixels"})
+            case PassedOver(reason, detail):
+                self.passed_over.setdefault(reason, []).append(task.source)
+                self.reports.append({"input": str(task.source), "passed_over": detail})
             case _ if self.several:
                 self.failures.append(complain(task.source, outcome))
             case _:
@@ -240,8 +241,7 @@ class Results:
 
     def end(self, report: Path | None, overwrite: bool) -> None:
         """Write the report of several. Raises typer.Exit with code 1 if one has failed."""
-        if self.large:
-            self.echo([format_names(self.large, "passed over", "larger than what was asked for")])
+        self.echo([format_names(paths, "passed over", why) for why, paths in self.passed_over.items()])
         if report is not None:
             write_json(report, [*self.reports, *self.failures], overwrite=overwrite)
         if self.failures:

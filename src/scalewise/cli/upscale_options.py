@@ -134,7 +134,7 @@ Restart = Annotated[
     bool,
     typer.Option(
         "--restart",
-        help="Begin anew where an unfinished run of the same output had other options: its finished part is dropped.",
+        help="Start again where an unfinished run of the same output had other options: its finished part is dropped.",
         rich_help_panel=RUNNING,
     ),
 ]

@@ -18,7 +18,8 @@ from scalewise.compat.geometry import PublishedGeometry
 from scalewise.contracts import Sampled
 from scalewise.encoders.nlsa import NLSA, bucket_count
 from scalewise.geometry.grid import Frame, Query
-from scalewise.models.super_resolver import SuperResolver, pad_to_grid
+from scalewise.layers import pad_to_grid
+from scalewise.models.super_resolver import SuperResolver
 from scalewise.upsamplers.ciaosr import CiaoSR
 from scalewise.upsamplers.corners import Side
 from scalewise.upsamplers.fixed import FixedTail

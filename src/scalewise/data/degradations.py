@@ -1,7 +1,7 @@
 """Degradations of real pictures: blur, resizing, noise, JPEG, and two orders of them that make LR from HR crops.
 
 `real_world` follows CiaoSR's real-world configuration (Cao et al., CVPR 2023), which is Real-ESRGAN's second order
-degradation (Wang et al., ICCV workshops 2021, arXiv:2107.10833) at any scale, with what is broken there mended: the
+degradation (Wang et al., ICCV workshops 2021, arXiv:2107.10833) at any scale, with its mistakes corrected: the
 shapes β are drawn as they are listed; the HR crop is cut before, so LR and HR stay aligned; JPEG sees RGB, not BGR.
 `photo` is milder: what phones and the web do to a picture. Each step is a pure function of its picture and numbers.
 """
@@ -97,14 +97,15 @@ def cover(length: int, out: int) -> Tensor:
 
 
 def gaussian_noise(image: Tensor, sigma: float, random: Random, *, gray: bool = False) -> Tensor:
-    """Plus normal noise of `sigma` on the scale of [0, 1], the same in all colours if `gray`; clamped."""
+    """The picture plus normal noise of `sigma` on the scale of [0, 1], the same in all colours if `gray`; clamped."""
     shape = (1 if gray else 3, *image.shape[-2:])
     noise = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
     return (image + sigma * noise.to(image)).clamp(0, 1)
 
 
 def poisson_noise(image: Tensor, scale: float, random: Random, *, gray: bool = False) -> Tensor:
-    """Plus `scale` times shot noise, whose photons per level follow from how many levels the picture has; clamped.
+    """The picture plus `scale` times shot noise, whose photons per level follow from how many levels the picture has;
+    clamped.
 
     v: the 8-bit picture, or its luma if `gray`; u = 2^⌈log₂ levels⌉; noise = Poisson(v·u) / u - v."""
     levels = (image.clamp(0, 1) * 255).round() / 255

@@ -1,4 +1,4 @@
-"""Samples made where the pictures lie: all photos in the memory of one device, a batch at a time, without a loop.
+"""Samples made where the pictures are: all photos in the memory of one device, a batch at a time, without a loop.
 
 What `crops.AnyScaleCrops` draws one by one on the CPU, drawn by the device: crops, flips, MATLAB's bicubic (a matrix
 per sample and axis), the rows and columns to learn, the bicubic base. No step of it waits for the host, so it can be
@@ -39,7 +39,7 @@ class Pictures:
 
     @classmethod
     def of(cls, pictures: Sequence[Tensor], device: torch.device) -> Pictures:
-        """From pictures (3, h, w) uint8."""
+        """The photos of pictures (3, h, w) uint8."""
         sizes = torch.tensor([picture.shape[-2:] for picture in pictures])
         maps = [_detail(picture) for picture in pictures]
         rows, columns = (max(m.shape[axis] for m in maps) for axis in (0, 1))

@@ -6,8 +6,8 @@ image (Eq. 10-13). Windows and tokens that are well restored leave the attention
 decides, before every block but the first; a branch returns its input for what has left.
 
 Published AdaFormer can leave out only the attention of all blocks but the first: its floor is 0.887 of its MACs (with
-the ×4 tail), for most of them are convolutions. `deep=True` is for networks trained anew: what has left, by windows,
-skips the MLP and the decoder's convolutions too, and keeps its features: its floor is 0.481.
+the ×4 tail), for most of them are convolutions. `deep=True` is for networks trained from scratch: what has left, by
+windows, skips the MLP and the decoder's convolutions too, and keeps its features: its floor is 0.481.
 
 With masks (training) or gathered (inference) the numbers agree to rounding. Published code computes "global" attention
 in chunks of the image at inference, unlike in training; that is `compat.adaformer.OfficialAdaFormer`.
@@ -41,7 +41,7 @@ Rule = Literal["confidence", "uniform", "random"]  # who says what leaves; the p
 class AdaFormer(nn.Module):
     """AdaFormer without its tail; defaults as published. Sides are multiples of the window.
 
-    `encoder_blocks` and `decoder_blocks` residual blocks lie before and behind `blocks` transformer blocks of `embed`
+    `encoder_blocks` and `decoder_blocks` residual blocks lie before and after `blocks` transformer blocks of `embed`
     channels. `epsilon` is ε of the halting threshold in training mode, unless the effort says otherwise. `deep`: what
     has left skips all that follows (module docstring). Published weights see RGB in 0..255 with the mean subtracted.
 
@@ -186,7 +186,7 @@ class AdaFormer(nn.Module):
     # --- who leaves ---------------------------------------------------------------------------------------------------
 
     def judges(self, index: int) -> bool:
-        """Is the confidence behind block `index` needed? Behind the last it decides only what the decoder does."""
+        """Is the confidence after block `index` needed? After the last it decides only what the decoder does."""
         return self.rule == "confidence" and (self.deep or index < len(self.blocks) - 1)
 
     def _estimator(self, index: int) -> Confidence:
@@ -277,7 +277,7 @@ class AdaFormer(nn.Module):
     # --- what it costs ------------------------------------------------------------------------------------------------
 
     def _macs(self, size: Size, kept: list[tuple[int, int]]) -> Macs:
-        """`kept` windows and tokens of every block, and behind them what the decoder keeps, if `deep`."""
+        """MACs with `kept` windows and tokens of every block and, if `deep`, what the decoder keeps after them."""
         c, pixels, grid = self.channels, size[0] * size[1], (size[0] // self.grid, size[1] // self.grid)
         total = cost.conv2d(3, c, 3, *size) + cost.conv2d(c, c, 3, *size) * (2 * len(self.encoder))
         total += cost.linear(c, self.embed.out_features, pixels) + cost.linear(self.embed.out_features, c, pixels)

@@ -55,7 +55,7 @@ class PrototypeAttention(nn.Module):
         return self.of_images(take(u, mask), mask.flatten(1).sum(1).tolist())
 
     def macs(self, tokens: int) -> Macs:
-        """One image with as many tokens kept."""
+        """MACs of one image with so many tokens kept."""
         if not tokens:
             return Macs()
         channels, m = self.qkv.in_features, len(self.prototypes)
@@ -122,7 +122,7 @@ class Block(nn.Module):
         return local + torch.where(kept.tokens.unsqueeze(-1), seen, u)
 
     def _gathered(self, u: Tensor, kept: Kept) -> Tensor:
-        """The same from what is kept alone."""
+        """The same from only what is kept."""
         local = put(u, kept.windows, self.local(take(u, kept.windows)))
         if self.prototype is None:
             return local
@@ -150,7 +150,7 @@ class Block(nn.Module):
         return Macs() if self.prototype is None else self.prototype.token_macs()
 
     def macs(self, grid: Size, windows: int, tokens: int) -> Macs:
-        """One image with as many windows and tokens kept."""
+        """MACs of one image with so many windows and tokens kept."""
         attention = self.local.macs(windows)
         if self.prototype is not None:
             attention = attention + self.prototype.macs(tokens)

@@ -42,7 +42,7 @@ class Group(nn.Module):
 class MixerTrunk(nn.Module):
     """Groups of blocks whose windows are routed; a network gives `condition`, `enter`, `leave` and their MACs.
 
-    With gradients the definition runs, without them what is kept alone; the numbers agree to rounding. In training mode
+    With gradients the definition runs, without them only what is kept; the numbers agree to rounding. In training mode
     masks are drawn with noise from `generator` (None: torch's global one), at the odds of the effort's `keep` if that
     is below 1.
     """
@@ -64,7 +64,7 @@ class MixerTrunk(nn.Module):
         return [block for group in self.groups for block in group.blocks]  # type: ignore[union-attr]
 
     def condition(self, shallow: Tensor, frame: Frame) -> Tensor:
-        """What every predictor is told of the whole image: (b, ·, h, w)."""
+        """What every predictor gets about the whole image: (b, ·, h, w)."""
         raise NotImplementedError
 
     def enter(self, tokens: Tensor) -> Tensor:
@@ -199,17 +199,17 @@ class MixerTrunk(nn.Module):
         return (size[0] // WINDOW) * (size[1] // WINDOW)
 
     def _hard_macs(self) -> Macs:
-        """What one hard window costs more, in any block."""
+        """The extra MACs of one hard window, the same in every block."""
         return self.blocks[0].mixer.hard_macs()
 
     def kept_macs(self, size: Size, kept: int) -> Macs:
-        """One image with `kept` hard windows in all blocks together."""
+        """MACs of one image with `kept` hard windows in all blocks together."""
         c = self.channels
         total = cost.conv2d(3, c, 3, *size) + cost.conv2d(c, c, 3, *size) + self.own_macs(size)
         return sum((block.macs(size) for block in self.blocks), total + self._hard_macs() * kept)
 
     def own_macs(self, size: Size) -> Macs:
-        """Of `condition`, `enter`, `leave_group` and what `leave` adds."""
+        """MACs of `condition`, `enter`, `leave_group` and what `leave` adds."""
         raise NotImplementedError
 
 
@@ -251,8 +251,8 @@ class CAMixer(MixerTrunk):
 
     def own_macs(self, size: Size) -> Macs:
         c = self.channels
-        told = cost.conv2d(c, 8, 1, *size) + cost.conv2d(8, 2, 3, *size)
-        return told.as_router() + cost.linear(c, c, size[0] * size[1]) * len(self.groups)
+        condition = cost.conv2d(c, 8, 1, *size) + cost.conv2d(8, 2, 3, *size)
+        return condition.as_router() + cost.linear(c, c, size[0] * size[1]) * len(self.groups)
 
 
 def depthwise_pair(channels: int) -> nn.Sequential:

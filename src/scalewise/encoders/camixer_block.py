@@ -22,7 +22,7 @@ from scalewise.geometry.grid import Size
 from scalewise.layers import merge, partition, product, shift_mask, size_table
 from scalewise.routing.window import AREA, EPS, WINDOW, Predictor, window_coordinates, window_pixels
 
-WINDOWS = 16  # attended at a time in bf16 on a CPU: scores of 2 MB
+WINDOWS_AT_ONCE = 16  # attended in bf16 on a CPU: scores of 2 MB
 
 Select = Callable[[Tensor], Tensor]  # logits (b, n, 2) → mask (b, n) of hard windows
 
@@ -65,8 +65,8 @@ def attend_windows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tens
         q, k, v = (t.unsqueeze(1) for t in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, mask, scale=1.0).squeeze(1)
     out = torch.empty_like(v)
-    for start in range(0, len(q), WINDOWS):
-        some = slice(start, start + WINDOWS)
+    for start in range(0, len(q), WINDOWS_AT_ONCE):
+        some = slice(start, start + WINDOWS_AT_ONCE)
         scores = torch.bmm(q[some], k[some].transpose(1, 2))
         if mask is not None:
             scores = scores.masked_fill_(~mask, -torch.inf)
@@ -200,14 +200,14 @@ class Mixer(nn.Module):
         return shift_mask((WINDOW, WINDOW), (self.shift, 0 if wrap else self.shift)).flatten(0, 1).to(device) == 0
 
     def macs(self, size: Size) -> Macs:
-        """With all windows simple."""
+        """MACs with all windows simple."""
         c, (h, w) = self.value.in_features, size
         convs = (layer for layer in self.local.modules() if isinstance(layer, nn.Conv2d))
         local = (cost.conv2d(c, c, layer.kernel_size[0], h, w, layer.groups) for layer in convs)
         return sum(local, cost.linear(c, c, h * w) * 2 + self.predictor.macs(size))
 
     def hard_macs(self) -> Macs:
-        """What one hard window costs more."""
+        """The extra MACs of one hard window."""
         c = self.value.in_features
         attention = cost.linear(c, c, AREA) * 2 + cost.attention(AREA, AREA, c) + Macs(sampling=4 * c * AREA)
         return attention + self.predictor.offset_macs()

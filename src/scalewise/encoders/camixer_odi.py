@@ -88,9 +88,9 @@ class CAMixerODI(MixerTrunk):
         for depth in depths:
             blocks = []
             for i in range(depth):
-                told = Predictor(channels, 1, kind=predictor, slope=SLOPE, normalise=False, bounded=False)
+                scorer = Predictor(channels, 1, kind=predictor, slope=SLOPE, normalise=False, bounded=False)
                 shift = i % 2 * (WINDOW // 2)
-                mixer = self.mixer(channels, told, wide_convolutions(channels), shift=shift, warped_queries=True)
+                mixer = self.mixer(channels, scorer, wide_convolutions(channels), shift=shift, warped_queries=True)
                 blocks.append(Block(mixer, GatedConvolution(channels, kernel=5, bias=True)))
             groups.append(Group(blocks, LatitudeConvolution(channels)))
         super().__init__(channels, groups)

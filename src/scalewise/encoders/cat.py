@@ -62,7 +62,7 @@ class CrossAggregation(nn.Module):
         super().__init__()
         if heads % 2 or channels % heads:
             raise InvalidRequest(f"{channels} channels, {heads} heads: heads must be even and divide the channels")
-        self.heads = heads // 2  # of each branch
+        self.heads = heads // 2  # heads of each branch
         self.windows = ((split[0], split[1]), (split[1], split[0]))
         self.shifts = tuple((h // 2, w // 2) if shifted else (0, 0) for h, w in self.windows)
         self.qkv = nn.Linear(channels, 3 * channels)

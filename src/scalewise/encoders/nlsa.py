@@ -32,7 +32,7 @@ def bucket_count(tokens: int, chunk: int) -> int:
 def rotation(features: int, hashes: int, buckets: int, seed: int) -> Tensor:
     """Random directions of one attention, (1, features, hashes, buckets / 2): a pure function, so the output is one.
 
-    The official code draws them anew at every call.
+    The official code draws new ones at every call.
     """
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, features, hashes, buckets // 2, generator=generator)

@@ -15,7 +15,7 @@ from scalewise.contracts import PlainEncoder, Scale
 from scalewise.geometry.grid import Size
 from scalewise.layers import conv3
 
-SLOPE = 0.05  # of the leaky ReLU
+SLOPE = 0.05  # slope of the leaky ReLU below 0
 POOL, POOL_STEP = 7, 3
 LEAST_SIDE = 2 * (POOL - 1) + 3  # LR pixels that the reduced picture needs
 

@@ -30,7 +30,7 @@ from scalewise.layers import (
     working_dtype,
 )
 
-WINDOWS = 64  # attended at a time on a CPU
+WINDOWS_AT_ONCE = 64  # attended on a CPU
 
 
 class WindowAttention(nn.Module):
@@ -72,7 +72,7 @@ class WindowAttention(nn.Module):
         project = ready_linear(self.proj.weight, self.proj.bias, dtype)
         bias = self._bias().to(dtype).contiguous()
         side, rows, columns = self.window[0], x.shape[1] // self.window[0], x.shape[2] // self.window[1]
-        step = max(1, WINDOWS // columns) if x.device.type == "cpu" else rows
+        step = max(1, WINDOWS_AT_ONCE // columns) if x.device.type == "cpu" else rows
         out = torch.empty(x.shape, dtype=dtype, device=x.device)
         for start in range(0, rows, step):
             strip = slice(start * side, (start + step) * side)

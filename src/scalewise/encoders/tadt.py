@@ -6,14 +6,14 @@ windows of 48 with max-pooled keys and values, each on a quarter of the channels
 `tadt_block.py`); a controller looks at image and scale and decides which of the 32 branches run, the same in both
 blocks of a group (TARC, Eq. 3-7: `routing/branch.py`). `MultiScaleTransformer` is the paper's Baseline: without TARC.
 
-There is no published code. We chose, so that parameters (9.17 M, TADT 9.18 M) and MACs come out as printed (spec
-adaptive §5.2): LayerNorm before attention and MLP and none at the end; an MLP of twice the channels; two heads for each
-branch; biases from tables of relative positions, for the global branch relative to the first pixel of a pooled cell;
-keys and values pooled to 12 × 12; 3×3 convolutions; the group's input added to its outcome; no shifted windows; sides
-filled up to multiples of 48. At inference routes are not drawn but expected, and do not depend on chance.
+There is no published code. We chose, so that parameters (9.17 M, TADT 9.18 M) and MACs come out as printed: LayerNorm
+before attention and MLP and none at the end; an MLP of twice the channels; two heads for each branch; biases from
+tables of relative positions, for the global branch relative to the first pixel of a pooled cell; keys and values pooled
+to 12 × 12; 3×3 convolutions; the group's input added to its outcome; no shifted windows; sides filled up to multiples
+of 48. At inference routes are not drawn but expected, and do not depend on chance.
 
 Routing can leave out the attention alone, 23% of the MACs: the floor is 0.766. `cells=True` routes cells of 48 pixels
-instead of images (ours, for networks trained anew).
+instead of images (ours, for networks trained from scratch).
 """
 
 from __future__ import annotations

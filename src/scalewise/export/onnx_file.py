@@ -104,7 +104,7 @@ class LastExit(OneScale):
 
 
 def mirrored(lr: Tensor, grid: int) -> Tensor:
-    """`model.pad_to_grid` for sides of `grid` or more, without asking whether there is anything to pad."""
+    """`layers.pad_to_grid` for sides of `grid` or more, without asking whether there is anything to pad."""
     if grid == 1:
         return lr
     for axis in (2, 3):

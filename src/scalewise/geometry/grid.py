@@ -28,8 +28,8 @@ class Frame:
 
     A 360° image goes on beyond its borders, in longitude (`wrap`) and over its `poles` (top, bottom): tiles reach
     beyond them, so `origin` can be negative, and what they read outside are copies of pixels inside (`projection.py`).
-    Beyond its other borders an image is continued by `mirrored` LR pixels, the reflection of those inside: a network
-    that pads with zeros shall not see its padding next to the picture.
+    Beyond its other borders an image is continued by `mirrored` LR pixels, the reflection of those inside: so a network
+    that pads with zeros does not see its padding next to the picture.
     """
 
     size: Size

@@ -18,7 +18,7 @@ from scalewise.geometry.grid import MAX_SIDE, Box, Size, check_output, output_si
 Scale = float | tuple[float, float]
 Sides = tuple[int | None, int | None]  # (rows, columns); None: as the shape of the picture has it
 
-MAX_NUMBER = 10**9  # of pixels, that is worth to be repeated in an error
+MAX_QUOTED_PIXELS = 10**9  # a larger number is not quoted in an error
 MAX_DIGITS = 100  # Python refuses to read numbers of thousands of digits
 _SIZE = "a size is (rows, columns), or width x height as text: '3840x2160', '3840x' (width) or 'x2160' (height)"
 _SCALE = "a scale is a factor, (rows, columns), or text: '3.7', or width x height as '2x1.5'"
@@ -72,7 +72,7 @@ def checked_sides(size: object) -> Sides:
         rows, columns = (None if side is None else whole(side) for side in _sequence(size))
     except (TypeError, ValueError):
         raise InvalidRequest(f"size is {shown(size)}: {_SIZE}") from None
-    if (rows is None and columns is None) or max(rows or 0, columns or 0) > MAX_NUMBER:
+    if (rows is None and columns is None) or max(rows or 0, columns or 0) > MAX_QUOTED_PIXELS:
         raise InvalidRequest(f"size is {shown(size)}: {_SIZE}")
     return rows, columns
 
@@ -85,7 +85,7 @@ def checked_crop(crop: object) -> Box:
         raise InvalidRequest(
             f"crop is {shown(crop)}: allowed are four whole numbers, (first row, first column, end row, end column)"
         ) from None
-    if max(abs(y0), abs(x0), abs(y1), abs(x1)) > MAX_NUMBER:
+    if max(abs(y0), abs(x0), abs(y1), abs(x1)) > MAX_QUOTED_PIXELS:
         raise InvalidRequest(f"crop is {shown(crop)}: it is not inside any picture")
     return y0, x0, y1, x1
 
@@ -110,7 +110,7 @@ def wanted_size(size: Size, scale: object = None, out: object = None, long_edge:
         longest, edge = max(size), whole(long_edge)
     except TypeError:
         raise InvalidRequest(f"long edge is {shown(long_edge)}: allowed is a whole number of pixels") from None
-    if abs(edge) > MAX_NUMBER:
+    if abs(edge) > MAX_QUOTED_PIXELS:
         raise UnsupportedScale(f"long edge is {shown(long_edge)}: allowed are at most {MAX_SIDE} pixels")
     return check_output(size, (scaled(size[0], edge, longest), scaled(size[1], edge, longest)))
 
@@ -121,7 +121,7 @@ def scaled(length: int, target: int, of: int) -> int:
 
 
 def whole(number: object) -> int:
-    """A whole number of any type, floats that are one included. Raises TypeError."""
+    """A whole number of any type, whole floats included, as an int. Raises TypeError."""
     if isinstance(number, float) and math.isfinite(number) and number == int(number):
         return int(number)
     if isinstance(number, bool):

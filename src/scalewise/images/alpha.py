@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d, pad
 
-REACH = 16  # pixels: beyond what bicubic or the first layers see; the colour further in is left as the file has it
-MARGIN = REACH + 1  # pixels around a box that decide what its colours are
-LITTLE = 0.25  # of the highest opacity near a pixel: below, its colour is mixed with that of its neighbours
-LEAST_OPACITY = 1 / 255  # by which weighted colour is divided
+REACH_PIXELS = 16  # beyond what bicubic or the first layers see; the colour further in is left as the file has it
+MARGIN_PIXELS = REACH_PIXELS + 1  # around a box: these decide what its colours are
+LOW_OPACITY_SHARE = 0.25  # of the highest opacity near a pixel: below it, colour is mixed with the neighbours'
+LEAST_OPACITY = 1 / 255  # the least that weighted colour is divided by
 LOCAL = 3  # pixels around one, within which a change of opacity counts
 MOST_SPAN = 1 / 8  # change of opacity at which nothing of a model's own detail is left
 
 
-def bleed(colour: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
+def bleed(colour: Tensor, weight: Tensor, reach: int = REACH_PIXELS) -> Tensor:
     """`colour` (c, h, w) with pixels of `weight` 0 (1, h, w) filled from their neighbours of weight above 0.
 
     Each ring is the mean of the 3x3 around it, weighted in the first ring; pixels further than `reach` from any of
@@ -50,7 +50,7 @@ def bleed(colour: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
 def _mixed(colour: Tensor, mass: Tensor, known: Tensor) -> Tensor:
     """Known pixels of little opacity, mixed with the weighted mean of the 3x3 around them."""
     highest = max_pool2d(mass, 3, 1, 1)
-    own = (mass / (LITTLE * highest).clamp_min(torch.finfo(mass.dtype).tiny)).clamp(0, 1)
+    own = (mass / (LOW_OPACITY_SHARE * highest).clamp_min(torch.finfo(mass.dtype).tiny)).clamp(0, 1)
     if not bool((known & (own < 1)).any()):
         return colour
     mean = _around(colour * mass) / _around(mass).clamp_min(torch.finfo(mass.dtype).tiny)

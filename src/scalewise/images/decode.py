@@ -20,10 +20,10 @@ from scalewise.images.source import LEVELS, Box, Depth, Source, channels
 
 _AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband")  # the rest is converted to sRGB
 _DEPTHS: dict[str, Depth] = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
-_PIXELS_AT_ONCE = 2**22  # when the range of a float file is looked for
+_PIXELS_AT_ONCE = 2**22  # read at once to find the range of a float file
 # What libjpeg says of files that are whole, but that some cameras and programs do not write by the book.
 _HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform", "extraneous bytes before marker 0xd9")
-_LUMA = (0.299, 0.587, 0.114)  # of YCbCr in a TIFF that names no other
+_LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B for a TIFF in YCbCr that names no others
 
 
 def load(path: Path, name: str, format: str, page: int, n: int = 1, *, strict: bool = True) -> pyvips.Image:
@@ -212,7 +212,7 @@ def _as_gray_or_rgb(image: pyvips.Image, notes: list[str]) -> pyvips.Image:
 
 
 def _is_for_inks(blob: object) -> bool:
-    """True for a profile, by its signature, whose colours are CMYK."""
+    """True if the profile's signature says that its colours are CMYK."""
     return isinstance(blob, bytes) and blob[36:40] == b"acsp" and blob[16:20] == b"CMYK"
 
 
@@ -226,7 +226,7 @@ def _tiff_colours(image: pyvips.Image, extras: Extras, directory: int, notes: li
     if lab and image.bands == 3:
         notes.append("L*a*b* was converted to sRGB")
         deep = image.format == "ushort"
-        step = 256 if deep else 1  # of 16 bit, the upper byte counts as that of 8 bit
+        step = 256 if deep else 1  # a 16-bit value counts by its upper byte
         scale = [100 / (255 * step), 1 / step, 1 / step]
         colour = image.linear(scale, [0, -128, -128]).copy(interpretation="lab")
         converted = colour.colourspace("rgb16" if deep else "srgb")
@@ -282,7 +282,8 @@ def _inverted(
 
 
 def _range(fetch: Callable[[Box], np.ndarray], size: tuple[int, int], alpha: bool) -> tuple[tuple[float, float], bool]:
-    """What a float file's values are taken as: (0, 1) if they lie there, else their least and largest; any holes."""
+    """The values of a float file that count as 0 and 1: 0 and 1 if all lie between, else the least and the largest; and
+    if it has holes."""
     low, high, holes = np.inf, -np.inf, False
     rows = max(1, _PIXELS_AT_ONCE // size[1])
     for top in range(0, size[0], rows):
@@ -299,6 +300,6 @@ def _range(fetch: Callable[[Box], np.ndarray], size: tuple[int, int], alpha: boo
 
 
 def reason(error: pyvips.Error) -> str:
-    """The last line that libvips said, which is the one about this failure: its log is shared by all threads."""
+    """The last line of libvips' log, which is about this failure: all threads share the log."""
     lines = [" ".join(line.split()) for line in str(error.detail).splitlines() if line.strip()]
     return (lines[-1] if lines else " ".join(str(error.message).split()))[:200]

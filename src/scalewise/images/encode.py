@@ -32,9 +32,9 @@ for _suffix, _saver in ((".avif", "heifsave_target"), (".gif", "gifsave_target")
 WRITABLE = frozenset(FORMATS)
 STREAMED = ("png", "jpeg", "tiff")  # encoded row by row; the others take the picture in one piece
 
-QUALITY = 95  # of JPEG, WebP and AVIF where nothing is asked
-PNG_LEVEL = 4  # of 9: files are 2 to 7% larger than at 6, the usual level, and written in six tenths of the time
-FULL_CHROMA = 90  # from this quality on, JPEG and AVIF keep colour at full resolution (4:4:4), below at half (4:2:0)
+QUALITY = 95  # the default for JPEG, WebP and AVIF
+PNG_LEVEL = 4  # out of 9: files are 2 to 7% larger than at 6, the usual level, and written in six tenths of the time
+FULL_CHROMA_QUALITY = 90  # from here on JPEG and AVIF keep colour at full resolution (4:4:4), below at half (4:2:0)
 _LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 16384, "gif": 65535}  # libjpeg's own limit
 _HOLDS: dict[str, tuple[Depth, ...]] = {
     "png": ("uint8", "uint16"),
@@ -88,7 +88,7 @@ def check_format(path: Path, size: tuple[int, int], like: Source, how: Encoding)
 
 
 def depth_for(format: str, like: Source) -> tuple[Depth, str | None]:
-    """The number type of a canvas for this container, and what has to be said about it."""
+    """The number type of a canvas for this container, and a note for the user."""
     held = _HOLDS.get(format, ("uint8",))
     dtype = like.dtype if like.dtype in held else held[-1]
     if format == "avif" and dtype == "uint16":
@@ -179,7 +179,7 @@ def write_container(
 
 
 def check_written(file: Path, path: Path, format: str, size: tuple[int, int], pages: int = 1) -> None:
-    """Raises UnwritableOutput if `file`, of which `path` is to be the name, cannot be read back to its last row.
+    """Raises UnwritableOutput if `file`, which will be named `path`, cannot be read back to its last row.
 
     `size` (h, w) is that of the first page. Some systems report what went wrong only when a file is closed, or never.
     """
@@ -208,7 +208,7 @@ def _free(path: Path) -> str:
 
 @contextmanager
 def unwritten(path: Path) -> Iterator[None]:
-    """What libvips and the system say while a file is written, as `UnwritableOutput`."""
+    """Errors of libvips and the system while a file is written become `UnwritableOutput`."""
     try:
         yield
     except OSError as error:
@@ -235,7 +235,7 @@ def _image(pixels: np.ndarray | StreamedCanvas, format: str, like: Source) -> py
 
 
 def _with_profile(image: pyvips.Image, metadata: Metadata, format: str, like: Source) -> tuple[pyvips.Image, str]:
-    """With the profile where the format holds it, else in sRGB; and what has to be said."""
+    """The image with its profile where the format holds one, else in sRGB; and a note for the user."""
     gray = like.kind == "gray"
     if metadata.profile is None or (metadata.icc is None and format == "png"):  # its chunks say the same
         return image, ""
@@ -292,7 +292,7 @@ def _animated(image: pyvips.Image, delays: tuple[int, ...], loop: int) -> pyvips
 
 @contextmanager
 def _target(file: IO[bytes]) -> Iterator[pyvips.Target]:
-    """Through a descriptor: a name may hold what libvips takes for options, or bytes that are not UTF-8."""
+    """A target by descriptor: a name may hold what libvips takes for options, or bytes that are not UTF-8."""
     file.flush()
     yield pyvips.Target.new_to_descriptor(file.fileno())
     file.seek(0, os.SEEK_END)
@@ -307,11 +307,11 @@ def _save(image: pyvips.Image, target: pyvips.Target, format: str, how: Encoding
             paeth = pyvips.enums.ForeignPngFilter.PAETH
             image.pngsave_target(target, filter=paeth, compression=PNG_LEVEL, keep=_ICC)
         case "jpeg":
-            chroma = "off" if quality >= FULL_CHROMA else "on"
+            chroma = "off" if quality >= FULL_CHROMA_QUALITY else "on"
             image.jpegsave_target(target, Q=quality, subsample_mode=chroma, keep=_ICC)
         case "webp":
             lossless = how.lossless or quality == 100
-            q = 75 if lossless else quality  # of a lossless file, Q is the effort: 100 takes far longer
+            q = 75 if lossless else quality  # in a lossless file Q is the effort: 100 takes far longer
             image.webpsave_target(target, Q=q, lossless=lossless, exact=lossless, smart_subsample=True, keep=_ICC)
         case "gif":
             image.gifsave_target(target, keep=_ICC)
@@ -323,7 +323,7 @@ def _save(image: pyvips.Image, target: pyvips.Target, format: str, how: Encoding
 
 
 def _save_avif(image: pyvips.Image, target: pyvips.Target, metadata: Metadata, how: Encoding, like: Source) -> None:
-    """With its metadata: its boxes point into each other, so nothing can be inserted later."""
+    """Pixels and metadata: the boxes of the file point into each other, so nothing can be inserted later."""
     quality, keep = how.quality or QUALITY, _ICC
     image = image.copy()
     for flag, field, blob in ((_EXIF, "exif-data", metadata.exif), (_XMP, "xmp-data", metadata.xmp)):
@@ -335,7 +335,7 @@ def _save_avif(image: pyvips.Image, target: pyvips.Target, metadata: Metadata, h
         compression="av1",
         Q=quality,
         lossless=how.lossless or quality == 100,
-        subsample_mode="off" if quality >= FULL_CHROMA or how.lossless else "on",
+        subsample_mode="off" if quality >= FULL_CHROMA_QUALITY or how.lossless else "on",
         bitdepth=avif_bits(like) if image.format == "ushort" else 8,
         keep=keep,
     )

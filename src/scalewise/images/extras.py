@@ -15,9 +15,10 @@ from scalewise.images.metadata.png import PngExtras
 from scalewise.images.metadata.tiff import TiffExtras
 from scalewise.images.metadata.tiff_pages import TiffPages
 
-_HEAD_BYTES = 2**16  # of a HEIF file, in which its boxes of metadata lie
+NO_TIFF = TiffExtras()  # for files of other formats
+_HEAD_BYTES = 2**16  # at the start of a HEIF file, where its boxes of metadata lie
 _WORLD_FILES = {"png": (".pgw", ".wld"), "jpeg": (".jgw", ".wld")}  # a TIFF's are read with it
-# What lies beside the picture in a HEIF file and has no place in a larger one, by the words that name it.
+# What a HEIF file holds next to the picture and a larger one has no place for, by the words that name it.
 _HEIF_AUXILIARY = ((b"hdrgainmap", "gain map of an HDR picture"), (b"tmap", "gain map of an HDR picture"))
 
 
@@ -25,11 +26,11 @@ _HEIF_AUXILIARY = ((b"hdrgainmap", "gain map of an HDR picture"), (b"tmap", "gai
 class Extras:
     """The parts of one file; `notes` says what of it is left out in any output."""
 
-    tiff: TiffExtras = field(default_factory=TiffExtras)
+    tiff: TiffExtras = NO_TIFF
     png: PngExtras | None = None
     gif: GifFrames | None = None
     jpeg: jpeg.JpegExtras | None = None
-    colours: bytes | None = None  # of a HEIF file, as an ICC profile
+    colours: bytes | None = None  # those of a HEIF file, as an ICC profile
     survey: TiffPages | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -38,7 +39,7 @@ class Extras:
         return self.tiff.short or (self.jpeg is not None and self.jpeg.short)
 
     def orientation(self, otherwise: int) -> int:
-        """The EXIF orientation, also where libvips does not see it."""
+        """The EXIF orientation, even where libvips does not see it."""
         blob = self.png.profiles.get("exif") if self.png is not None else None
         if otherwise != 1 or blob is None:
             return otherwise
@@ -88,7 +89,7 @@ class Extras:
 
 
 def read_extras(path: Path, name: str, format: str, directory: int = 0) -> Extras:
-    """Of a file of a format; `directory`: of a TIFF. Raises UnreadableImage."""
+    """The extras of a file; `directory`: which one of a TIFF. Raises UnreadableImage."""
     found = Extras()
     try:
         if format == "tiff":
@@ -119,7 +120,7 @@ def read_extras(path: Path, name: str, format: str, directory: int = 0) -> Extra
 
 
 def _look_into_heif(path: Path, found: Extras) -> None:
-    """Colours by code points (`nclx`), and what lies beside the picture."""
+    """Colours by code points (`nclx`), and what lies next to the picture."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     at = head.find(b"colrnclx")

@@ -22,7 +22,7 @@ from scalewise.images.source import READABLE, Source
 
 _ANIMATED = ("gif", "webp")
 MAX_PAGES = 10_000
-_DEFLATE = 1032  # bytes that one compressed byte can stand for, at most (zlib's own bound)
+_DEFLATE_RATIO = 1032  # bytes that one compressed byte can stand for, at most (zlib's own bound)
 # Raw files that are no TIFFs, by their first bytes: Olympus, Panasonic, Fujifilm, Canon, Sigma, Minolta.
 _RAW_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"II\x1a\0\0\0HEAPCCDR", b"FOVb", b"\0MRM")
 
@@ -132,7 +132,7 @@ def _check_pages(name: str, pages: int, page: int) -> None:
 
 
 def _format(path: Path, name: str) -> str:
-    """What the first bytes say: libvips itself would also take text for numbers, and drawings."""
+    """The format, by a file's first bytes: libvips would also read text as numbers, and drawings."""
     _check_file(path, name)
     try:
         with path.open("rb") as file:
@@ -163,7 +163,7 @@ def _check_promise(path: Path, name: str) -> None:
         header = file.read(26)[16:]
     width, height, bits, kind = struct.unpack(">IIBB", header)
     channels = {2: 3, 4: 2, 6: 4}.get(kind, 1)
-    if height * (width * bits * channels // 8 + 1) > (path.stat().st_size + 64) * _DEFLATE:
+    if height * (width * bits * channels // 8 + 1) > (path.stat().st_size + 64) * _DEFLATE_RATIO:
         raise UnreadableImage(f"{name} is truncated or damaged: it is too short for the {width}x{height} of its header")
 
 

@@ -8,7 +8,6 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import numpy as np
@@ -24,7 +23,7 @@ from scalewise.storage import atomic_write
 Size = tuple[int, int]
 
 ANIMATIONS = ("gif", "webp")  # frames of one size and kind, shown one after the other
-_USUAL_DELAY = 100  # milliseconds, of frames that name none
+_USUAL_DELAY_MS = 100  # for frames that name no delay
 _SAFE_TIFF_BYTES = 2**30  # pages that may differ in size are counted as the first, so with room to spare
 
 
@@ -41,7 +40,7 @@ class PageWriter:
         self.path, self.source = path, source
         self.done = 0  # pages
         self._said: dict[str, None] = {}  # notes, each once
-        self._sink = sink  # the one that is being written: earlier ones are let go, with the files they read from
+        self._sink = sink  # the one being written: earlier ones are released, with the files that they read
 
     def __len__(self) -> int:
         return 1
@@ -80,9 +79,7 @@ class PageWriter:
     def __enter__(self) -> PageWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.abort()
 
 
@@ -168,7 +165,7 @@ class Animation(PageWriter):
 
     def encoding_seconds(self, sample: Tensor) -> float:
         def trial(canvas: np.ndarray) -> None:
-            with encode(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY,)):
+            with encode(canvas, self._format, self._first, self._how, self.path.parent, frames=(_USUAL_DELAY_MS,)):
                 pass
 
         canvas = canvas_of(sample, self._first, self._dtype)
@@ -176,7 +173,7 @@ class Animation(PageWriter):
 
     def finish(self) -> Path:
         assert self._canvas is not None and self.done == len(self), "finish before all frames are"
-        delays = (*self._first.metadata.delay, *[_USUAL_DELAY] * len(self))[: len(self)]
+        delays = (*self._first.metadata.delay, *[_USUAL_DELAY_MS] * len(self))[: len(self)]
         with (
             unwritten(self.path),
             encode(self._canvas, self._format, self._first, self._how, self.path.parent, frames=delays) as encoded,

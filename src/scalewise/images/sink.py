@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ Encode = Callable[[np.ndarray | StreamedCanvas], AbstractContextManager[EncodedF
 
 
 def encoder_for(path: Path, format: str, like: Source, how: Encoding, *, big: bool = False) -> Encode:
-    """For a `Sink`: what encodes its canvas."""
+    """The function by which a `Sink` encodes its canvas."""
 
     @contextmanager
     def encoded(pixels: np.ndarray | StreamedCanvas) -> Iterator[EncodedFile]:
@@ -159,7 +158,7 @@ class Sink:
             self._cover((0, 0, rows, self.size[1]))
 
     def flush(self) -> None:
-        """Bring what was written to the disk, if there is a scratch file."""
+        """Write the pixels so far to the disk, if there is a scratch file."""
         if isinstance(self._canvas, np.memmap):
             self._canvas.flush()
 
@@ -178,7 +177,7 @@ class Sink:
                 result, left_out = self._deliver(encoded)
         else:
             result, left_out = self._deliver(canvas)
-        self.notes = (*self.notes, *left_out)
+        self.notes = tuple(dict.fromkeys((*self.notes, *left_out)))  # reader and writer may find the same
         self._canvas = None
         return result
 
@@ -197,9 +196,7 @@ class Sink:
     def __enter__(self) -> Sink:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.abort()
 
     def _with_holes(self, block: np.ndarray, y0: int, x0: int) -> np.ndarray:
@@ -222,7 +219,7 @@ def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
         return pixels
     if dtype == "uint8":
         return pixels.mul_(255).round_().to(torch.uint8)
-    return pixels.mul_(65535).round_().to(torch.int32)  # numpy makes uint16 of it: torch has few operators for that
+    return pixels.mul_(65535).round_().to(torch.int32)  # numpy turns it into uint16, for which torch has few operators
 
 
 def canvas_of(sample: Tensor, like: Source, dtype: Depth) -> np.ndarray:

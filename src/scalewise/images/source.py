@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scalewise.errors import InvalidRequest
-from scalewise.images.alpha import MARGIN, bleed
+from scalewise.images.alpha import MARGIN_PIXELS, bleed
 from scalewise.images.arrays import Origin
 from scalewise.images.held import HeldFile
 from scalewise.images.metadata.metadata import Metadata
@@ -41,7 +41,7 @@ class Source:
     origin: Origin
     metadata: Metadata
     path: Path | None = None
-    format: str | None = None  # of a file: png, jpeg, webp, tiff, avif, heic, gif
+    format: str | None = None  # a file's: png, jpeg, webp, tiff, avif, heic, gif
     pages: int = 1  # frames or pages in the file, of which this is one: `at` gives the others
     page: int = 0
     levels: tuple[float, float] = (0.0, 255.0)  # the raw values that are read as 0 and 1; alpha of float: 0 and 1
@@ -49,7 +49,7 @@ class Source:
     depth: int | None = None  # bits of an AVIF or HEIC sample: 8, 10 or 12
     tiled: bool = False  # a TIFF in tiles
     big: bool = False  # a BigTIFF
-    bands: Any = None  # of a GeoTIFF: which of its bands this page is (`geotiff.read.Group`)
+    bands: Any = None  # which bands of a GeoTIFF this page is (`geotiff.read.Group`)
     notes: tuple[str, ...] = ()  # what was converted or left out on reading, for the user
     fetch: Callable[[Box], np.ndarray] = field(repr=False, kw_only=True)  # raw pixels (h, w, c)
     restore: Callable[[np.ndarray], Any] = field(repr=False, kw_only=True)  # canvas (h, w, c) → the kind that came in
@@ -63,7 +63,7 @@ class Source:
         """Colour as float32 (3, h, w) in [0, 1], gray repeated; without a box, the whole picture.
 
         With `bled`, pixels of little opacity have the colour of the visible ones near them (alpha.py), which is what a
-        network should see. Pixels of a float file that are not finite always have.
+        network should see. Pixels of a float file that are not finite always have that colour.
         """
         pixels = self._read(box)
         colour = pixels[:-1] if self.alpha else pixels
@@ -110,8 +110,8 @@ class Source:
     def _read_bled(self, box: Box, by_alpha: bool) -> Tensor:
         """Colour of a box, bled; read with the margin that makes it the same in any box."""
         y0, x0, y1, x1 = box
-        top, bottom = min(y0, MARGIN), min(self.size[0] - y1, MARGIN)
-        left, right = min(x0, MARGIN), min(self.size[1] - x1, MARGIN)
+        top, bottom = min(y0, MARGIN_PIXELS), min(self.size[0] - y1, MARGIN_PIXELS)
+        left, right = min(x0, MARGIN_PIXELS), min(self.size[1] - x1, MARGIN_PIXELS)
         pixels = self._read((y0 - top, x0 - left, y1 + bottom, x1 + right))
         colour = pixels[:-1] if self.alpha else pixels
         weight = pixels[-1:].nan_to_num(0, 1, 0) if by_alpha else torch.ones_like(pixels[:1])

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import pyvips
 
-STRIP = 16  # rows of a strip: so many are read at once
+STRIP_ROWS = 16  # so many are read at once
 _STOP_SECONDS = 60  # a stopped thread has ended by then, whatever it was doing
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS = 256, 257, 258, 259, 262, 273
 _SAMPLES, _ROWS, _BYTES, _PLANAR, _EXTRA, _FORMAT = 277, 278, 279, 284, 338, 339
@@ -153,17 +153,17 @@ class BackgroundEncoder(Generic[EncodedFile]):
 def _header(canvas: np.ndarray) -> bytes:
     """All of a BigTIFF before its pixels: one directory, and where the strips lie."""
     height, width, samples = canvas.shape
-    row, strips = canvas.nbytes // height, -(-height // STRIP)
+    row, strips = canvas.nbytes // height, -(-height // STRIP_ROWS)
     entries = [
         (_WIDTH, _LONG8, [width]),
         (_HEIGHT, _LONG8, [height]),
         (_BITS, _SHORT, [8 * canvas.itemsize] * samples),
         (_COMPRESSION, _SHORT, [1]),
         (_PHOTOMETRIC, _SHORT, [1]),
-        (_OFFSETS, _LONG8, [STRIP * row * k for k in range(strips)]),
+        (_OFFSETS, _LONG8, [STRIP_ROWS * row * k for k in range(strips)]),
         (_SAMPLES, _SHORT, [samples]),
-        (_ROWS, _LONG8, [STRIP]),
-        (_BYTES, _LONG8, [min(STRIP, height - STRIP * k) * row for k in range(strips)]),
+        (_ROWS, _LONG8, [STRIP_ROWS]),
+        (_BYTES, _LONG8, [min(STRIP_ROWS, height - STRIP_ROWS * k) * row for k in range(strips)]),
         (_PLANAR, _SHORT, [1]),
         *([(_EXTRA, _SHORT, [0] * (samples - 1))] if samples > 1 else []),
         (_FORMAT, _SHORT, [_FORMATS[canvas.dtype.kind]] * samples),

@@ -1,5 +1,5 @@
-"""What a picture is written by: `create` a Sink, `save` a whole picture, `create_pages` for all pages of a file;
-`to_bytes`, `to_pil` and `thumbnail` give it away without a file."""
+"""Writing pictures: `create` a Sink, `save` a whole picture, `create_pages` for all pages of a file; `to_bytes`,
+`to_pil` and `thumbnail` need no file."""
 
 from __future__ import annotations
 
@@ -55,10 +55,9 @@ def create(
     """
     if min(size) < 1:
         raise InvalidRequest(f"size is {size[1]}x{size[0]}; each side must be at least 1")
-    how = encoding or Encoding(quality=quality)
     if path is None:
         return Sink(size, like, like.dtype, lambda canvas: (like.restore(canvas), []), scratch=scratch)
-    path = _as_path(path)
+    path, how = _as_path(path), encoding or Encoding(quality)
     format = check_format(path, size, like, how)
     if like.path is not None and same_file(path, like.path):
         raise UnwritableOutput(f"{str(path)!r} is the input itself; choose another name")
@@ -99,7 +98,7 @@ def create(
 
 
 def _as_path(path: object) -> Path:
-    """Raises UnwritableOutput for what is no name."""
+    """`path` as a Path. Raises UnwritableOutput for what is not a file name."""
     if not isinstance(path, str | os.PathLike | bytes):
         raise UnwritableOutput(f"cannot save to a {type(path).__name__}: name a file, or take the bytes by to_bytes")
     return Path(os.fsdecode(path))
@@ -130,7 +129,7 @@ def save(
         image = _in_unit_range(image, like)
     source = how = open(image)
     if like is not None:
-        # Its size too: metadata is mended from there.
+        # Its size too: metadata is updated from there.
         how = replace(like, kind=source.kind, alpha=source.alpha, dtype=source.dtype, restore=source.restore)
         if not own_range:
             how = replace(how, levels=source.levels, holes=False)

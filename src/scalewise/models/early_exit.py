@@ -1,4 +1,4 @@
-"""EarlyExitModel: overlapping patches that leave a network one by one, where it says so while it runs.
+"""EarlyExitModel: overlapping patches that leave a network one by one, where it decides so while it runs.
 
 APE (Wang et al., ECCV 2022) runs so: nothing is known before, so a budget cannot be spread over patches by what each
 would gain. It becomes one number, the share of patches that goes on at every exit; those go on whose predicted
@@ -128,7 +128,7 @@ class EarlyExitModel(nn.Module, Model):
         return lowest
 
     def _of_tile(self, left: Decision, frame: Frame, tile: Size) -> Decision:
-        """On cells of the step, from the one that holds the tile's first pixel."""
+        """The decision on cells of the step, from the one that holds the tile's first pixel."""
         rows, columns = (
             (torch.arange(origin // self.step, -(-(origin + n) // self.step))).clamp(max=count - 1)
             for origin, n, count in zip(frame.origin, tile, left.choice.shape[1:], strict=True)
@@ -137,5 +137,5 @@ class EarlyExitModel(nn.Module, Model):
 
 
 def going_on(patches: int, keep: float, path: int) -> int:
-    """How many of all `patches` go on behind exit `path` (from 0)."""
+    """How many of all `patches` go on after exit `path` (from 0)."""
     return math.floor(patches * keep ** (path + 1) + 1e-6)

@@ -159,7 +159,7 @@ OnRows = Callable[[Tensor, int], None]  # (rgb (3, H, W) of a tile, how many row
 
 @runtime_checkable
 class RowByRow(Protocol):
-    """A model that says on the way which rows of a tile are there, so that they are written and encoded meanwhile."""
+    """A model that reports finished rows of a tile while it renders, so that they are written and encoded meanwhile."""
 
     def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, on_rows: OnRows) -> Rendered:
         """As `Model.render`; `on_rows` is called with the growing canvas, as often as rows are finished."""

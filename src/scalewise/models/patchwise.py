@@ -37,7 +37,7 @@ from scalewise.models.model import (
 from scalewise.models.patch_contracts import MultiPath, PathRouter
 from scalewise.models.patch_layout import UNPADDED, Padding, PatchLayout, padded, patch_at, unpadded
 
-CHUNK = {"cpu": 32, "cuda": 1024}  # patches computed together: on a CPU their features stay in the cache
+PATCHES_AT_ONCE = {"cpu": 32, "cuda": 1024}  # on a CPU their features stay in the cache
 
 
 class PatchwiseModel(nn.Module, Model):
@@ -76,7 +76,8 @@ class PatchwiseModel(nn.Module, Model):
     # --- what is decided ----------------------------------------------------------------------------------------------
 
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
-        """The router's word on a piece that starts where a patch does: (paths, ny, nx), in the router's own unit."""
+        """The router's evidence for a piece that starts where a patch does: (paths, ny, nx), in the router's own
+        unit."""
         height, width = lr.shape[-2:]
         layout = self.layout
         return self.router.evidence(lr, layout.starts(height), layout.starts(width), layout.side((height, width)))
@@ -87,11 +88,11 @@ class PatchwiseModel(nn.Module, Model):
 
     def choose(self, evidence: Tensor, prices: Tensor, fixed: Macs, budget: Budget) -> RoutePlan:
         """A path for each patch from the evidence (paths, ny, nx): the greatest sum within the budget, or the paper's
-        rule at its own dial, which knows no prices of single patches. `prices` (paths, ny, nx) float64 are the MACs of
-        each path on each patch, and `fixed` what the router cost. Raises BudgetInfeasible below the floor.
+        rule at its own dial, which ignores the prices of single patches. `prices` (paths, ny, nx) float64 are the MACs
+        of each path on each patch, and `fixed` what the router cost. Raises BudgetInfeasible below the floor.
 
-        All that a budget grants is spent, where the evidence sees no gain too: it errs by more than paths differ, and
-        with everything granted all patches take the last path.
+        The whole budget is spent, even where the evidence sees no gain: its error exceeds the differences between
+        paths, and with everything granted all patches take the last path.
         """
         evidence = evidence.detach().double().cpu()
         paths, *shape = evidence.shape
@@ -146,7 +147,7 @@ class PatchwiseModel(nn.Module, Model):
         its pixels (3, side times scale). `paddings`: what each is padded by while it is computed, nothing by default.
         Patches of one padding run together, since they have one shape, and among them those of one path."""
         pads, paths = paddings or [UNPADDED] * len(places), choice.tolist()
-        chunk = CHUNK.get(lr.device.type, CHUNK["cpu"])
+        chunk = PATCHES_AT_ONCE.get(lr.device.type, PATCHES_AT_ONCE["cpu"])
         order = sorted(range(len(places)), key=lambda k: (pads[k], paths[k]))
         for padding, group in groupby(order, key=lambda k: pads[k]):
             alike = list(group)

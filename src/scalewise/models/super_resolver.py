@@ -14,6 +14,7 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.route import Route
 from scalewise.contracts import Encoder, RoutedEncoder, Sampled, Upsampler
 from scalewise.geometry.grid import Box, Frame, Query, Size, output_box, rectangle
+from scalewise.layers import pad_to_grid
 from scalewise.models.model import (
     BORDER,
     BYTES_PER_OUTPUT_PIXEL,
@@ -125,7 +126,7 @@ class SuperResolver(nn.Module, Model):
 
     def fits(self, plan: RoutePlan, size: Size) -> bool:
         """True if a stored plan is one of the encoder's for an image of `size`."""
-        blank = getattr(self.encoder, "blank_route", None)  # of an encoder that decides on the whole image
+        blank = getattr(self.encoder, "blank_route", None)  # encoders that decide on the whole image have one
         return not plan.route or (blank is not None and kinds(plan.route) == kinds(blank(self.padded(size))))
 
     def render(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan) -> Rendered:
@@ -183,13 +184,3 @@ def interpolated(lr: Tensor, query: Query, base: Base) -> Tensor:
     grid = grid.expand(len(lr), *grid.shape[1:])
     rgb = F.grid_sample(lr, grid, mode=base, padding_mode="border", align_corners=False)
     return rgb if query.rectangle else rgb.squeeze(2).transpose(1, 2)
-
-
-def pad_to_grid(lr: Tensor, grid: int) -> Tensor:
-    """Pad right and bottom to multiples of `grid`: mirrored, or the edge repeated where the image is too small."""
-    height, width = lr.shape[-2:]
-    bottom, right = -height % grid, -width % grid
-    if not (bottom or right):
-        return lr
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(lr, (0, right, 0, bottom), mode=mode)

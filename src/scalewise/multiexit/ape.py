@@ -58,7 +58,7 @@ class APE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Patches (n, 3, h, w) → pictures (n, 3, h·scale, w·scale) and the exit (n,) where each has left, on the CPU.
 
-        `stays(exit, capacity)` says which of the patches that are still there go on, (k,) → bool (k,); the last exit is
+        `stays(exit, capacity)` says which of the patches still in the network go on, (k,) → bool (k,); the last exit is
         everyone's. Only those are computed, `chunk` at a time. The regressor is asked at all exits but the last.
         """
         shallow = x = _in_chunks(self.enter, chunk, patches)
@@ -68,13 +68,13 @@ class APE(nn.Module):
             x = _in_chunks(lambda some, path=path: self.stretch(path, some), chunk, x)
             if path < self.paths - 1:
                 on = stays(path, self.capacity(x).float()).cpu()
-                out, there = ~on, on.to(x.device)
+                out, staying = ~on, on.to(x.device)
                 exits[index[out]] = path
                 left, features, index, x = (
                     [*left, index[out]],
-                    [*features, self.leaving(x[~there])],
+                    [*features, self.leaving(x[~staying])],
                     index[on],
-                    x[there],
+                    x[staying],
                 )
                 if not len(index):
                     break
@@ -102,7 +102,7 @@ class APE(nn.Module):
         return self.tail.upscale(features, x, self.scale) / RANGE + self.mean
 
     def path_macs(self, path: int, side: Size) -> Macs:
-        """One patch of `side` that leaves at exit `path`, the regressor at the exits it passed included."""
+        """MACs of one patch of `side` that leaves at exit `path`, with the regressor at the exits that it passed."""
         c, blocks = self.channels, self.interval * (path + 1)
         asked = cost.linear(c, 1, min(path + 1, self.paths - 1)).as_router()
         trunk = cost.conv2d(3, c, 3, *side) + cost.conv2d(c, c, 3, *side) * (2 * blocks + 1)

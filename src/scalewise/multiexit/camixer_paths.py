@@ -2,7 +2,7 @@
 CAMixerSR networks, or one network at one of several shares of attention.
 
 The paper's two: Small, Medium and Base at γ = 0.5 (1711K with the classifier), and one Base for all three classes
-(820K). The published code draws the number of hard windows anew for every patch, and with four windows to a patch it
+(820K). The published code draws a new number of hard windows for every patch, and with four windows to a patch it
 mostly draws none; here each path keeps its share of all windows of all layers, so that its cost is known before.
 """
 
@@ -57,11 +57,11 @@ class CAMixerPaths(nn.Module):
         return tail.upscale(features[..., :height, :width], patches, self.scale)
 
     def mixed(self, patches: Tensor, probability: Tensor) -> Tensor:
-        """As of ClassSR: the sum of all paths' pictures, weighted by the classes' probabilities (n, paths)."""
+        """As in ClassSR: the sum of all paths' pictures, weighted by the classes' probabilities (n, paths)."""
         return mix([self.take(path, patches) for path in range(self.paths)], probability)
 
     def path_macs(self, path: int, side: Size) -> Macs:
-        """One patch of `side`."""
+        """MACs of one patch of `side`."""
         encoder, tail = self._network(path)
         size = (-(-side[0] // encoder.grid) * encoder.grid, -(-side[1] // encoder.grid) * encoder.grid)
         return encoder.kept_macs(size, encoder.kept(self.keep[path], size)) + tail.upscale_macs(side, self.scale)

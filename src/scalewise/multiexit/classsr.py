@@ -43,7 +43,8 @@ def mix(pictures: Sequence[Tensor], probability: Tensor) -> Tensor:
 
 
 def class_loss(probability: Tensor) -> Tensor:
-    """Eq. 4: how far the probabilities (n, classes) are from a clear word: classes - 1 minus their summed distances."""
+    """Eq. 4: how far the probabilities (n, classes) are from a clear decision: classes - 1 minus their summed
+    distances."""
     pairs = (probability.unsqueeze(1) - probability.unsqueeze(2)).abs().sum((1, 2)) / 2
     return (probability.shape[1] - 1 - pairs).mean()
 

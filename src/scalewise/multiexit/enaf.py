@@ -7,11 +7,14 @@ patches that have not left, and stops with them. (The published code computes al
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalewise.budget.cost import Macs, conv2d, deconv2d
+from scalewise.contracts import PlainEncoder
 from scalewise.encoders.fsrcnn import FSRCNN
 from scalewise.encoders.srresnet import SRResNet
 from scalewise.errors import InvalidRequest
@@ -20,10 +23,11 @@ from scalewise.layers import DIV2K_MEAN, conv3
 from scalewise.multiexit.paths import Backbone, FixedNetwork, bicubic, bicubic_macs
 from scalewise.upsamplers.fixed import deconvolve
 
+Trunk = TypeVar("Trunk", bound=PlainEncoder)
 SCALE = 4
 
 
-class ExitNetwork(nn.Module):
+class ExitNetwork(nn.Module, Generic[Trunk]):
     """Base: a subclass says how features of one exit become those of the next, and how a patch leaves."""
 
     paths = 4
@@ -33,6 +37,10 @@ class ExitNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
+
+    @property
+    def encoder(self) -> Trunk:
+        return cast(Trunk, self.backbone.encoder)
 
     def advance(self, path: int, features: Tensor) -> Tensor:
         """The features that exit `path` needs, from those of the exit before (of exit 0: the normalised patch)."""
@@ -84,7 +92,7 @@ class ExitNetwork(nn.Module):
         return pictures
 
     def path_macs(self, path: int, side: Size) -> Macs:
-        """One patch of `side` that leaves at exit `path`."""
+        """MACs of one patch of `side` that leaves at exit `path`."""
         if path == 0:
             return bicubic_macs(side, self.scale)
         trunk = sum((self.advance_macs(k, side) for k in range(1, path + 1)), Macs())
@@ -103,7 +111,7 @@ class DeconvolutionHead(nn.Sequential):
         return deconvolve(self[1](self[0](input)), self[2])  # type: ignore[arg-type]
 
 
-class FSRCNNExits(ExitNetwork):
+class FSRCNNExits(ExitNetwork[FSRCNN]):
     """Exits after the second and after the last (the published fourth) mapping layer of FSRCNN."""
 
     FIRST = 2
@@ -114,12 +122,6 @@ class FSRCNNExits(ExitNetwork):
         backbone = Backbone("fsrcnn", channels, shrink=shrink, maps=maps)
         super().__init__(backbone.build(channels), [DeconvolutionHead(shrink, width) for width in widths])
         self.widths = widths
-
-    @property
-    def encoder(self) -> FSRCNN:
-        encoder = self.backbone.encoder
-        assert isinstance(encoder, FSRCNN)
-        return encoder
 
     def advance(self, path: int, features: Tensor) -> Tensor:
         encoder = self.encoder
@@ -141,7 +143,7 @@ class FSRCNNExits(ExitNetwork):
         return conv2d(self.encoder.shrunk, width, 3, *size) + deconv2d(width, 3, 9, *size)
 
 
-class CARNExits(ExitNetwork):
+class CARNExits(ExitNetwork[PlainEncoder]):
     """CARN-M: both early exits replace the upsampler only, and all exits share the whole trunk."""
 
     def __init__(
@@ -169,19 +171,19 @@ class CARNExits(ExitNetwork):
         self.groups, self.widths = groups, widths
 
     def advance(self, path: int, features: Tensor) -> Tensor:
-        return self.backbone.encoder(features) if path == 1 else features
+        return self.encoder(features) if path == 1 else features
 
     def advance_macs(self, path: int, size: Size) -> Macs:
-        return self.backbone.encoder.macs(size, (SCALE, SCALE)) if path == 1 else Macs()
+        return self.encoder.macs(size, (SCALE, SCALE)) if path == 1 else Macs()
 
     def head_macs(self, path: int, size: Size) -> Macs:
-        (h, w), width, c = size, self.widths[path - 1], self.backbone.encoder.channels
+        (h, w), width, c = size, self.widths[path - 1], self.encoder.channels
         work = conv2d(c, 4 * width, 3, h, w, groups=self.groups)
         work += conv2d(width, 4 * width, 3, 2 * h, 2 * w, groups=self.groups)
         return work + conv2d(width, 3, 3, 4 * h, 4 * w)
 
 
-class SRResNetExits(ExitNetwork):
+class SRResNetExits(ExitNetwork[SRResNet]):
     """SRResNet: the first exit after nine blocks, the second after all, with a narrower tail."""
 
     FIRST = 9
@@ -210,12 +212,6 @@ class SRResNetExits(ExitNetwork):
             nn.LeakyReLU(0.1),
             last,
         )
-
-    @property
-    def encoder(self) -> SRResNet:
-        encoder = self.backbone.encoder
-        assert isinstance(encoder, SRResNet)
-        return encoder
 
     def advance(self, path: int, features: Tensor) -> Tensor:
         encoder = self.encoder

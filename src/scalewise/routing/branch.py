@@ -81,7 +81,7 @@ class TaskController(nn.Module):
         return self.scale(s if self.scale_input == "raw" else s.log2() / 2 - 0.5).squeeze(-1).sigmoid()
 
     def forward(self, seen: Tensor, beta: Tensor) -> Tensor:
-        """What was seen (b, …, channels) and β (b,) → p (b, …, branches)."""
+        """What `look` gave, (b, …, channels), and β (b,) → p (b, …, branches)."""
         return probabilities(self.judge(seen), beta.view(-1, *(1 for _ in seen.shape[1:])))
 
     def macs(self, size: Size, units: int) -> Macs:

@@ -20,7 +20,7 @@ from scalewise.routing.edges import edge_score
 
 CELL = 4  # LR pixels a side that one vector sees
 WIDTH, LAST = 128, 32
-BATCH = 256  # patches looked at together
+PATCHES_AT_ONCE = 256  # looked at together
 
 # MFLOP per path and 32×32 patch, as ENAF's code has them: bicubic is free, a deconvolution of stride 4 counts 16 times.
 ENAF_COSTS = {
@@ -69,8 +69,8 @@ class PatchEstimator(nn.Module):
             if side[0] % CELL or side[1] % CELL:
                 places = [(y, x) for y in rows for x in columns]
                 parts = [
-                    self(torch.stack([_patch(lr, y, x, side) for y, x in places[start : start + BATCH]]))
-                    for start in range(0, len(places), BATCH)
+                    self(torch.stack([_patch(lr, y, x, side) for y, x in places[start : start + PATCHES_AT_ONCE]]))
+                    for start in range(0, len(places), PATCHES_AT_ONCE)
                 ]
                 return torch.cat(parts).T.unflatten(1, (len(rows), len(columns)))
             height, width = (n // CELL * CELL for n in lr.shape[-2:])
@@ -186,8 +186,8 @@ def edges_of(lr: Tensor, rows: Sequence[int], columns: Sequence[int], side: Size
     places = [(y, x) for y in rows for x in columns]
     score: Callable[[Tensor], Tensor] = lambda patches: edge_score(patches, truncate=truncate)  # noqa: E731
     parts = [
-        score(torch.stack([_patch(lr, y, x, side) for y, x in places[start : start + BATCH]]))
-        for start in range(0, len(places), BATCH)
+        score(torch.stack([_patch(lr, y, x, side) for y, x in places[start : start + PATCHES_AT_ONCE]]))
+        for start in range(0, len(places), PATCHES_AT_ONCE)
     ]
     return torch.cat(parts).view(len(rows), len(columns))
 

@@ -47,7 +47,7 @@ class PatchRouter(nn.Module):
         return F.softplus(self.judge(torch.cat((pooled, zoom), 1).movedim(1, -1)).movedim(-1, 1) - 3) * 0.1
 
     def macs(self, size: Size) -> Macs:
-        """One image of `size`."""
+        """MACs of one image of `size`."""
         gy, gx = (-(-n // self.patch) for n in size)
         side = self.patch // CELL
         h, w, c = gy * side, gx * side, self.channels

@@ -160,7 +160,7 @@ class Predictor(nn.Module):
         return 1.0 if self.kind == REPAIRED else 1 / (1 + math.exp(-1))
 
     def macs(self, size: Size) -> Macs:
-        """Without the offsets, which only hard windows have; what scores a window is the router's."""
+        """MACs without the offsets, which only hard windows have; scoring a window counts as the router's."""
         pixels, inner = size[0] * size[1], self.project.out_features
         router = cost.linear(self.project.in_features, inner, pixels)
         router += cost.linear(AREA, WINDOW, pixels // AREA) + cost.linear(WINDOW, 2, pixels // AREA)
@@ -168,7 +168,7 @@ class Predictor(nn.Module):
         return total + cost.conv2d(inner, 1, 3, *size) + cost.linear(inner, self.channels, 1) if self.weighs else total
 
     def offset_macs(self) -> Macs:
-        """Of one window."""
+        """The MACs of the offsets of one window."""
         inner, narrow = self.project.out_features, self.project.in_features // 8
         return cost.linear(inner, narrow, AREA) + cost.linear(narrow, 2, AREA)
 

@@ -227,8 +227,8 @@ def _train(
 
 
 def _fabric(options: TrainOptions) -> Fabric:
-    """The processes that share each batch, on GPUs where there are any. Imported here: to list recipes takes no
-    Lightning."""
+    """The processes that share each batch, on GPUs where there are any. Imported here, so that listing recipes does not
+    load Lightning."""
     from lightning.fabric import Fabric
 
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # it greets on every start
@@ -242,8 +242,8 @@ def _fabric(options: TrainOptions) -> Fabric:
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """The folder of a run, against other runs. The first process of several holds it for all: the others are started
-    while it does. Raises UnwritableOutput."""
+    """Hold the folder of a run against other runs. The first process of several holds it for all: the others are
+    started while it does. Raises UnwritableOutput."""
     from lightning.fabric.utilities import rank_zero_only
 
     if getattr(rank_zero_only, "rank", 0) != 0:

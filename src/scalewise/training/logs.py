@@ -12,7 +12,7 @@ from typing import Any
 
 LOG_NAME = "log.jsonl"
 SECONDS_BETWEEN_LINES = 30.0  # where stderr is not a terminal
-SECONDS_BETWEEN_DRAWINGS = 0.2  # of the one line where it is
+SECONDS_BETWEEN_DRAWINGS = 0.2  # from one redraw of the line to the next, where it is
 
 
 class Log:

@@ -69,7 +69,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class CustomModel:
-    """A model of one's own: `package.module:build` or `file.py:build`, a function that gives a SuperResolver.
+    """A user's own model: `package.module:build` or `file.py:build`, a function that gives a SuperResolver.
 
     Its weight file holds plain tensors, as nothing of ours can build it: `model.load_state_dict(load_file(path))`."""
 

@@ -2,7 +2,7 @@
 
 A kernel (out, in, 3, 3) is a matrix (out, 9·in). The averages of G·Gᵀ and Gᵀ·G have eigenvectors in which the entries
 of the gradient are nearly uncorrelated, and there Adam's step for each entry alone is a good one. 600 steps of `lean`
-bring what takes AdamW some 1600, and each takes as long.
+reach what AdamW reaches in some 1600, and a step takes as long.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-REFRESH_STEPS = 20  # between two corrections of the eigenbasis, by one power iteration
-FACTOR_DECAY = 0.95  # of the averages of G·Gᵀ and Gᵀ·G
+REFRESH_STEPS = 20  # from one correction of the eigenbasis, by a power iteration, to the next
+FACTOR_DECAY = 0.95  # decay of the averages of G·Gᵀ and Gᵀ·G
 EPSILON = 1e-8
-LARGEST_SIDE = 1024  # of a factor; a longer side of a matrix keeps its own basis
+LARGEST_SIDE = 1024  # the largest factor; a longer side of a matrix keeps its own basis
 
 
 class SOAP(Optimizer):
@@ -81,7 +81,7 @@ def _factors(matrix: Tensor) -> dict[str, Tensor]:
 
 
 def _turned(matrix: Tensor, state: dict[str, Any], *, back: bool = False) -> Tensor:
-    """A matrix in the eigenbasis, or from there."""
+    """A matrix turned into the eigenbasis, or back."""
     if "rows" in state:
         basis = state["rows_basis"]
         matrix = (basis if back else basis.T) @ matrix

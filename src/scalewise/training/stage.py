@@ -109,7 +109,7 @@ class Stage:
     task: Callable[..., Any] | None = None
 
     def forgetting(self, step: int) -> float:
-        """What the weights of a step (0-based) count in the moving average. Early weights are soon far away, so the
+        """How much the weights of a step (0-based) count in the moving average. Early weights are soon far away, so the
         average begins short and lengthens to `ema`."""
         assert self.ema is not None
         return 1 - min(self.ema, (1 + step) / (10 + step))

@@ -41,7 +41,7 @@ def read_state(out: Path) -> dict[str, Any] | None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(f"{path} cannot be read: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise TrainingError(f"{path} is no training state of this version: start anew in another folder")
+        raise TrainingError(f"{path} is no training state of this version: start again in another folder")
     return state
 
 

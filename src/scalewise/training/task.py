@@ -51,7 +51,7 @@ class Prepared:
 class StageTask(nn.Module):
     """One stage. `forward` gives the losses of a batch; `step` counts the steps done.
 
-    Nothing random is stored: each step seeds its own random numbers. A task of one's own overrides `forward`, or
+    Nothing random is stored: each step seeds its own random numbers. A custom task overrides `forward`, or
     `optimizers` and `train_step`. Modules and buffers that it registers are saved with it; `model` is what the stage
     leaves.
     """

@@ -2,7 +2,7 @@
 
 Cao et al., CVPR 2023, arXiv:2212.04362. Eq. 4 and 5 are `_render`; Eq. 7 and 8 are `CrossScaleAttention`. Where text
 and published code differ, the weights decide: keys and values are the features times the networks' outputs (not the
-outputs), the networks hear of 2 / scale, and the bilinear image is added.
+outputs), the networks see 2 / scale, and the bilinear image is added.
 
 What does not change the numbers, and is most of the cost of the published code (u: LR pixels, q: output pixels):
 
@@ -28,6 +28,7 @@ from scalewise.budget.cost import Macs
 from scalewise.budget.meter import tick
 from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Frame, Query, Size, rectangle
+from scalewise.layers import pad_to_grid
 from scalewise.upsamplers.corners import (
     EXACT,
     MLP,
@@ -49,7 +50,7 @@ from scalewise.upsamplers.corners import (
 Weights = Literal["attention", "mlp"]
 SIGNS = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}
 NEIGHBOURS = 9  # the shift is at most one LR pixel
-SCORES = 2**22  # attention scores computed at a time: 16 MB
+MAX_SCORES = 2**22  # attention scores computed at a time: 16 MB
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Field:
 
 class CiaoSR(nn.Module):
     """`local_size` 1, 2 or 3 pixels per axis answer a point; `multi_scale` lists the non-local factors. `weights`: how
-    much each of the pixels counts is said by "attention" or, in the paper's Table 4, by an "mlp" of key and place."""
+    much each of the pixels counts is decided by "attention" or, in the paper's Table 4, by an "mlp" of key and
+    place."""
 
     geometry: Geometry = EXACT
 
@@ -277,7 +279,7 @@ class CrossScaleAttention(nn.Module):
 
     def _attend(self, features: Tensor, t: int) -> Tensor:
         height, width = features.shape[-2:]
-        padded = _pad_to_multiple(features, t)
+        padded = pad_to_grid(features, t)
         rows, columns = padded.shape[-2:]
         small = F.interpolate(padded, (rows // t, columns // t), mode="bilinear", align_corners=False)
         query = F.unfold(self.match(padded), 3, padding=1).transpose(1, 2)  # (b, pixels, 9c/2)
@@ -293,7 +295,7 @@ class CrossScaleAttention(nn.Module):
         place = place // columns * (columns + 3) + place % columns
         reach = torch.arange(4, device=features.device)
         reach = (reach.view(-1, 1) * (columns + 3) + reach).flatten()  # from a pixel's place to those of its taps
-        step = max(16, SCORES // (b * keys))
+        step = max(16, MAX_SCORES // (b * keys))
         for row in range(rows):  # a run of queries stays in one row, so that borders are slices
             for start in range(0, columns, step):
                 tick()
@@ -331,7 +333,7 @@ class CrossScaleAttention(nn.Module):
         maps = F.conv2d(image, masked.reshape(9 * c, c, 3, 3), stride=t)
         maps = maps.unflatten(1, (3, 3, c))  # (b, part y, part x, c, keys y + 3, keys x + 3), from key -1 on
         height, width = values.shape[-2] // t, values.shape[-1] // t
-        part = (0, 1, 1, 2)  # of the filter, by tap
+        part = (0, 1, 1, 2)  # part of the filter, by tap
 
         def tap(py: int, px: int, dy: int, dx: int) -> Tensor:
             return maps[:, py, px, :, dy : dy + height, dx : dx + width].flatten(2)
@@ -361,13 +363,3 @@ class CrossScaleAttention(nn.Module):
             total += cost.matmul(pixels, 9 * half, keys) + cost.matmul(pixels, keys, 16 * c)
             total += cost.matmul(columns, keys, 4 * c) + cost.matmul(rows, keys, 4 * c) + cost.matmul(1, keys, c)
         return total
-
-
-def _pad_to_multiple(features: Tensor, t: int) -> Tensor:
-    """Mirrored on the right and at the bottom; the edge repeated where the image is too small for a mirror."""
-    height, width = features.shape[-2:]
-    bottom, right = -height % t, -width % t
-    if not (bottom or right):
-        return features
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(features, (0, right, 0, bottom), mode=mode)

@@ -20,10 +20,10 @@ from scalewise.layers import ready_linear
 # 1 MB per layer: that stays in the cache and the allocator gives it out again without fresh pages, and the matrix
 # product still has rows enough. A GPU needs more to be busy: there a layer takes 128 MB. In training every band costs a
 # gradient of the whole LR map: 4096 points took 0.8 of the time of 1024 (benchmarks/training.py), 65536 took 1.15.
-BAND = 1024
-BAND_READY = 2048
-BAND_TRAINING = 4096
-BAND_GPU = 2**17
+BAND_POINTS = 1024
+READY_BAND_POINTS = 2048
+TRAINING_BAND_POINTS = 4096
+GPU_BAND_POINTS = 2**17
 
 # Positions reach us rounded to float32: within this distance (LR pixels) below a pixel border, a point is on it.
 TIE = 1e-4
@@ -110,7 +110,7 @@ EXACT = Geometry()
 def shift_radius(cell: Tensor, side: Side, cells: int) -> Tensor:
     """Distance (b,) in LR pixels from a point to its corners in ITSRN and CiaoSR: half of (n - cells · cell) / (n - 1).
 
-    From the size n of the whole image: a tile's own size would move the corners.
+    n is the size of the whole image: a tile's own size would move the corners.
     """
     return (side.whole - cells * cell) / (2 * max(side.whole - 1, 1))
 
@@ -141,8 +141,8 @@ def bilinear(rows: Tensor, y: Tensor, x: Tensor, axes: tuple[Side, Side], width:
 
 def band_points(query: Query) -> int:
     if query.y.device.type != "cpu":
-        return BAND_GPU
-    return BAND_TRAINING if torch.is_grad_enabled() else BAND
+        return GPU_BAND_POINTS
+    return TRAINING_BAND_POINTS if torch.is_grad_enabled() else BAND_POINTS
 
 
 def in_bands(query: Query, images: int, render: Callable[[Query], Tensor], band: int | None = None) -> Tensor:
@@ -271,6 +271,26 @@ def as_convolution(weight: Tensor, features: Tensor, bias: Tensor | None, unfold
     kernel = 3 if unfold else 1
     filters = weight.reshape(weight.shape[0], -1, kernel, kernel)
     return F.conv2d(features, filters, bias, padding=kernel // 2)
+
+
+@dataclass(frozen=True)
+class FilterField:
+    """`filtered` (b, h·w, 3 · (hidden + 1)): what each hidden unit's filter, and the bias's, gives at each LR pixel."""
+
+    filtered: Tensor
+    axes: tuple[Side, Side]
+    width: int
+
+    @classmethod
+    def of(cls, last: nn.Linear, features: Tensor, frame: Frame, unfold: bool) -> FilterField:
+        """The layer hidden → filter, applied to the features (b, c, h, w) before the hidden vectors are known."""
+        filtered = as_convolution(filters(last), features, None, unfold)
+        size = (features.shape[2], features.shape[3])
+        return cls(to_rows(filtered), sides(frame, size), size[1])
+
+    def rgb(self, y: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
+        """The filters of the LR pixels (y, x), for hidden vectors (1 or b, *point, hidden) → (b, *point, 3)."""
+        return apply_filters(gather(self.filtered, y, x, self.width), hidden)
 
 
 def filters(last: nn.Linear) -> Tensor:

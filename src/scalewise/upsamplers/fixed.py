@@ -129,7 +129,7 @@ class DirectShuffle(FixedTail):
 
 
 class RectifiedShuffle(FixedTail):
-    """ETDS's: a 3×3 and a 1×1 convolution, each with ReLU, and a pixel shuffle; colours end at 0 below.
+    """ETDS's: a 3×3 and a 1×1 convolution, each with ReLU, and a pixel shuffle; colours are clamped at 0.
 
     `width` is the number of channels between the two; by default that of the output, 3·scale²."""
 

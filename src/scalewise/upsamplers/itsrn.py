@@ -26,30 +26,17 @@ from scalewise.upsamplers.corners import (
     MLP,
     TIE,
     Axis,
+    FilterField,
     Geometry,
     Side,
-    apply_filters,
-    as_convolution,
-    filters,
-    gather,
     in_bands,
     pieces,
     shift_radius,
     sides,
-    to_rows,
 )
 
 Activation = Literal["gelu", "sine"]
 FREQUENCY = 30.0  # SIREN's ω₀
-
-
-@dataclass(frozen=True)
-class Field:
-    """`filtered` (b, h·w, 3 · (hidden + 1)): what each hidden unit's filter, and the bias's, gives at each LR pixel."""
-
-    filtered: Tensor
-    axes: tuple[Side, Side]
-    width: int
 
 
 @dataclass(frozen=True)
@@ -96,15 +83,13 @@ class ITSRN(nn.Module):
     def context(self) -> int:
         return int(self.local_ensemble) + int(self.feat_unfold)
 
-    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Field:
-        filtered = as_convolution(filters(self.mlp.last), features, None, self.feat_unfold)
-        size = (features.shape[2], features.shape[3])
-        return Field(to_rows(filtered), sides(frame, size), size[1])
+    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> FilterField:
+        return FilterField.of(self.mlp.last, features, frame, self.feat_unfold)
 
-    def sample(self, field: Field, query: Query) -> Tensor:
+    def sample(self, field: FilterField, query: Query) -> Tensor:
         return in_bands(query, len(field.filtered), lambda piece: self._render(field, piece))
 
-    def _render(self, field: Field, query: Query) -> Tensor:
+    def _render(self, field: FilterField, query: Query) -> Tensor:
         """RGB (b, *point, 3)."""
         rows, columns = self._corners(query, field.axes)
         offsets = repeated_offsets(rows, columns, query)
@@ -119,8 +104,7 @@ class ITSRN(nn.Module):
                 filter_hidden, bias = (values[pair] for values in shared)
             else:
                 filter_hidden, bias = self._networks(rows.rel[v], columns.rel[u], query.cell)
-            filtered = gather(field.filtered, rows.index[v], columns.index[u], field.width)
-            answers.append(apply_filters(filtered, filter_hidden) + bias)
+            answers.append(field.rgb(rows.index[v], columns.index[u], filter_hidden) + bias)
         if not self.local_ensemble:
             return answers[0]
         corners = torch.stack(answers, -1)  # (b, *point, 3, 4)

@@ -18,9 +18,9 @@ from scalewise.budget import cost
 from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Frame, Query, Size
 from scalewise.upsamplers.corners import (
-    BAND_READY,
     EXACT,
     MLP,
+    READY_BAND_POINTS,
     Geometry,
     Side,
     as_convolution,
@@ -45,7 +45,7 @@ class Field:
 
 
 class LIIF(nn.Module):
-    """Without `local_ensemble` only the nearest pixel answers; without `cell_decode` no one hears of the scale."""
+    """Without `local_ensemble` only the nearest pixel answers; without `cell_decode` the MLP does not see the scale."""
 
     geometry: Geometry = EXACT
 
@@ -83,7 +83,7 @@ class LIIF(nn.Module):
             field.first, self.mlp.first.weight[:, self.features :], query.cell if self.cell_decode else None
         )
         rest = self.mlp.ready(table.dtype)
-        band = BAND_READY if table.device.type == "cpu" else None
+        band = READY_BAND_POINTS if table.device.type == "cpu" else None
         return in_bands(query, len(field.first), lambda piece: self._quick(field, table, rest, piece), band)
 
     def _render(self, field: Field, query: Query) -> Tensor:

@@ -60,7 +60,7 @@ class LTE(nn.Module):
         return in_bands(query, len(field.lr), lambda piece: self._render(field, piece, phase))
 
     def condition(self, cell: Tensor) -> Tensor:
-        """The cell that the network hears of; a protocol may show it one from the training range."""
+        """The cell that the network sees; a protocol may replace it by one from the training range."""
         return cell
 
     def _render(self, field: Field, query: Query, phase: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""MetaSR: a magnification-arbitrary network. Hu et al., CVPR 2019, arXiv:1903.00875; as re-implemented beside LIIF.
+"""MetaSR: a magnification-arbitrary network. Hu et al., CVPR 2019, arXiv:1903.00875; as re-implemented in LIIF's code.
 
 A small network turns the offset of an output pixel and the scale into the weights of a 3×3 filter (Eq. 3 and 4 are
 `sample`). Its last layer is linear in its hidden vector h, so filtering can come first: a convolution gives every LR
@@ -7,37 +7,13 @@ pixel a (hidden + 1) × 3 matrix (`prepare`), and an output pixel is h times tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
 from scalewise.errors import UnsupportedScale
 from scalewise.geometry.grid import Frame, Query, Size
-from scalewise.upsamplers.corners import (
-    EXACT,
-    MLP,
-    Geometry,
-    Side,
-    apply_filters,
-    as_convolution,
-    filters,
-    gather,
-    in_bands,
-    relu_,
-    sides,
-    to_rows,
-)
-
-
-@dataclass(frozen=True)
-class Field:
-    """`filtered` (b, h·w, 3 · (hidden + 1)): what each hidden unit's filter, and the bias's, gives at each LR pixel."""
-
-    filtered: Tensor
-    axes: tuple[Side, Side]
-    width: int
+from scalewise.upsamplers.corners import EXACT, MLP, FilterField, Geometry, Side, in_bands, relu_
 
 
 class MetaSR(nn.Module):
@@ -51,12 +27,10 @@ class MetaSR(nn.Module):
         self.channels = channels
         self.mlp = MLP(3, (hidden,), 27 * channels)
 
-    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> Field:
-        filtered = as_convolution(filters(self.mlp.last), features, None, True)
-        size = (features.shape[2], features.shape[3])
-        return Field(to_rows(filtered), sides(frame, size), size[1])
+    def prepare(self, features: Tensor, lr: Tensor, frame: Frame) -> FilterField:
+        return FilterField.of(self.mlp.last, features, frame, True)
 
-    def sample(self, field: Field, query: Query) -> Tensor:
+    def sample(self, field: FilterField, query: Query) -> Tensor:
         self.check(query.cell, field.axes)
         return in_bands(query, len(field.filtered), lambda piece: self._render(field, piece))
 
@@ -72,7 +46,7 @@ class MetaSR(nn.Module):
                 "give one scale, or take another upsampler"
             )
 
-    def _render(self, field: Field, query: Query) -> Tensor:
+    def _render(self, field: FilterField, query: Query) -> Tensor:
         """RGB (b, *point, 3)."""
         y, down = self.geometry.top_left(query.y, query.cell[:, 0], field.axes[0])
         x, right = self.geometry.top_left(query.x, query.cell[:, 1], field.axes[1])
@@ -81,7 +55,7 @@ class MetaSR(nn.Module):
         sized = query.cell[:, :1] * weight[2] + layer.bias  # (b, hidden)
         down = down.unsqueeze(-1) * weight[0] + sized.view(len(sized), *[1] * (down.dim() - 1), -1)
         hidden = relu_(down + right.unsqueeze(-1) * weight[1])  # (b, *point, hidden)
-        return apply_filters(gather(field.filtered, y, x, field.width), hidden)
+        return field.rgb(y, x, hidden)
 
     def macs(self, size: Size, out: Size) -> Macs:
         units = self.mlp.first.out_features

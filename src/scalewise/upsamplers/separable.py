@@ -2,7 +2,7 @@
 
 Every LR pixel carries, per colour, a table G of M × M coefficients (one 3×3 convolution). M one-dimensional kernels,
 shared by rows and columns, are functions of the offset t from the LR pixel (-1 < t < 1) and of the cell (1 / scale):
-φ_m(t, cell) = (1 - |t|)·MLP_m(t, cell). A point blends the LR pixels before and behind it on each axis:
+φ_m(t, cell) = (1 - |t|)·MLP_m(t, cell). A point blends the LR pixels before and after it on each axis:
 
     rgb(y, x) = Σ_ij Σ_mn  φ_m(y - y_i) · φ_n(x - x_j) · G_mn(i, j)
 
@@ -144,7 +144,7 @@ class SeparableKernels(nn.Module):
         return weight + cost.matmul(3, products, pixels) + table
 
     def _phases(self, factor: int) -> Tensor:
-        """(factor, 3, M): the kernels that take the LR pixels before, at and behind each one to its output pixels."""
+        """(factor, 3, M): the kernels that take the LR pixels before, at and after each one to its output pixels."""
         distance = phase_distances(factor, 3).float().to(self.coefficients.weight.device)
         return self.table.values(distance, distance.new_tensor(1 / factor))
 

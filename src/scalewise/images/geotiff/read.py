@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from scalewise.errors import MissingDependency, ScalewiseError, UnreadableImage
-from scalewise.images.alpha import REACH, bleed
+from scalewise.images.alpha import REACH_PIXELS, bleed
 from scalewise.images.decode import check_size, upright
 from scalewise.images.extras import read_extras
 from scalewise.images.metadata import tiff_pages
@@ -36,7 +36,7 @@ Size = tuple[int, int]
 Range = tuple[float, float]
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
-BLOCK = 256  # rows and columns of a tile of the output, and rows at once
+BLOCK_SIDE = 256  # rows and columns of a tile of the output, and rows at once
 _LOCATED = {33550, 33922, 34264, 34735, 50844}  # scale, tie points, transformation, keys, rational polynomials
 _NODATA, _SAMPLES, _PHOTOMETRIC, _SAMPLE_FORMAT = 42113, 277, 262, 339
 _INKS, _SIGNED = 5, 2
@@ -50,9 +50,9 @@ class Group:
 
     bands: tuple[int, ...]
     ranges: tuple[Range, ...] = ()
-    origin: Size = (0, 0)  # of a crop, its first pixel
-    orientation: int = 1  # of the file, if the picture was turned upright: one that lies on earth is not
-    count: int = 0  # bands of the file
+    origin: Size = (0, 0)  # the first pixel of a crop
+    orientation: int = 1  # the file's, if the picture was turned upright: one that lies on earth is not
+    count: int = 0  # bands in the file
     located: bool = True  # on earth
 
     def cropped(self, top: int, left: int) -> Group:
@@ -182,8 +182,8 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
 
     def fetch(box: Box) -> np.ndarray:
         y0, x0, y1, x1 = box
-        top, left = max(0, y0 - REACH), max(0, x0 - REACH)
-        wide = (top, left, min(size[0], y1 + REACH), min(size[1], x1 + REACH))
+        top, left = max(0, y0 - REACH_PIXELS), max(0, x0 - REACH_PIXELS)
+        wide = (top, left, min(size[0], y1 + REACH_PIXELS), min(size[1], x1 + REACH_PIXELS))
         with reading(path) as data:
             raw, valid = read(data, group.bands, wide, orientation)
         planes = {}
@@ -289,8 +289,8 @@ def read(data: Any, bands: Sequence[int], box: Box, orientation: int = 1) -> tup
 def _range(data: Any, band: int) -> Range:
     """The least and the largest valid value of a band."""
     low, high = np.inf, -np.inf
-    for top in range(0, data.height, BLOCK):
-        values, valid = read(data, [band], (top, 0, min(top + BLOCK, data.height), data.width))
+    for top in range(0, data.height, BLOCK_SIDE):
+        values, valid = read(data, [band], (top, 0, min(top + BLOCK_SIDE, data.height), data.width))
         if valid.any():
             low, high = min(low, float(values[valid].min())), max(high, float(values[valid].max()))
     if low > high:  # nothing is valid

@@ -28,8 +28,8 @@ from scalewise.images.sink import Sink, Trial, canvas_of, encoding_seconds, same
 from scalewise.images.source import Box, Source
 from scalewise.storage import atomic_write, check_writable
 
-BLOCK = 256  # rows and columns of a tile of the output
-_WIDE = 16 * BLOCK  # columns written at once
+BLOCK_SIDE = 256  # rows and columns of a tile of the output
+_WIDE_COLUMNS = 16 * BLOCK_SIDE  # written at once
 _LOSSLESS = ("lzw", "zstd", "deflate")
 # Domains of tags that GDAL makes itself, or that are written in other ways.
 _OWN_DOMAINS = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "xml:XMP", "COLOR_PROFILE", "EXIF", "")
@@ -37,7 +37,7 @@ _RESOLUTION = ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTION
 
 
 class GeoTiffPages(PageWriter):
-    """All bands of a GeoTIFF into a new one: each page's pixels are kept until the last is there."""
+    """All bands of a GeoTIFF into a new one: each page's pixels are kept until the last is complete."""
 
     def __init__(
         self, path: Path, source: Source, size_of: Callable[[Size], Size], how: Encoding, overwrite: bool
@@ -81,7 +81,7 @@ class GeoTiffPages(PageWriter):
 def deliver(
     path: Path, like: Source, how: Encoding, *, overwrite: bool
 ) -> Callable[[np.ndarray], tuple[Path, list[str]]]:
-    """For a `Sink`: a GeoTIFF of the bands of one page."""
+    """The end of a `Sink`: writes a GeoTIFF of the bands of one page."""
 
     def finish(canvas: np.ndarray) -> tuple[Path, list[str]]:
         return path, write(path, [(like, canvas)], how, overwrite=overwrite)
@@ -90,7 +90,7 @@ def deliver(
 
 
 def trial(like: Source) -> Trial:
-    """For a `Sink`: writes a small canvas of one page as `write` would, into memory."""
+    """The trial of a `Sink`: writes a small canvas of one page as `write` would, into memory."""
 
     def encoded(canvas: np.ndarray) -> None:
         from rasterio.errors import RasterioError
@@ -102,7 +102,7 @@ def trial(like: Source) -> Trial:
             band: (canvas[..., c], bounds)
             for c, (band, bounds) in enumerate(zip(like.bands.bands, like.bands.ranges, strict=True))
         }
-        # what fails here will fail, and be said, when the file is written
+        # what fails here fails again when the file is written, and is reported then
         with reading(like.path) as data, quiet(), suppress(RasterioError), MemoryFile() as place:
             part = (min(height, like.size[0]), min(width, like.size[1]))
             larger = _Larger(data, (height, width), replace(like, size=part))
@@ -142,7 +142,7 @@ class _Larger:
 
     @property
     def photometric(self) -> int:
-        """As the tag of the input has it: black is 0, white is 0, RGB, palette, …"""
+        """The interpretation that the input's tag names: black is 0, white is 0, RGB, palette, …"""
         with tiff_pages.reading(self.like.path or Path()) as (read_at, _):
             layout, first = header(read_at)
             ifd, _ = directory(read_at, layout, first, only=(tiff_pages.PHOTOMETRIC,))
@@ -166,7 +166,7 @@ class _Larger:
 def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding, *, overwrite: bool) -> list[str]:
     """A GeoTIFF from pages (a `Source` of this file and its canvas) of one input; atomic. Raises UnwritableOutput.
 
-    With pages missing it has the bands of those that are there. Pixels that are not valid in the input are copied by
+    With pages missing it has the bands of the others. Pixels that are not valid in the input are copied by
     nearest neighbour, and no valid one gets the value that means nodata. What was written is read again before it gets
     its name: GDAL does not report what goes wrong when a file is closed. The answer says what was left out.
     """
@@ -202,7 +202,7 @@ def write(path: Path, pages: Sequence[tuple[Source, np.ndarray]], how: Encoding,
 
 
 def sidecar(path: Path) -> Path:
-    """Where GDAL puts what a TIFF has no tags for."""
+    """The file in which GDAL puts what a TIFF has no tags for."""
     return path.with_name(f"{path.name}.aux.xml")
 
 
@@ -216,7 +216,7 @@ def check_place(path: Path, source: Source, *, overwrite: bool) -> None:
 
 
 def _put_sidecar(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    """Next to the output: what GDAL wrote next to its temporary file; an old one speaks of another picture and goes."""
+    """Put what GDAL wrote next to its temporary file next to the output; an old one, of another picture, is removed."""
     if sidecar(temporary).exists():
         with atomic_write(sidecar(path), overwrite=overwrite) as place:
             place.write_bytes(sidecar(temporary).read_bytes())
@@ -225,7 +225,8 @@ def _put_sidecar(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _add_tags(larger: _Larger, temporary: Path, how: Encoding, *, whole: bool) -> list[str]:
-    """What GDAL does not write: EXIF, XMP, IPTC, profile, resolution, orientation and the kinds of extra samples."""
+    """Add what GDAL does not write: EXIF, XMP, IPTC, profile, resolution, orientation and the kinds of extra
+    samples."""
     like = larger.like
     tags: Ifd = {}
     with temporary.open("r+b") as out, tiff_pages.reading(like.path or temporary) as (read_at, _):
@@ -235,7 +236,7 @@ def _add_tags(larger: _Larger, temporary: Path, how: Encoding, *, whole: bool) -
         if whole and tiff_pages.EXTRA_SAMPLES in old:
             kinds = integers(old[tiff_pages.EXTRA_SAMPLES], layout)
             tags[tiff_pages.EXTRA_SAMPLES] = entry_of(SHORT, kinds, new)
-        if ORIENTATION in old and like.bands.orientation == 1:  # of a map, the rows stay as they are stored
+        if ORIENTATION in old and like.bands.orientation == 1:  # the rows of a map stay as they are stored
             tags[ORIENTATION] = entry_of(SHORT, integers(old[ORIENTATION], layout)[:1] or (1,), new)
         metadata, notes = Metadata(), ()
         if not how.strip:
@@ -276,8 +277,8 @@ def _profile(larger: _Larger, bands: Sequence[int]) -> dict[str, Any]:
         "dtype": dtype,
         "nodata": data.nodata,
         "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
+        "blockxsize": BLOCK_SIDE,
+        "blockysize": BLOCK_SIDE,
         "compress": compression if compression in _LOSSLESS else "deflate",
         "predictor": 3 if dtype == "float32" else 2,
         "interleave": "pixel" if len(bands) <= 4 else "band",
@@ -365,9 +366,9 @@ def _fill(
     data, flags = larger.data, larger.data.mask_flag_enums[0]
     masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
     height, width = larger.out
-    places = [(top, left) for top in range(0, height, BLOCK) for left in range(0, width, _WIDE)]
+    places = [(top, left) for top in range(0, height, BLOCK_SIDE) for left in range(0, width, _WIDE_COLUMNS)]
     for top, left in places:
-        bottom, right = min(top + BLOCK, height), min(left + _WIDE, width)
+        bottom, right = min(top + BLOCK_SIDE, height), min(left + _WIDE_COLUMNS, width)
         rows, columns = larger.nearest(0, top, bottom), larger.nearest(1, left, right)
         y, x = int(rows[0]), int(columns[0])
         values, valid = read(

@@ -1,1 +1,1 @@
-"""What a file says beside its pixels, and the directories and chunks that hold it."""
+"""What a file says besides its pixels, and the directories and chunks that hold it."""

@@ -11,9 +11,9 @@ from scalewise.images.metadata.metadata import Metadata
 from scalewise.images.metadata.xmp import note_of
 
 _WITH_IPTC = ("jpeg", "tiff")
-_WITH_COMMENTS = ("jpeg", "gif", "png")  # of PNG, as a text
+_WITH_COMMENTS = ("jpeg", "gif", "png")  # PNG holds one as a text
 _RESOLUTION_IN_EXIF = ("webp", "avif")
-_NAMED = 5  # texts that are named one by one
+_NAMED_TEXTS = 5  # so many are named one by one
 
 
 def fitted(metadata: Metadata, format: str) -> tuple[Metadata, list[str]]:
@@ -29,9 +29,9 @@ def fitted(metadata: Metadata, format: str) -> tuple[Metadata, list[str]]:
     if metadata.iptc and format not in _WITH_IPTC:
         leave("IPTC has")
     if metadata.texts and format != "png":
-        more = len(metadata.texts) - _NAMED
-        named = ", ".join(_printable(word) for word in metadata.texts[:_NAMED]) + (f" and {more} more" * (more > 0))
-        leave(f"texts of the PNG ({named}) have")
+        more = len(metadata.texts) - _NAMED_TEXTS
+        named = ", ".join(_printable(word) for word in metadata.texts[:_NAMED_TEXTS])
+        leave(f"texts of the PNG ({named}{f' and {more} more' if more > 0 else ''}) have")
     if metadata.comments and format not in _WITH_COMMENTS:
         leave("a comment has")
     if format == "gif":

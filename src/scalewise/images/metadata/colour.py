@@ -12,7 +12,7 @@ Primaries = tuple[Point, ...]  # red, green, blue
 D65: Point = (0.3127, 0.3290)
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _SRGB: Primaries = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
-_SRGB_GAMMA = 0.45455  # of a PNG whose colours are sRGB
+_SRGB_GAMMA = 0.45455  # what a PNG in sRGB says
 # ITU-T H.273, tables 2 and 3
 _PRIMARIES: dict[int, tuple[Primaries, Point]] = {
     1: (_SRGB, D65),
@@ -29,7 +29,7 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 
 
 def of_gamma(gamma: float, primaries: Primaries | None, white: Point | None) -> bytes | None:
-    """For an encoding exponent (gAMA) and primaries; None if that is sRGB, or means nothing."""
+    """A profile for an encoding exponent (gAMA) and primaries; None if that is sRGB, or meaningless."""
     usual = abs(gamma - _SRGB_GAMMA) < 0.005
     near = primaries is None or all(
         abs(a - b) < 0.003 for one, two in zip(primaries, _SRGB, strict=True) for a, b in zip(one, two, strict=True)
@@ -41,14 +41,15 @@ def of_gamma(gamma: float, primaries: Primaries | None, white: Point | None) -> 
 
 
 def of_code_points(primaries: int, transfer: int) -> tuple[bytes | None, bool]:
-    """For colour primaries and transfer characteristics of H.273; None if that is sRGB or unknown; and if it is HDR."""
+    """A profile for H.273's primaries and transfer characteristics, None if that is sRGB or unknown; and if it is
+    HDR."""
     if transfer in _HDR:
         return None, True
     named = _PRIMARIES.get(primaries)
     if named is None or transfer in _UNKNOWN or (primaries == 1 and transfer in (1, 6, 13)):
         return None, False
     curves = {4: _curve_of(2.2), 5: _curve_of(2.8), 8: _curve_of(1.0)}
-    # The curve of BT.709 is for cameras; pictures that bear it are shown as sRGB, as browsers do.
+    # The curve of BT.709 is for cameras; pictures with it are shown as sRGB, as browsers do.
     return _profile(*named, curves.get(transfer, _srgb_curve()), f"code points {primaries}, {transfer}"), False
 
 

@@ -20,7 +20,7 @@ from scalewise.images.metadata.png import START
 from scalewise.images.metadata.xmp import note_of
 
 _XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
-_SEGMENT = 65533  # bytes that a segment of JPEG holds
+_SEGMENT_BYTES = 65533  # what a segment of JPEG holds
 
 
 def into_jpeg(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
@@ -28,7 +28,7 @@ def into_jpeg(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
     left_out: list[str] = []
     segments = b""
     exif = metadata.exif
-    if exif is not None and len(exif) > _SEGMENT:
+    if exif is not None and len(exif) > _SEGMENT_BYTES:
         exif = _without_maker_note(exif)
     blocks = {
         "EXIF": (0xE1, exif or b""),
@@ -36,12 +36,12 @@ def into_jpeg(file: IO[bytes], out: IO[bytes], metadata: Metadata) -> list[str]:
         "IPTC": (0xED, photoshop_block(metadata.iptc) if metadata.iptc else b""),
     }
     for name, (marker, block) in blocks.items():
-        if len(block) > _SEGMENT:
+        if len(block) > _SEGMENT_BYTES:
             left_out.append(f"{name} of {len(block)} bytes does not fit into a jpeg and was left out")
         elif block:
             segments += struct.pack(">BBH", 0xFF, marker, len(block) + 2) + block
     for comment in metadata.comments:
-        if len(comment) <= _SEGMENT:
+        if len(comment) <= _SEGMENT_BYTES:
             segments += struct.pack(">BBH", 0xFF, 0xFE, len(comment) + 2) + comment
     if metadata.dpi is not None:
         dots, unit = tuple(min(65535, max(1, round(n))) for n in metadata.dpi), 1

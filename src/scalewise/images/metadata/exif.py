@@ -49,7 +49,7 @@ _STRUCTURES = (
 _STRUCTURE |= _DNG_PIXELS | _MULTI_PICTURE | {_RATIONAL_POLYNOMIALS}
 INCH, CENTIMETRE, NO_UNIT = 2, 3, 1
 Pair = tuple[float, float]
-_MOST_BYTES = 2**22  # of one value
+_MOST_BYTES = 2**22  # in one value
 _PREFIX = b"Exif\0\0"
 
 
@@ -78,7 +78,7 @@ def read(read_at: ReadAt, layout: Layout, main: Ifd) -> Exif:
 
 
 def parse(blob: bytes) -> Exif:
-    """From the block that JPEG and others carry. Raises DamagedDirectory."""
+    """The EXIF of the block that JPEG and others carry. Raises DamagedDirectory."""
     body = blob.removeprefix(_PREFIX)
 
     def read_at(offset: int, count: int) -> bytes:
@@ -117,7 +117,7 @@ def to_bytes(exif: Exif) -> bytes:
 
 
 def resolution(main: Ifd, layout: Layout) -> tuple[Pair | None, Pair | None]:
-    """Dots per inch, horizontal and vertical, or dots per an unnamed unit; both None if nothing is said."""
+    """Dots per inch, horizontal and vertical, or dots per an unnamed unit; both None if none is named."""
     pair = _number(main, _X_RESOLUTION, layout), _number(main, _Y_RESOLUTION, layout)
     if min(pair) <= 0:
         return None, None
@@ -143,7 +143,7 @@ def updated(
     orientation: int,
     cropped: bool,
 ) -> tuple[Exif, list[str]]:
-    """For a picture that was `before` (h, w) upright and is `size` now, and what was left out, as sentences.
+    """EXIF of a picture that was `before` (h, w) upright and is `size` now, and what was left out, as sentences.
 
     Sizes are those of the output, the orientation is upright, the resolution is `dpi` or `density` if known. Places in
     the picture are turned as the `orientation` turned it and scaled; those of a `cropped` one are left out, as nothing

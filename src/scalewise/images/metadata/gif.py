@@ -44,7 +44,7 @@ class GifFrames:
 
 
 def read_frames(path: Path) -> GifFrames:
-    """As far as the file is sound. Raises OSError."""
+    """The frames, as far as the file is sound. Raises OSError."""
     data = path.read_bytes()
     width, height, flags = struct.unpack_from("<HHB", data.ljust(13, b"\0"), 6)
     found, disposal = GifFrames((height, width)), 0

@@ -12,7 +12,7 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_ENTRIES = 4096
-_MOST_BYTES = 2**26  # of one value: the offsets of 8 million strips
+_MOST_BYTES = 2**26  # in one value: the offsets of 8 million strips
 
 
 class DamagedDirectory(ValueError):

@@ -1,4 +1,4 @@
-"""What a JPEG says beyond its pixels: comments, further pictures and films behind it, and what its size can be true of.
+"""What a JPEG says beyond its pixels: comments, further pictures and videos after it, and how large it can be.
 
 Segments: ITU-T T.81, annex B. Multi-picture directories: CIPA DC-007. Gain maps: ISO 21496-1.
 """
@@ -20,7 +20,7 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xC
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # the frames of which each 8x8 block takes a bit or more
 _MOST_SEGMENTS = 100_000
 _MOST_COMMENT_BYTES = 2**16
-_PADDING = 64  # bytes behind the end that are nobody's: some writers fill up
+_PADDING_BYTES = 64  # after the end: some writers fill up
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 
@@ -30,9 +30,9 @@ class JpegExtras:
 
     comments: list[bytes] = field(default_factory=list)
     density: Pair | None = None  # the shape of a pixel, without a unit
-    dpi: Pair | None = None  # of the JFIF header
-    blocks: int = 0  # of 8x8 pixels, if each must take a bit or more
-    data_bytes: int = 0  # of the file
+    dpi: Pair | None = None  # from the JFIF header
+    blocks: int = 0  # blocks of 8x8 pixels, if each must take a bit or more
+    data_bytes: int = 0  # the length of the file
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -42,7 +42,7 @@ class JpegExtras:
 
 
 def read_extras(path: Path) -> JpegExtras:
-    """Nothing more from where the file is damaged on. Raises OSError."""
+    """What the segments say, up to where the file is damaged. Raises OSError."""
     found = JpegExtras()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         found.data_bytes = len(data)
@@ -53,7 +53,7 @@ def read_extras(path: Path) -> JpegExtras:
 
 
 def _segments(data: mmap.mmap, found: JpegExtras) -> int | None:
-    """Read the segments; the offset behind the end of the picture, or None if there is no end."""
+    """Read the segments; the offset after the end of the picture, or None if there is no end."""
     at = 2
     for _ in range(_MOST_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF:
@@ -99,19 +99,19 @@ def _segment(marker: int, body: bytes, found: JpegExtras) -> None:
 
 
 def _look_behind(data: mmap.mmap, end: int, found: JpegExtras) -> None:
-    """Say what lies behind the end of the picture."""
+    """Note what follows the end of the picture."""
     behind = len(data) - end
-    if behind <= _PADDING and not data[end:].strip(b"\0\xff"):
+    if behind <= _PADDING_BYTES and not data[end:].strip(b"\0\xff"):
         return
     if data.find(b"ftyp", end, end + 2**16) >= 0 or data.find(b"MotionPhoto_Data", end) >= 0:
-        what = "a film (motion photo)"
+        what = "a video (motion photo)"
     elif data.find(b"\xff\xd8\xff", end) >= 0:
         what = "a further picture (a gain map, depth or another view)"
-    elif behind > _PADDING:
+    elif behind > _PADDING_BYTES:
         what = "unknown data"
     else:
         return
-    _note(found, f"{what} of {behind} bytes behind the picture was left out")
+    _note(found, f"{what} of {behind} bytes after the picture was left out")
 
 
 def _note(found: JpegExtras, note: str) -> None:

@@ -18,7 +18,7 @@ Dpi = Literal["keep", "scale"]
 
 _BLOBS = {"icc": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
 MILLIMETRES_PER_INCH = 25.4
-_IPTC_RESOURCE = 0x0404  # of the Photoshop block that JPEG keeps IPTC in
+_IPTC_RESOURCE = 0x0404  # the resource of a Photoshop block in which JPEG keeps IPTC
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Metadata:
     density: Pair | None = None  # dots per a unit that is not named (ImageJ), or the shape of a pixel, if `dpi` is None
     orientation: int = 1  # the EXIF orientation that was applied to the pixels; outputs say 1, upright
     extent: tuple[int, int] | None = None  # (h, w) upright of the picture that this was read from
-    chunks: bytes = b""  # of PNG: texts and colour chunks, whole
+    chunks: bytes = b""  # PNG's texts and colour chunks, whole
     texts: tuple[str, ...] = ()  # keywords of the texts in `chunks`
     colours: bytes | None = None  # a profile that says in ICC's words what the file says in others (gAMA, cICP)
-    comments: tuple[bytes, ...] = ()  # of JPEG and GIF
+    comments: tuple[bytes, ...] = ()  # JPEG's and GIF's
     delay: tuple[int, ...] = ()  # milliseconds of each frame of an animation
     loop: int = 0  # how often an animation plays; 0: for ever
 
@@ -48,7 +48,7 @@ class Metadata:
     def updated(
         self, before: tuple[int, int], size: tuple[int, int], dpi: Dpi = "keep", note: str = ""
     ) -> tuple[Metadata, tuple[str, ...]]:
-        """For the picture of `before` (h, w) upright, now of `size`, and what had to be left out, as sentences.
+        """Metadata for the picture, `before` (h, w) upright and `size` now, and what had to be left out, as sentences.
 
         Sizes, orientation, panorama fields, places in the picture and the calibration of the lens follow; what cannot
         is left out, and thumbnails go. The resolution is kept, or scaled so that the printed size stays. `note` is
@@ -101,7 +101,7 @@ def metadata_of(image: pyvips.Image, orientation: int) -> Metadata:
             blobs[name] = blob
     iptc = image.get("iptc-data") if image.get_typeof("iptc-data") else None
     dpi = None
-    if (image.xres, image.yres) != (1.0, 1.0):  # libvips says this where nothing is known, and for 10 dots per cm
+    if (image.xres, image.yres) != (1.0, 1.0):  # what libvips says where nothing is known, and for 10 dots per cm
         dpi = (image.xres * MILLIMETRES_PER_INCH, image.yres * MILLIMETRES_PER_INCH)
     elif "exif" in blobs:
         dpi = exif_dpi(blobs["exif"])

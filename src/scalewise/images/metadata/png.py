@@ -33,11 +33,11 @@ class PngExtras:
     density: Pair | None = None
     animated: bool = False
     profile: bool = False  # a colour profile, which libpng checks
-    profiles: dict[str, bytes] = field(default_factory=dict)  # of "Raw profile" texts: exif, iptc, xmp, icc
+    profiles: dict[str, bytes] = field(default_factory=dict)  # from "Raw profile" texts: exif, iptc, xmp, icc
 
 
 def read_extras(path: Path) -> PngExtras:
-    """Raises OSError."""
+    """What the chunks say, up to the end or a damage. Raises OSError."""
     found, parts, size = PngExtras(), [], 0
     words: dict[bytes, bytes] = {}
     with path.open("rb") as file:
@@ -77,7 +77,7 @@ def _is_ours(found: PngExtras, name: bytes, data: bytes) -> bool:
         return False
     kind, _, rest = data.removeprefix(_RAW_PROFILE).partition(b"\0")
     if name == b"iTXt":
-        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]  # behind a language and a translation
+        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]  # after a language and a translation
     else:
         packed, rest = name == b"zTXt", rest[1:] if name == b"zTXt" else rest
     blob = _raw_profile(rest, packed)

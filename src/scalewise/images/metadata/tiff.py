@@ -30,11 +30,11 @@ from scalewise.images.metadata.ifd import (
 from scalewise.images.metadata.metadata import Metadata
 from scalewise.images.metadata.tiff_pages import numbers, reading
 
-_OFFSETS = (0x0111, 0x0144)  # of strips, of tiles
+_OFFSETS = (0x0111, 0x0144)  # offsets of strips, offsets of tiles
 _XMP, _IPTC, _ICC, _LAYERS, _TILE_WIDTH = 0x02BC, 0x83BB, 0x8773, 0x935C, 0x0142
 _PHOTOSHOP, _LUMA, _BLACK_WHITE = 0x8649, 0x0211, 0x0214
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 0x0100, 0x0101, 0x0102, 0x0103, 0x0115
-_MOST_COMPRESSED = {1: 1, 5: 2731, 8: 1032, 32773: 64, 32946: 1032}  # bytes for one: none, LZW, deflate, PackBits
+_MOST_COMPRESSED = {1: 1, 5: 2731, 8: 1032, 32773: 64, 32946: 1032}  # bytes in one: none, LZW, deflate, PackBits
 _PAGE_FLAG, _PAGE_NUMBER = 0x00FE, 0x0129
 _ABOUT_PIXELS = {0x0100, 0x0101, 0x0112, 0x011A, 0x011B, 0x0128}  # libvips writes these
 
@@ -53,14 +53,14 @@ class TiffExtras:
     tiled: bool = False
     big: bool = False
     short: bool = False  # the file cannot hold the pixels that it promises
-    layers: bool = False  # Photoshop's
-    photoshop: bytes | None = None  # its block of resources
+    layers: bool = False  # it has Photoshop's layers
+    photoshop: bytes | None = None  # Photoshop's block of resources
     luma: tuple[float, float, float] | None = None  # weights of red, green, blue in the Y of YCbCr
     black_white: tuple[float, ...] | None = None  # levels of black and white for Y, Cb, Cr
 
 
 def read_extras(path: Path, page: int) -> TiffExtras:
-    """Of one directory; nothing where the file is damaged."""
+    """The extras of one directory; none where the file is damaged."""
     with reading(path) as (read_at, end):
         try:
             layout, offset = header(read_at)

@@ -64,7 +64,7 @@ class TiffPages:
         return numbers(self.directories[page], self.layout, tag, otherwise)
 
     def unspecified(self, page: int) -> bool:
-        """True if a sample beyond the colours is said to be neither of the kinds of opacity: it is data."""
+        """True if a sample beyond the colours is declared to be neither kind of opacity: it is data."""
         return UNSPECIFIED in self.numbers(page, EXTRA_SAMPLES, (1,))
 
     def check_colours(self, page: int, name: str) -> None:

@@ -77,7 +77,7 @@ def updated(xmp: bytes | None, change: Change, note: str = "") -> tuple[bytes | 
         notes += ["its fields of a panorama are not true of a part and were left out"] if found else []
     for name, axis in _GPANO_PIXELS.items():
         text = multiplied(text, f"GPano:{name}", (rows, columns)[axis], whole=True)
-    text = field("xmpNote:HasExtendedXMP").sub(r"\g<1>\g<3>", text)  # its other part is not carried
+    text = field("xmpNote:HasExtendedXMP").sub(r"\g<1>\g<3>", text)  # its second part is not carried
     text, _ = without(text, "xmp:Thumbnails")
     text, left_out = updated_places(text, change)
     if note:
@@ -86,7 +86,7 @@ def updated(xmp: bytes | None, change: Change, note: str = "") -> tuple[bytes | 
 
 
 def updated_places(text: str, change: Change) -> tuple[str, list[str]]:
-    """Regions, the sensor's resolution, the lens, and what lay behind the picture in its old file."""
+    """Regions, the sensor's resolution, the lens, and what followed the picture in its old file."""
     (rows, columns), notes = change.factors, []
     moved = change.turned or change.cropped
 
@@ -121,9 +121,12 @@ def updated_places(text: str, change: Change) -> tuple[str, list[str]]:
     if _PIXEL_FOCAL_LENGTH.search(text):
         text = multiplied(text, "Camera:PerspectiveFocalLength", columns)
     drop("(?:hdrgm|HDRGainMap|hdr_metadata):\\w+", "the gain map of an HDR picture was")
-    drop("(?:GCamera|OpCamera):(?:MotionPhoto|MicroVideo|\\w*Video)\\w*", "the film of a motion photo was")
+    drop(
+        "(?:GCamera|OpCamera):(?:MotionPhoto|MicroVideo|\\w*Video)\\w*",
+        "the fields about the video of a motion photo were",
+    )
     drop("(?:GDepth|GImage|GAudio|GFocus):\\w+", "depth, further pictures or sound were")
-    drop("G?Container:\\w+", "the directory of what lay behind the picture was")
+    drop("G?Container:\\w+", "the directory of what followed the picture was")
     return text, list(dict.fromkeys(notes))
 
 

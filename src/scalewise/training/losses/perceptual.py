@@ -16,7 +16,7 @@ from scalewise.errors import TrainingError
 
 # Layers of torchvision's `vgg19().features`: how many 3×3 convolutions of a width come before each pooling by two.
 WIDTHS, DEPTHS = (64, 128, 256, 512, 512), (2, 2, 4, 4, 4)
-# Number of a layer there → its weight in the loss.
+# Number of such a layer → its weight in the loss.
 WEIGHTS: Mapping[int, float] = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}
 
 
