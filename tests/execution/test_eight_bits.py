@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from scalewise import zoo
+from scalewise import images, zoo
+from scalewise.budget.budget import Budget
 from scalewise.errors import InvalidRequest
 from scalewise.execution import eight_bits
+from scalewise.execution.checkpoint import request_of
 from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.machine.device import fast_int8
+from scalewise.models import multi_exit
+from scalewise.models.digest import digest_of_model
+from scalewise.models.model import RoutePlan
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.pipeline import upscale
@@ -58,7 +66,9 @@ def test_the_copy_is_made_once_and_its_spans_are_cached(model: MultiExitModel, c
 
 
 @needs_vnni
-@pytest.mark.parametrize("damage", ['{"version"', "[]", '{"spans": [[0, 1]], "version": 1}', '{"spans": "no"}'])
+@pytest.mark.parametrize(
+    "damage", ['{"version"', "[]", "[" * 100_000, '{"spans": [[0, 1]], "version": 1}', '{"spans": "no"}']
+)
 def test_a_damaged_cache_is_measured_again(model: MultiExitModel, cache: Path, damage: str) -> None:
     spans = eight_bits.spans_of(model)
     (path,) = cache.iterdir()
@@ -66,6 +76,19 @@ def test_a_damaged_cache_is_measured_again(model: MultiExitModel, cache: Path, d
     path.write_text(damage)
     assert torch.equal(eight_bits.spans_of(model), spans)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("spans", [[1.0, 2.0, 0.0, 1.0], [2.0, -2.0, 0.0, 1.0], [-3e38, 3e38, 0.0, 1.0]])
+def test_cached_spans_that_cannot_be_are_measured_again(model: MultiExitModel, cache: Path, spans: list[float]) -> None:
+    measured = eight_bits.spans_of(model)
+    (path,) = cache.iterdir()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"spans": [spans] * 2}))
+    assert torch.equal(eight_bits.spans_of(model), measured)
+
+
+def test_a_cache_that_cannot_be_written_is_left_alone(model: MultiExitModel, cache: Path) -> None:
+    (cache / f"{digest_of_model(model)}.json").mkdir(parents=True)  # no file can have this name
+    assert eight_bits.spans_of(model).shape == (2, 4)
 
 
 def test_calibration_sees_photos_and_hard_edges() -> None:
@@ -81,6 +104,48 @@ def test_calibration_sees_photos_and_hard_edges() -> None:
 def test_tiles_equal_the_whole_picture_to_a_level(cache: Path, scale: float) -> None:
     whole, tiled = (upscale(picture(96, 130), scale, dtype="int8", device="cpu", tile=tile) for tile in (None, 64))
     assert np.abs(whole.image.astype(int) - tiled.image).max() <= 1
+
+
+@needs_vnni
+@pytest.mark.parametrize("projection", ["flat", "erp"])
+def test_runs_of_patches_equal_patches_computed_alone(
+    model: MultiExitModel, cache: Path, projection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, in tiles too that go around the seam of a panorama and over its poles."""
+    real_plan, real_joined, widths = MultiExitModel.plan, multi_exit.joined, set()
+
+    def scattered(*given: Any) -> RoutePlan:
+        plan = real_plan(*given)
+        generator = torch.Generator().manual_seed(3)
+        choice = torch.randint(0, 3, plan.route[0].choice.shape, generator=generator)
+        return replace(plan, route=(replace(plan.route[0], choice=choice),))
+
+    def noted(boxes: torch.Tensor) -> torch.Tensor:
+        together = real_joined(boxes)
+        widths.update((together[:, 3] - together[:, 1]).tolist())
+        return together
+
+    def run() -> np.ndarray:
+        asked: dict[str, Any] = {"projection": projection, "dtype": "int8", "device": "cpu", "tile": 48}
+        return upscale(picture(64, 128), 2.7, model=model, **asked).image
+
+    monkeypatch.setattr(MultiExitModel, "plan", scattered)
+    monkeypatch.setattr(multi_exit, "joined", noted)
+    together = run()
+    assert max(widths) > 16
+    monkeypatch.setattr(multi_exit, "joined", lambda boxes: boxes)
+    assert np.array_equal(run(), together)
+
+
+@needs_vnni
+def test_a_run_in_eight_bits_does_not_go_on_from_another(model: MultiExitModel, cache: Path, tmp_path: Path) -> None:
+    images.save(tmp_path / "in.png", picture(16, 16))
+    source, budget = images.open(tmp_path / "in.png"), Budget.full()
+    requests = [
+        request_of(plan_run(source, (32, 32), model, budget, options), model, budget, tmp_path / "out.png")
+        for options in (INT8, RunOptions(device="cpu"))
+    ]
+    assert [name for name, value in requests[0].items() if requests[1][name] != value] == ["dtype"]
 
 
 @needs_vnni

@@ -27,6 +27,7 @@ from scalewise.errors import (
     ScalewiseError,
     UnreadableImage,
 )
+from scalewise.execution.plan import RunOptions
 from scalewise.machine.memory import used_bytes
 from scalewise.video import upscale_video
 from scalewise.video.clip import Damage, open_clip, pictures
@@ -227,6 +228,9 @@ def test_cancelled_and_resumed_twice_is_the_whole_clip(tmp_path: Path) -> None:
         upscale_video(source, output, 1.5, **asked)
     with pytest.raises(InvalidRequest, match="another crf"):
         plan_video(source, output, VideoRequest(1.5, resume=True, crf=30, still=0, preset="ultrafast"), model="bicubic")
+    bf16 = VideoRequest(1.5, resume=True, still=0, preset="ultrafast", options=RunOptions(dtype="bf16"))
+    with pytest.raises(InvalidRequest, match="another dtype"):
+        plan_video(source, output, bf16, model="bicubic")
     report = upscale_video(source, output, 1.5, resume=True, **asked)
     frames, times = read(output)
     assert report.frames == len(frames) == 60 and times == read(source)[1]

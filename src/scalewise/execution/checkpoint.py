@@ -52,6 +52,7 @@ from scalewise.execution.checkpoint_records import (
     sealed,
     tensor_bytes,
 )
+from scalewise.execution.eight_bits import takes_eight_bits
 from scalewise.execution.plan import RunPlan
 from scalewise.execution.tiles import Tally, TileRunner
 from scalewise.images import Sink, Source
@@ -95,6 +96,7 @@ def has_rows(output: Path) -> bool:
 
 def request_of(run_plan: RunPlan, model: Model, budget: Budget, output: Path) -> dict[str, Any]:
     """What makes the pixels of a run, as JSON: a run with the same request may go on where another ended."""
+    dtype = str(run_plan.dtype)
     return json.loads(
         json.dumps(
             {
@@ -105,7 +107,7 @@ def request_of(run_plan: RunPlan, model: Model, budget: Budget, output: Path) ->
                 "model": digest_of_model(model),
                 "size": run_plan.out,
                 "budget": asdict(budget),
-                "dtype": str(run_plan.dtype),
+                "dtype": f"int8, {dtype}" if takes_eight_bits(run_plan.options, run_plan.device) else dtype,
                 "device": run_plan.device.type,
                 "tile": run_plan.options.tile,
                 "crop": run_plan.options.crop,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scalewise import images
-from scalewise.errors import InvalidRequest
+from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.execution.plan import RunOptions
 from scalewise.machine.device import fast_int8, pick_dtype
 from scalewise.models.digest import digest_of_model
@@ -42,12 +42,17 @@ def number_type(model: Model, options: RunOptions, device: torch.device) -> tupl
         raise InvalidRequest(
             "int8 is of networks with exits at any scale (fast, quality, photo, pano): take bf16 or fp32"
         )
-    if not fast_int8(device):
+    if not takes_eight_bits(options, device):
         used = "bf16" if dtype == torch.bfloat16 else "fp32"
-        return model, dtype, (f"int8 needs a processor with VNNI and a torch that uses it: computed in {used}",)
+        return model, dtype, (f"int8 needs a processor with AVX512-VNNI and a torch that uses it: computed in {used}",)
     if model not in _COPIES:
         _COPIES[model] = model.in_eight_bits(spans_of(model))
     return _COPIES[model], dtype, ()
+
+
+def takes_eight_bits(options: RunOptions, device: torch.device) -> bool:
+    """True if 8 bits are asked for, and the machine has them."""
+    return options.dtype == "int8" and fast_int8(device)
 
 
 def spans_of(model: InEightBits) -> Tensor:
@@ -56,10 +61,12 @@ def spans_of(model: InEightBits) -> Tensor:
     known = {"version": VERSION, "crops": sha256(content).hexdigest()}
     path = cache_folder() / "int8" / f"{digest_of_model(model)}.json"  # pyright: ignore[reportArgumentType]
     shape = model.spans_shape
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         cached = json.loads(path.read_text(encoding="utf-8"))
-        spans = torch.tensor(cached.pop("spans"))
-        if cached == known and spans.shape == shape and bool(spans.isfinite().all()):
+        spans = torch.tensor(cached.pop("spans"), dtype=torch.float32)
+        low, high = spans[:, 0::2], spans[:, 1::2]
+        whole = spans.shape == shape and bool(((low <= 0) & (high >= 0) & (high - low).isfinite()).all())
+        if cached == known and whole:
             return spans
     try:
         spans = model.spans(calibration(content))
@@ -67,7 +74,7 @@ def spans_of(model: InEightBits) -> Tensor:
         raise InvalidRequest(
             "int8: features of this network are not finite on photos: its weights are damaged"
         ) from None
-    with suppress(OSError):
+    with suppress(OSError, UnwritableOutput):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps(known | {"spans": spans.tolist()}).encode())
     return spans

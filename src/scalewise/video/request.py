@@ -64,6 +64,7 @@ def asked_of(
         "preset": coding.preset,
         "span": [request.start, request.stop],
         "still": request.still,
+        "dtype": request.options.dtype,
         "deinterlace": request.deinterlace,
         "version": [__version__, av.__version__],
     }
