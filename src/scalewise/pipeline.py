@@ -212,7 +212,7 @@ def upscale(
         tile: The side of a tile in LR pixels; chosen by memory if absent.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; None: CUDA if there is one.
         dtype: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the machine is good at it. `int8`: the blocks of networks
-            with exits at any scale in 8 bits, where the processor has VNNI.
+            with exits at any scale in 8 bits, where the processor has AVX512-VNNI.
         exact_scale: Refuse scales that the model was not made for, instead of resizing its output.
         projection: `erp` is for 360° pictures; `auto` finds them by their metadata; `flat`: none.
         max_memory: The most bytes that the process holds, as a number or `"2GiB"`; by default half of what is free.

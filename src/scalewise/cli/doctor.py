@@ -101,7 +101,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding("threads", str(torch.get_num_threads()))
     yield Finding("bf16", "fast here: used by default" if fast_bf16(device) else "slow here: fp32 is used")
     yield Finding(
-        "int8", "fast here: --dtype int8" if fast_int8(device) else "not here: it needs a processor with VNNI"
+        "int8", "fast here: --dtype int8" if fast_int8(device) else "not here: it needs a processor with AVX512-VNNI"
     )
     ram = psutil.virtual_memory()
     yield Finding("memory", f"{memory(ram.available)} free of {memory(ram.total)}")

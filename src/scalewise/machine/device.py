@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scalewise.models.model import Model
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
-NumberType = Literal["auto", "fp32", "bf16", "fp16", "int8"]  # what a picture may be run in
+NumberType = Literal[Dtype, "int8"]  # what a picture may be run in
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -147,11 +147,16 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def fast_int8(device: torch.device) -> bool:
-    """True if 8-bit products are faster than others here: a processor that has them (VNNI), and a torch that multiplies
-    by oneDNN. Without VNNI their sums overflow, too."""
+    """True if 8-bit products are faster than others here: a processor that has them (AVX512-VNNI), and a torch that
+    multiplies by oneDNN. Without VNNI their sums overflow, too."""
     supported = getattr(torch.cpu, "_is_vnni_supported", None)
     convolution = hasattr(torch.ops.onednn, "qconv2d_pointwise") and hasattr(torch, "quantize_per_tensor")
-    return device.type == "cpu" and bool(supported and supported()) and convolution
+    return (
+        device.type == "cpu"
+        and bool(supported and supported())
+        and torch.backends.mkldnn.is_available()
+        and convolution
+    )
 
 
 def machine_of(device: torch.device) -> str:

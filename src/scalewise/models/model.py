@@ -150,7 +150,7 @@ class InEightBits(Protocol):
         ...
 
     def in_eight_bits(self, spans: Tensor) -> Model:
-        """A copy for a CPU with VNNI."""
+        """A copy for a CPU with AVX512-VNNI."""
         ...
 
 
