@@ -164,7 +164,7 @@ def _apply(image: Tensor, taps: Taps, axis: int) -> Tensor:
         matrix.scatter_add_(1, index - first, weight)
         matrix = matrix.to(image)
         source = image.narrow(axis, first, matrix.shape[1])
-        # Put in its place at once: so much new memory for all bands and again for their sum would be slow.
+        # Put in its place at once: bands that are joined afterwards take twice the new memory, which is slow.
         result.narrow(axis, start, len(index)).copy_(matrix @ source if axis == -2 else source @ matrix.T)
     return result
 

@@ -14,7 +14,7 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.layers import fill_edge
 
 CHUNK = 16  # patches computed together: their features stay in the cache
-CHUNK_PIXELS = 1 << 14  # the same of runs of patches: as many as 16 patches of 32 have
+CHUNK_PIXELS = CHUNK * 32 * 32  # of runs of patches: as many as so many patches of 32 have
 
 
 class Padded:
@@ -138,15 +138,15 @@ def runs(boxes: Sequence[Box], places: Sequence[Sequence[int]]) -> list[tuple[Bo
     """Boxes in reading order, those that touch left and right joined, and the place (row, column) of each one's start.
 
     Boxes that touch in the tile must touch in what their places point to."""
-    joined: list[tuple[Box, Sequence[int]]] = []
+    together: list[tuple[Box, Sequence[int]]] = []
     for box, place in zip(boxes, places, strict=True):
-        if joined:
-            (y0, x0, y1, x1), start = joined[-1]
+        if together:
+            (y0, x0, y1, x1), start = together[-1]
             if (y0, x1, y1) == box[:3] and place[0] == start[0]:
-                joined[-1] = ((y0, x0, y1, box[3]), start)
+                together[-1] = ((y0, x0, y1, box[3]), start)
                 continue
-        joined.append((box, place))
-    return joined
+        together.append((box, place))
+    return together
 
 
 def shape_of(box: Box) -> Size:
