@@ -170,7 +170,7 @@ def test_without_vnni_a_note_says_what_was_used(model: MultiExitModel, monkeypat
 
 
 def test_other_networks_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="int8 is of networks with exits"):
+    with pytest.raises(InvalidRequest, match="int8 is only for networks with exits"):
         upscale(picture(16, 16), 2, model=zoo.load("bicubic", device="cpu"), dtype="int8", device="cpu")
 
 

@@ -40,7 +40,8 @@ def number_type(model: Model, options: RunOptions, device: torch.device) -> tupl
     dtype = pick_dtype("auto", device)
     if not isinstance(model, InEightBits):
         raise InvalidRequest(
-            "int8 is of networks with exits at any scale (fast, quality, photo, pano): take bf16 or fp32"
+            "int8 is only for networks with exits at any scale (fast, quality, photo, pano), without a restoration: "
+            "take bf16 or fp32 for this one"
         )
     if not takes_eight_bits(options, device):
         used = "bf16" if dtype == torch.bfloat16 else "fp32"
