@@ -18,7 +18,7 @@ from scalewise.evaluate.published import load_table, tables
 from scalewise.recipes import find
 
 ROOT = Path(__file__).resolve().parents[2]
-VERDICTS = {"demonstrated", "bounded", "contradicted", "untested"}
+VERDICTS = {"demonstrated", "bounded", "contradicted", "not reproduced", "untested"}
 
 
 def claims() -> list[list[str]]:

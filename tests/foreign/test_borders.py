@@ -4,6 +4,7 @@ one after another."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ import scalewise
 from scalewise.budget.budget import Budget
 from scalewise.evaluate.upscalers import upscaler_of
 from scalewise.execution.plan import RunOptions
-from scalewise.foreign.measure import MOST_BORDER, measure
+from scalewise.foreign.measure import MOST_BORDER, measure, measured
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.projection import read_beyond
 from scalewise.geometry.resize import imresize
 from scalewise.models.chained import Chained
 from scalewise.models.partial import CELL, PartialModel, photo_like
 from scalewise.models.whole_network import Measured, Needs, WholeNetwork
+from scalewise.storage import cache_folder
 
 COLOUR = (204, 77, 26)
 SIZE = (40, 64)
@@ -170,3 +172,16 @@ def test_a_random_network_that_shifts_tone_keeps_the_tone_of_its_cells(levels: f
     bends = (rendered - base).diff(dim=2).diff(dim=2).abs().mean((0, 1))
     place = (torch.arange(len(bends)) + 1) % (4 * CELL)
     assert bends[(place <= 1) | (place >= 4 * CELL - 1)].mean() < 1.1 * bends.mean()
+
+
+@pytest.mark.parametrize("kept", ["no JSON", "[" * 20_000, "[]", '{"version": 0}'])
+def test_a_damaged_or_a_blocked_cache_only_costs_another_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    blocked, damaged = (cache_folder() / "networks" / f"{name}.json" for name in ("blocked", "damaged"))
+    blocked.mkdir(parents=True)
+    damaged.write_text(kept)
+    found = [measured(nn.Upsample(scale_factor=2), 2, Needs(), path.stem, macs=None) for path in (blocked, damaged)]
+    assert found[0].context == found[1].context
+    assert blocked.is_dir() and "context" in damaged.read_text()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scalewise.errors import UnwritableOutput
 from scalewise.machine.memory import LiveTensors
 from scalewise.models.model import UNBOUNDED_CONTEXT
 from scalewise.models.partial import photo_like
@@ -54,12 +55,12 @@ def measured(
     """What is cached for the file with this digest, else measured now. `whole`: the network is known to look at the
     whole picture, however little that may be felt. `macs`: of a network that does not run in torch."""
     path = cache_folder() / "networks" / f"{sha256}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         known = json.loads(path.read_text(encoding="utf-8"))
         if known.pop("version") == VERSION:
             return Measured(**known)
     found = measure(network, scale, needs, whole=whole, macs=macs)
-    with suppress(OSError):
+    with suppress(OSError, UnwritableOutput):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps({"version": VERSION} | asdict(found)).encode())
     return found
