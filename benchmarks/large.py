@@ -93,6 +93,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
+    if unknown := set(asked.only.split(",")) - set(NETWORKS):
+        parser.error(f"no network {', '.join(sorted(unknown))}; there are {', '.join(NETWORKS)}")
     console = Console(width=110)
     for output in asked.to:
         for name in asked.only.split(","):
