@@ -24,6 +24,7 @@ from scalewise.execution.plan import RunOptions, RunPlan
 from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import output_box
 from scalewise.machine.memory import LiveTensors, parse_bytes, used_bytes
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
 from scalewise.pipeline import upscale, wanted_size
 from scalewise.upsamplers.liif import LIIF
@@ -343,7 +344,8 @@ def test_a_tile_that_is_not_finite_is_done_again_in_fp32() -> None:
 def test_deciding_on_400_megapixels_is_quick_enough_to_run_here() -> None:
     """Costs are computed per kind of patch: a 20 000 x 20 000 picture has 390 000 patches and four kinds."""
     model = zoo.load("fast", device="cpu").model
+    assert isinstance(model, MultiExitModel)
     size = (20_000, 20_000)
-    evidence = torch.rand(3, 625, 625) * 1e-3
+    evidence = torch.rand(model.network.exits, 625, 625) * 1e-3
     plan = model.plan(evidence, size, (40_000, 40_000), Budget.fraction(0.5))
     assert 0.499 * plan.macs_full <= plan.macs <= 0.5 * plan.macs_full
