@@ -16,7 +16,7 @@ from scalewise import images, zoo
 from scalewise.budget.budget import Budget
 from scalewise.budget.speed import Speed
 from scalewise.errors import BudgetInfeasible
-from scalewise.execution.deadline import DeadlineController
+from scalewise.execution.deadline import AIM, DeadlineController
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions, RunPlan
 from scalewise.execution.planner import plan_run
@@ -140,10 +140,10 @@ def test_the_time_left_and_the_rows_so_far_say_what_is_affordable(monkeypatch: p
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
     controller = DeadlineController(Speed(0.0, 1e-3), 10.0, 110.0, 1.0, [10] * 4, [4000] * 4)
-    assert controller.share() == pytest.approx(9 / 16)
+    assert controller.share() == pytest.approx(AIM * 9 / 16)
     controller.accept(0.5, refuse=False)
     clock.now += 4.0  # for 2000 MACs, which were to take 2 seconds
-    assert controller.affordable(1, 2000) == pytest.approx(2500)  # 5 seconds are left, at 2 ms each
+    assert controller.affordable(1, 2000) == pytest.approx(AIM * 2500)  # 5 seconds are left, at 2 ms each
     clock.now += 100.0
     assert controller.affordable(2, 4000) == 0.0
 

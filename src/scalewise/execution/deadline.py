@@ -18,6 +18,7 @@ from scalewise.geometry.grid import Size
 from scalewise.geometry.resize import imresize
 
 MAX_OVERRUN = 1.2  # predicted over given time; a run that is predicted to take longer even at the floor is refused
+AIM = 0.9  # of the time left: a share between the two that are probed takes longer than the line through both says
 MIN_CORRECTION = 0.05  # a share is corrected when the time left asks for one that differs by more
 MAX_SURPRISE = 3.0  # taken over predicted time of the first rows, or its inverse, that is believed
 SAMPLE_SIDE, SAMPLE_PARTS = 24, 6  # LR pixels of a piece, and pieces along each axis, that encoding is timed with
@@ -57,7 +58,7 @@ class DeadlineController:
     def share(self) -> float:
         """What fits now, before the router looks: at most 1, and 0 if nothing does."""
         left = self.deadline - time.perf_counter() - self.encoding - self.speed.planning
-        return min(1.0, self.speed.macs(left, sum(self.pixels)) / sum(self.macs))
+        return min(1.0, self.speed.macs(AIM * left, sum(self.pixels)) / sum(self.macs))
 
     def accept(self, share: float, *, refuse: bool) -> None:
         """Rendering begins, with this share. `refuse` one that is more than fits: raises BudgetInfeasible if it is far
@@ -77,7 +78,7 @@ class DeadlineController:
         now = time.perf_counter()
         predicted = self.speed.seconds(sum(self.pixels[:done]), ran)
         ratio = min(max((now - self._began) / max(predicted, 1e-9), 1 / MAX_SURPRISE), MAX_SURPRISE)
-        left = max(0.0, self.deadline - now - self.encoding) / ratio
+        left = AIM * max(0.0, self.deadline - now - self.encoding) / ratio
         return min(self.speed.macs(left, sum(self.pixels[done:])), float(sum(self.macs[done:])))
 
     def format_shares(self) -> str:
