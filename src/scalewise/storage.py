@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, locks, lines of JSON, and the user's cache folder."""
+"""Files that are whole or not there: atomic writes, locks, lines of JSON, and the user's cache."""
 
 from __future__ import annotations
 
@@ -307,3 +307,18 @@ def cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "scalewise" / "Cache"
     return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "scalewise"
+
+
+def read_cached(path: Path) -> dict[str, Any]:
+    """The JSON object that `write_cached` left; empty if there is none, or it is damaged."""
+    with suppress(OSError, ValueError, RecursionError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def write_cached(path: Path, value: Mapping[str, Any]) -> None:
+    """Keep a JSON object for `read_cached`; where that cannot be written, it is found anew the next time."""
+    with suppress(OSError, UnwritableOutput):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json.dumps(value).encode())

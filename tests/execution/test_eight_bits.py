@@ -67,7 +67,8 @@ def test_the_copy_is_made_once_and_its_spans_are_cached(model: MultiExitModel, c
 
 @needs_vnni
 @pytest.mark.parametrize(
-    "damage", ['{"version"', "[]", "[" * 100_000, '{"spans": [[0, 1]], "version": 1}', '{"spans": "no"}']
+    "damage",
+    ['{"version"', "[]", "[" * 100_000, '{"spans": [[0, 1]], "version": 1}', '{"spans": "no"}', '{"spans": [0, 1]}'],
 )
 def test_a_damaged_cache_is_measured_again(model: MultiExitModel, cache: Path, damage: str) -> None:
     spans = eight_bits.spans_of(model)

@@ -6,7 +6,6 @@ white: text and line art have harder edges than photos, and are spoilt where the
 
 from __future__ import annotations
 
-import json
 from collections.abc import MutableMapping
 from contextlib import suppress
 from hashlib import sha256
@@ -18,12 +17,12 @@ import torch
 from torch import Tensor
 
 from scalewise import images
-from scalewise.errors import InvalidRequest, UnwritableOutput
+from scalewise.errors import InvalidRequest
 from scalewise.execution.plan import RunOptions
 from scalewise.machine.device import fast_int8, pick_dtype
 from scalewise.models.digest import digest_of_model
 from scalewise.models.model import InEightBits, Model
-from scalewise.storage import cache_folder, write_bytes
+from scalewise.storage import cache_folder, read_cached, write_cached
 
 CROP_SIDE = 64  # pixels of a crop, in rows and columns of which the picture of crops is made
 VERSION = 1  # of what is cached
@@ -62,8 +61,8 @@ def spans_of(model: InEightBits) -> Tensor:
     known = {"version": VERSION, "crops": sha256(content).hexdigest()}
     path = cache_folder() / "int8" / f"{digest_of_model(model)}.json"  # pyright: ignore[reportArgumentType]
     shape = model.spans_shape
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        cached = json.loads(path.read_text(encoding="utf-8"))
+    cached = read_cached(path)
+    with suppress(ValueError, TypeError, LookupError, RuntimeError):  # no table of numbers
         spans = torch.tensor(cached.pop("spans"), dtype=torch.float32)
         low, high = spans[:, 0::2], spans[:, 1::2]
         whole = spans.shape == shape and bool(((low <= 0) & (high >= 0) & (high - low).isfinite()).all())
@@ -75,9 +74,7 @@ def spans_of(model: InEightBits) -> Tensor:
         raise InvalidRequest(
             "int8: features of this network are not finite on photos: its weights are damaged"
         ) from None
-    with suppress(OSError, UnwritableOutput):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json.dumps(known | {"spans": spans.tolist()}).encode())
+    write_cached(path, known | {"spans": spans.tolist()})
     return spans
 
 

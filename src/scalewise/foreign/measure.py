@@ -8,7 +8,6 @@ has none, as other pixels are felt at any distance. And flat pictures are run, w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,12 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalewise.errors import UnwritableOutput
 from scalewise.machine.memory import LiveTensors
 from scalewise.models.model import UNBOUNDED_CONTEXT
 from scalewise.models.partial import photo_like
 from scalewise.models.whole_network import Measured, Needs
-from scalewise.storage import cache_folder, write_bytes
+from scalewise.storage import cache_folder, read_cached, write_cached
 
 # Contexts in LR pixels that are tried, and how far a picture reaches with which they are compared.
 STAGES = (((4, 8, 12, 16), 32), ((24, 32, 48), 72))
@@ -55,14 +53,12 @@ def measured(
     """What is cached for the file with this digest, else measured now. `whole`: the network is known to look at the
     whole picture, however little that may be felt. `macs`: of a network that does not run in torch."""
     path = cache_folder() / "networks" / f"{sha256}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known.pop("version") == VERSION:
+    known = read_cached(path)
+    with suppress(TypeError):  # other fields than ours
+        if known.pop("version", None) == VERSION:
             return Measured(**known)
     found = measure(network, scale, needs, whole=whole, macs=macs)
-    with suppress(OSError, UnwritableOutput):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json.dumps({"version": VERSION} | asdict(found)).encode())
+    write_cached(path, {"version": VERSION} | asdict(found))
     return found
 
 
