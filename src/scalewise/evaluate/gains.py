@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from scalewise.budget.gains import GainCurve
 from scalewise.errors import DataError, ImageError
-from scalewise.evaluate.pairs import Picture, find_pairs, load_pair
+from scalewise.evaluate.pairs import find_pairs, load_pair
 from scalewise.evaluate.protocols import find_protocol
 from scalewise.evaluate.upscalers import bicubic, upscaler_of
 from scalewise.execution.plan import RunOptions
-from scalewise.geometry.grid import axis_positions
+from scalewise.models.blend import cell_means
 from scalewise.models.model import Model
-from scalewise.models.partial import CELL, PartialModel
+from scalewise.models.partial import PartialModel
 
 
 def measure_gains(model: Model, data: Path | str, scale: float, protocol: str, options: RunOptions) -> GainCurve | None:
@@ -32,19 +31,8 @@ def measure_gains(model: Model, data: Path | str, scale: float, protocol: str, o
         with torch.inference_mode():
             errors = [(one(lr, out, scale).sr.clamp(0, 1) - hr).square().mean(0) for one in (bicubic, upscaler)]
             scores.append(PartialModel(model).score(lr[None], (scale, scale)).flatten())
-        gains.append(_cell_means(errors[0] - errors[1], lr).flatten())
+        size = lr.shape[-2], lr.shape[-1]
+        gains.append(cell_means((errors[0] - errors[1])[None], (0, 0, *size), size, out).flatten())
     if not scores:
         raise DataError(f"no picture of {str(data)!r} could be read")
     return GainCurve.fit(torch.cat(scores), torch.cat(gains))
-
-
-def _cell_means(values: Tensor, lr: Picture) -> Tensor:
-    """(H, W) of output pixels → (gy, gx), the means over the cells that they lie in."""
-    for axis in (0, 1):
-        length, out = lr.shape[axis + 1], values.shape[axis]
-        cell = (axis_positions(0, out, length, out) // CELL).long()
-        cells = -(-length // CELL)
-        shape = (cells, values.shape[1]) if axis == 0 else (values.shape[0], cells)
-        sums = values.new_zeros(shape).index_add_(axis, cell, values)
-        values = sums / cell.bincount(minlength=cells).clamp_min(1).view(*((-1, 1) if axis == 0 else (1, -1)))
-    return values

@@ -57,19 +57,9 @@ class Fade:
 
     def see(self, added: Tensor, box: Box, place: Box) -> None:
         """Take the mean of each cell of a part: (3, H, W) at the output pixels `place`, LR pixels `box`."""
-        sums, starts, stops = added, [], []
-        for axis in (0, 1):
-            length, out = self.size[axis], self.out[axis]
-            cells = range(box[axis] // CELL, -(-box[axis + 2] // CELL))
-            edges = [first_output(min(k * CELL, length), length, out) for k in (*cells, cells.stop)]
-            counts = torch.tensor(edges).diff()
-            index = torch.repeat_interleave(torch.arange(len(cells)), counts).to(added.device)
-            shape = (3, len(cells), sums.shape[2]) if axis == 0 else (3, sums.shape[1], len(cells))
-            sums = sums.new_zeros(shape).index_add_(axis + 1, index, sums)
-            sums /= counts.clamp_min(1).to(sums).view(*((-1, 1) if axis == 0 else (-1,)))
-            starts.append(cells.start - self.first[axis])
-            stops.append(cells.stop - self.first[axis])
-        self.tone[:, starts[0] : stops[0], starts[1] : stops[1]] = sums.cpu()
+        rows, columns = (_cells(box, axis) for axis in (0, 1))
+        (top, left), means = self.first, cell_means(added, box, self.size, self.out)
+        self.tone[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = means.cpu()
 
     def apply(self, added: Tensor, place: Box) -> Tensor:
         """`added` at the output pixels `place` without its tone, times how far it counts."""
@@ -89,6 +79,24 @@ class Fade:
             index = torch.stack((lower, lower + 1), 1).clamp(0, count - 1).long()
             taps.append((index, torch.stack((1 - way, way), 1)))
         return resample(cells, taps[0], taps[1])
+
+
+def cell_means(values: Tensor, box: Box, size: Size, out: Size) -> Tensor:
+    """(c, H, W) at the output pixels of a box of LR pixels → (c, gy, gx): the means over the cells that they lie in."""
+    for axis in (0, 1):
+        cells, length = _cells(box, axis), size[axis]
+        edges = [first_output(min(k * CELL, length), length, out[axis]) for k in (*cells, cells.stop)]
+        counts = torch.tensor(edges).diff()
+        index = torch.repeat_interleave(torch.arange(len(cells)), counts).to(values.device)
+        shape = (len(values), len(cells), values.shape[2]) if axis == 0 else (*values.shape[:2], len(cells))
+        values = values.new_zeros(shape).index_add_(axis + 1, index, values)
+        values /= counts.clamp_min(1).to(values).view(*((-1, 1) if axis == 0 else (-1,)))
+    return values
+
+
+def _cells(box: Box, axis: int) -> range:
+    """The cells, along an axis, that a box of LR pixels reaches."""
+    return range(box[axis] // CELL, -(-box[axis + 2] // CELL))
 
 
 def meet(a: Box, b: Box) -> Box:
