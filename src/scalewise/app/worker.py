@@ -174,7 +174,8 @@ class Worker:
 
     def picture(self, id: str, owner: str, kind: str = "picture") -> Picture:
         """Raises Refused (404), also for another visitor's."""
-        return _of({one.id: one for one in list(self.pictures.values()) if one.kind == kind}, id, owner, kind)
+        found = self.pictures.get(id)
+        return _of(found if found is not None and found.kind == kind else None, owner, kind)
 
     def drop_picture(self, id: str, owner: str, kind: str = "picture") -> None:
         picture = self.picture(id, owner, kind)
@@ -204,7 +205,7 @@ class Worker:
 
     def model(self, id: str, owner: str) -> Picture:
         """Raises Refused (404), also for another visitor's."""
-        return _of(self.models, id, owner, "weight file")
+        return _of(self.models.get(id), owner, "weight file")
 
     def drop_model(self, id: str, owner: str) -> None:
         self.model(id, owner)
@@ -254,7 +255,7 @@ class Worker:
 
     def job(self, id: str, owner: str) -> Job:
         """Raises Refused (404), also for another visitor's."""
-        return _of(self.jobs, id, owner, "job")
+        return _of(self.jobs.get(id), owner, "job")
 
     def ahead_of(self, job: Job) -> int:
         """How many jobs come before it."""
@@ -361,8 +362,7 @@ class Worker:
         return not self._thread.is_alive()
 
 
-def _of(held: dict[str, Any], id: str, owner: str, kind: str) -> Any:
-    found = held.get(id)
+def _of(found: Any, owner: str, kind: str) -> Any:
     if found is None or found.owner != owner:
         raise Refused(404, f"there is no such {kind}, or its time is over")
     found.touch()
