@@ -163,11 +163,11 @@ class MultiExitModel(nn.Module, Model):
         network, (oy, ox), (height, width) = self.network, cells.origin, cells.tile
         deepest = int(choice[cells.inside(core)].max())
         last = network.exit_after[deepest - 1] if deepest else 0
-        boxes = torch.tensor(cells.boxes)
+        boxes, trimmed = torch.tensor(cells.boxes), _trimmed(cells, core)
         for index in range(1, last + 1):
             active = choice >= network.level(index)
             needed = (0, 0, height, width)
-            if _trimmed(cells, core):
+            if trimmed:
                 seen = network.block_margin * (network.depth - index + 1)  # by the blocks to come and the head
                 needed = (
                     max(0, core[0] - oy - seen),
