@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from images import containers
 from images.cases import BICUBIC, DATA, enlarged, pixels, said
 from PIL import Image, ImageCms
 
@@ -247,7 +248,7 @@ def test_what_no_frame_covers_is_transparent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [".png", ".jpg", ".webp", ".tif"])
 @pytest.mark.parametrize("profile", ["cut", "gray", "L*a*b*"])
 def test_a_profile_that_is_none_for_the_picture_is_said(tmp_path: Path, kind: str, out: str, profile: str) -> None:
-    content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = containers.profile()
     if profile == "cut":
         content = content[:200]
     else:

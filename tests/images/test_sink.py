@@ -15,7 +15,8 @@ import pyvips
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from images.containers import profile
+from PIL import Image
 
 from scalewise import images
 from scalewise.errors import InvalidRequest, UnwritableOutput
@@ -173,10 +174,6 @@ def test_threads_write_one_and_many_sinks_at_once(tmp_path: Path) -> None:
             assert np.array_equal(images.open(path).fetch((0, 0, 40, 30)), array)
 
 
-def srgb_profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
 def exif(orientation: int = 1) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112], tags[0x010E], tags[0x0132] = orientation, "a tree", "2020:01:02 03:04:05"
@@ -187,14 +184,14 @@ def exif(orientation: int = 1) -> Image.Exif:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
 @pytest.mark.parametrize("start", ["path", "pil"])
 def test_profile_exif_and_resolution_are_kept(tmp_path: Path, suffix: str, start: str) -> None:
-    profile = srgb_profile()
+    icc = profile()
     original = tmp_path / "in.jpg"
-    Image.fromarray(noise(8, 12, 3)).save(original, icc_profile=profile, exif=exif(6), dpi=(300, 300))
+    Image.fromarray(noise(8, 12, 3)).save(original, icc_profile=icc, exif=exif(6), dpi=(300, 300))
     source = images.open(original if start == "path" else Image.open(original))
-    assert source.metadata.icc == profile and source.metadata.dpi == pytest.approx((300, 300), abs=0.1)
+    assert source.metadata.icc == icc and source.metadata.dpi == pytest.approx((300, 300), abs=0.1)
     result = Image.open(copy(source, tmp_path / f"out{suffix}"))
     assert result.size == (8, 12)
-    assert result.info["icc_profile"] == profile
+    assert result.info["icc_profile"] == icc
     assert result.getexif().get(0x0112, 1) == 1
     assert result.getexif()[0x010E] == "a tree" and result.getexif().get_ifd(0x8769)[0x829A] == 0.01
     assert images.open(tmp_path / f"out{suffix}").metadata.exif is not None
@@ -203,17 +200,17 @@ def test_profile_exif_and_resolution_are_kept(tmp_path: Path, suffix: str, start
 
 
 def test_metadata_of_the_original_goes_with_an_array(tmp_path: Path) -> None:
-    Image.fromarray(noise(8, 12, 3)).save(tmp_path / "a.png", icc_profile=srgb_profile(), dpi=(300, 300))
+    Image.fromarray(noise(8, 12, 3)).save(tmp_path / "a.png", icc_profile=profile(), dpi=(300, 300))
     source = images.open(tmp_path / "a.png")
     images.save(tmp_path / "b.png", noise(16, 24, 3), like=source)
-    assert images.open(tmp_path / "b.png").metadata.icc == srgb_profile()
+    assert images.open(tmp_path / "b.png").metadata.icc == profile()
     with pytest.raises(UnwritableOutput, match="the input itself"):
         images.save(tmp_path / "a.png", noise(16, 24, 3), like=source, overwrite=True)
 
 
 def test_a_profile_for_other_channels_is_left_out(tmp_path: Path) -> None:
     image = Image.fromarray(noise(8, 12))
-    image.info["icc_profile"] = srgb_profile()
+    image.info["icc_profile"] = profile()
     path = copy(images.open(image), tmp_path / "a.png")
     assert "icc_profile" not in Image.open(path).info
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from PIL import ImageCms
+from images.containers import profile
 
 from scalewise import images
 from scalewise.errors import UnwritableOutput
@@ -22,7 +22,7 @@ from scalewise.images.metadata.metadata import set_blob
 from scalewise.images.stream import StreamedCanvas
 
 SIZE, TILE = (70, 51), (16, 20)  # rows and columns of the picture, and of a tile
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+PROFILE = profile()
 
 
 @pytest.fixture(autouse=True)
