@@ -28,6 +28,7 @@ from scalewise.storage import locked
 from scalewise.training import state as states
 from scalewise.training.engine import LOCK_NAME, Trained, train
 from scalewise.training.losses.pixel import squared
+from scalewise.training.task import StageTask
 from scalewise.upsamplers.fixed import PixelShuffle
 from scalewise.upsamplers.liif import LIIF
 
@@ -216,9 +217,33 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_state_of_another_optimizer_is_refused(tmp_path: Path, before: Any, after: Any) -> None:
     first, second = (replace(TOY, stages=(replace(STAGE, optimizer=name),)) for name in (before, after))
     train(first, waves(), tmp_path, replace(PLAN, seconds=0.0))
-    with pytest.raises(TrainingError, match="another optimizer"):
-        train(second, waves(), tmp_path, replace(PLAN, resume=True))
-    assert train(first, waves(), tmp_path, replace(PLAN, resume=True)).reason == "done"
+    state = states.read_state(tmp_path)
+    assert state is not None and [one.pop("name").lower() for one in state["optimizers"]] == [before]
+    unnamed = tmp_path / "unnamed"  # as states were before
+    unnamed.mkdir()
+    states.write_state(unnamed, state)
+    for out in (tmp_path, unnamed):
+        with pytest.raises(TrainingError, match="another optimizer"):
+            train(second, waves(), out, replace(PLAN, resume=True))
+    ends = [train(first, waves(), out, replace(PLAN, resume=True)) for out in (tmp_path, unnamed)]
+    assert all(end.reason == "done" for end in ends) and same(*(dict(end.model.state_dict()) for end in ends))
+
+
+def test_the_optimizer_of_a_state_is_known_by_its_name(tmp_path: Path) -> None:
+    """Not by the options that it happens to have."""
+
+    class Other(torch.optim.AdamW):
+        pass
+
+    class Task(StageTask):
+        def optimizers(self) -> list[torch.optim.Optimizer]:
+            return [Other(list(self.learnt.values()), 1e-3)]
+
+    others = replace(TOY, stages=(replace(STAGE, task=Task),))
+    train(others, waves(), tmp_path, replace(PLAN, seconds=0.0))
+    with pytest.raises(TrainingError, match="another optimizer, Other, than the stage's, AdamW"):
+        train(TOY, waves(), tmp_path, replace(PLAN, resume=True))
+    assert train(others, waves(), tmp_path, replace(PLAN, resume=True)).reason == "done"
 
 
 def test_fp16_is_not_for_training(tmp_path: Path) -> None:

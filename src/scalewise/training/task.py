@@ -92,9 +92,11 @@ class StageTask(nn.Module):
         self.average = {name: value.to(fabric.device) for name, value in self.average.items()}
         self.raw_optimizers = self.optimizers()
         for optimizer, state in zip(self.raw_optimizers, self.optimizer_states, strict=False):
-            if any(("eps" in options) != ("eps" in optimizer.defaults) for options in state["param_groups"]):
-                # Of AdamW's options SOAP has not this one; torch would load the one's averages into the other.
-                raise TrainingError("the state is of another optimizer than the stage's: begin the stage without it")
+            stored, ours = optimizer_of(state), type(optimizer).__name__
+            if stored != ours:  # torch would load the one's averages into the other
+                raise TrainingError(
+                    f"the state is of another optimizer, {stored}, than the stage's, {ours}: begin the stage without it"
+                )
             optimizer.load_state_dict(state)
         self.optimizer_states = []
         bf16 = pick_dtype(dtype, fabric.device) == torch.bfloat16 and not self.stage.exact
@@ -198,7 +200,7 @@ class StageTask(nn.Module):
             "weights": self.state_dict(),
             "average": self.average,
             "without_optimizer_at": self.without_optimizer_at,
-            "optimizers": [optimizer.state_dict() for optimizer in self.raw_optimizers],
+            "optimizers": [{"name": type(one).__name__, **one.state_dict()} for one in self.raw_optimizers],
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -236,3 +238,9 @@ class StageTask(nn.Module):
             prefetch_factor=4 if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def optimizer_of(state: Mapping[str, Any]) -> str:
+    """The class of the optimizer that a state is of. Older states have no name: they are of AdamW, or of SOAP, which
+    lacks one of AdamW's options."""
+    return state.get("name") or ("AdamW" if all("eps" in options for options in state["param_groups"]) else "SOAP")
