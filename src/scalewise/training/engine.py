@@ -25,6 +25,7 @@ from scalewise.training import state as states
 from scalewise.training.logs import LOG_NAME, Log
 from scalewise.training.recipe import Recipe
 from scalewise.training.reparam import plain
+from scalewise.training.start import Origin, Start
 from scalewise.training.task import StageTask
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ LOCK_NAME = "lock"  # in the folder of a run: held while it is written to
 @dataclass(frozen=True)
 class TrainOptions:
     """How to run what the recipe says. Steps between saved states, validations and lines of the log; `seconds` of wall
-    time for this call; `state`: the folder of the portable state."""
+    time for this call; `state`: the folder of the portable state. `start`: weights to begin with in place of new ones;
+    a state that is resumed comes before them."""
 
     resume: bool = False
+    start: Start | None = None
     seconds: float = math.inf
     devices: int = 1
     nodes: int = 1
@@ -184,26 +187,32 @@ def _train(
     fabric.launch()
     first = [stage.name for stage in recipe.stages].index(state["stage"]) if state else 0
     before = state["seconds"] if state else 0.0
+    start = options.start if state is None else None
+    origin = Origin(**state["start"]) if state and state.get("start") else start and start.origin
     stop = Stop(started + options.seconds)
     log = Log(out, enabled=fabric.is_global_zero, quiet=options.quiet)
 
+    def run_so_far() -> dict[str, Any]:
+        about = {"recipe": recipe.name, "seed": recipe.seed, "begins": recipe.stages[0].name}
+        return about | {"start": origin and vars(origin), "seconds": before + time.monotonic() - started}
+
     def save(task: StageTask) -> None:
-        seconds = before + time.monotonic() - started
-        states.write_state(out, task.state() | {"recipe": recipe.name, "seed": recipe.seed, "seconds": seconds})
+        states.write_state(out, task.state() | run_so_far())
 
     def keep_portable(task: StageTask, model: nn.Module) -> None:
         if options.state is None:
             return
-        seconds = before + time.monotonic() - started
-        about = {"recipe": recipe.name, "seed": recipe.seed, "seconds": seconds}
-        states.write_portable(options.state, recipe.name, model, about | {"stage": task.stage.name, "step": task.step})
+        about = run_so_far() | {"stage": task.stage.name, "step": task.step}
+        states.write_portable(options.state, recipe.name, model, about)
         shutil.copyfile(out / LOG_NAME, options.state / f"{recipe.name}.jsonl")
 
     loop = TrainingLoop(fabric, options, log, stop, validate, save, keep_portable)
     task = None
     with log, _signals(stop):
         for number, stage in enumerate(recipe.stages):
-            if stage.prepare is not None:
+            if start is not None and number == 0:
+                start.begin(model, stage)
+            elif stage.prepare is not None:
                 stage.prepare(model)
             if number < first:
                 continue
@@ -220,8 +229,8 @@ def _train(
     weights = out / f"{recipe.name}.safetensors"
     if fabric.is_global_zero:
         seconds = before + time.monotonic() - started
-        about = _card(recipe, task, seconds, options, log.validation) | dict(card or {})
-        recipe.network.save(model, weights, about)
+        about = _card(recipe, task, seconds, options, log.validation, origin) | dict(card or {})
+        recipe.network.save(model, weights, about if origin is None else origin.added_to(about))
         keep_portable(task, model)
     return Trained(model, weights, task.stage.name, task.step, task.stage.steps, stop.reason, fabric.is_global_zero)
 
@@ -279,6 +288,12 @@ def _state(recipe: Recipe, out: Path, options: TrainOptions, main: bool) -> dict
     for key, ours in (("recipe", recipe.name), ("seed", recipe.seed)):
         if state[key] != ours:
             raise TrainingError(f"the state in {out} has {key} {state[key]!r}, not {ours!r}: choose another folder")
+    begins = recipe.stages[0].name
+    if state.get("begins", begins) != begins:
+        raise TrainingError(
+            f"the state in {out} is of a training that began at stage {state['begins']}, not {begins}: begin there "
+            "too, or choose another folder"
+        )
     stage = next((stage for stage in recipe.stages if stage.name == state["stage"]), None)
     if stage is None or state["step"] > stage.steps:
         raise TrainingError(
@@ -289,16 +304,22 @@ def _state(recipe: Recipe, out: Path, options: TrainOptions, main: bool) -> dict
 
 
 def _card(
-    recipe: Recipe, task: StageTask, seconds: float, options: TrainOptions, seen: Mapping[str, float]
+    recipe: Recipe,
+    task: StageTask,
+    seconds: float,
+    options: TrainOptions,
+    seen: Mapping[str, float],
+    origin: Origin | None,
 ) -> dict[str, Any]:
-    """What the weight file says of itself; strings, numbers and JSON."""
+    """What the weight file says of itself; strings, numbers and JSON. What a recipe promises is of new weights."""
     finished = task.stage is recipe.stages[-1] and task.step == task.stage.steps
+    begins = "" if origin is None else f" --start {origin.name} --stage {recipe.stages[0].name}"
     at = "" if finished else f", stopped at step {task.step} of {task.stage.name}"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     card: dict[str, Any] = {
         "network": recipe.name,
         "licence": recipe.licence,
-        "recipe": f"scalewise train {recipe.name}",
+        "recipe": f"scalewise train {recipe.name}{begins}",
         "source": recipe.source,
         "steps": ", ".join(f"{stage.name} {stage.steps}" for stage in recipe.stages) + at,
         "hours": round(seconds / 3600, 4),
@@ -306,7 +327,7 @@ def _card(
     }
     if seen:
         card["validation"] = seen
-    if recipe.expects:
+    if recipe.expects and origin is None:
         card["expects"] = dict(recipe.expects)
     return card | dict(recipe.card)
 

@@ -50,6 +50,13 @@ class Recipe:
         """Pixels that a picture must have on both sides."""
         return max(stage.samples.needs for stage in self.stages)
 
+    def begun_at(self, name: str) -> Recipe:
+        """The same without the stages before this one, whose work is in the weights that it begins with."""
+        names = [stage.name for stage in self.stages]
+        if name not in names:
+            raise InvalidRequest(f"{self.name} has no stage {name!r}: its stages are {', '.join(names)}")
+        return replace(self, stages=self.stages[names.index(name) :])
+
     def shortened(self, steps: int) -> Recipe:
         """The same in so many steps, shared among the stages as before; each has at least one."""
         if steps < len(self.stages):

@@ -11,10 +11,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 STEM_GAIN = 15.0  # brings features to about the size of a third; differences of neighbouring pixels are small
+SAME_KERNEL = 1e-3  # of the largest value; in half precision, as weight files have them, kernels sum to zero nearly
 
 
 class ZeroSum(nn.Module):
@@ -30,10 +32,33 @@ class ZeroSum(nn.Module):
 
 def bind_stem(model: nn.Module) -> None:
     """Let the stem of a MultiExitModel learn with kernels that sum to zero. Each stage may call it: a stem that is
-    bound stays as it is."""
-    stem = model.get_submodule("network.stem")
-    if not parametrize.is_parametrized(stem):
-        parametrize.register_parametrization(stem, "weight", ZeroSum())
+    bound stays as it is, and so does one that learnt bound and is plain since. New kernels are changed."""
+    stem: Any = model.get_submodule("network.stem")
+    if parametrize.is_parametrized(stem):
+        return
+    zero_sum, kernel = ZeroSum(), stem.weight.detach()
+    learnt = zero_sum.original_of(kernel)
+    is_learnt = is_same_kernel(zero_sum(learnt), kernel)
+    parametrize.register_parametrization(stem, "weight", zero_sum)
+    if is_learnt:
+        with torch.no_grad():
+            stem.parametrizations.weight.original.copy_(learnt)
+
+
+def is_same_kernel(one: Tensor, other: Tensor) -> bool:
+    """Equal but for the rounding of half precision."""
+    other = other.to(one)
+    return bool(((one - other).abs() <= SAME_KERNEL * other.abs().max()).all())
+
+
+def bound_kernels(model: nn.Module) -> dict[str, Tensor]:
+    """What the bound kernels of a model are now, by their names in the plain one."""
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            bound: Any = module
+            found |= {f"{name}.{kernel}": getattr(bound, kernel).detach() for kernel in bound.parametrizations}
+    return found
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -54,12 +79,10 @@ def load_plain(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load weights of the plain network into one whose stem is bound.
 
     Raises RuntimeError if they are another network's."""
-    named = {}
-    for name, value in weights.items():
+    named = dict(weights)
+    for name in bound_kernels(model).keys() & named.keys():
         module, _, last = name.rpartition(".")
         owner: Any = model.get_submodule(module)
-        if parametrize.is_parametrized(owner, last):
-            name = f"{module}.parametrizations.{last}.original"
-            value = owner.parametrizations[last][0].original_of(value)
-        named[name] = value
+        original = owner.parametrizations[last][0].original_of(named.pop(name))
+        named[f"{module}.parametrizations.{last}.original"] = original
     model.load_state_dict(named)

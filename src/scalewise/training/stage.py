@@ -87,8 +87,9 @@ class Stage:
     `ema`: decay of the weights' moving average, which is what the stage leaves; None leaves the last weights. `trains`:
     the parameters that learn (all by default), the others are frozen. `clip`: largest norm of the gradient. `warmup`:
     steps over which the learning rate rises. `exact`: fp32 even where bf16 is fast. `prepare` is called with the model
-    before the stage, and again on resuming, before the weights are read. `task`: what makes another `task.StageTask`,
-    for what one loss and one optimizer cannot say (`gan.Adversarial`)."""
+    before the stage, and again on resuming, before the weights are read; what it sets, as a first bias, it also sets in
+    weights that a training begins with. `task`: what makes another `task.StageTask`, for what one loss and one
+    optimizer cannot say (`gan.Adversarial`)."""
 
     name: str
     steps: int

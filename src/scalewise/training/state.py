@@ -76,6 +76,11 @@ def read_portable(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str,
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, about
 
 
+def has_state(out: Path, folder: Path | None, name: str) -> bool:
+    """Whether there is a state to go on from: the last of a run's folder, or a portable one in `folder`."""
+    return (out / LAST).exists() or (folder is not None and (folder / f"{name}.safetensors").exists())
+
+
 def check_space(out: Path, needed: int) -> None:
     """Raise TrainingError if the disk has no room for two states, which hours of work would need."""
     free = shutil.disk_usage(out).free
