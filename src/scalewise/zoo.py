@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import resources
@@ -118,16 +119,37 @@ def load(name: str | Path, *, device: str | None = None) -> LoadedModel:
     text = str(name)
     if text not in MODELS:
         path, settings = file_and_settings(text)
-        if not _exists(path):
-            searched = ", ".join(map(str, model_folders()))
-            raise UnknownModel(
-                f"no model and no file is called {shown(text)}: the models are {', '.join(MODELS)}; files are also "
-                f"looked for in {searched}"
-            )
+        _check_exists(path, text)
         text = f"{path}:{text.rpartition(':')[2]}" if settings else str(path)
     found = pick_device(device)
     with torch_defaults(found):
         return _load(text, str(found))
+
+
+@contextmanager
+def weight_file(name: str) -> Iterator[Path]:
+    """The file with the weights of a model, by its name or path; it is there while the block runs. Raises UnknownModel
+    for a name that nothing has, and CheckpointError."""
+    entry = MODELS.get(name)
+    if entry is None:
+        path = _located(name)
+        if path.name == name:  # a path in some folder is looked at by who reads it
+            _check_exists(path, name)
+        yield path
+        return
+    if entry.weights is None:
+        raise CheckpointError(f"{name} ships without weights: name its weight file instead")
+    with resources.as_file(_shipped_file(entry.weights)) as path:
+        yield path
+
+
+def _check_exists(path: Path, text: str) -> None:
+    if not _exists(path):
+        searched = ", ".join(map(str, model_folders()))
+        raise UnknownModel(
+            f"no model and no file is called {shown(text)}: the models are {', '.join(MODELS)}; files are also looked "
+            f"for in {searched}"
+        )
 
 
 def _exists(path: str | Path) -> bool:
@@ -144,9 +166,7 @@ def _load(text: str, device: str) -> LoadedModel:
     if entry is not None and not entry.needs_weights:
         return LoadedModel(text, for_inference(entry.build(), torch.device(device)))
     if entry is not None:
-        if entry.weights is None:
-            raise CheckpointError(f"{text} ships without weights: name its weight file instead")
-        with resources.as_file(_shipped_file(entry.weights)) as path:
+        with weight_file(text) as path:
             return _from_file(text, path, {}, device)
     path, overrides = file_and_settings(text)
     return _from_file(path.name, path, overrides, device)

@@ -12,10 +12,14 @@ from torch.nn.utils import parametrize
 from training.toy import PLAN, check_going_on_is_exact, waves
 
 from scalewise import zoo
+from scalewise.data.resident import Pictures
+from scalewise.errors import TrainingError
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.recipes.fast import LEAN, LEAN_SMALL, TRUNK, exits_of
+from scalewise.training.device_loop import DeviceTraining
 from scalewise.training.engine import train
 from scalewise.training.reparam import bind_stem, load_plain, plain
+from scalewise.training.start import Origin, Start
 
 CROPS = replace(LEAN_SMALL, lr_side=16, points=16, scales=(1.0, 2.0))
 STAGE = replace(TRUNK, steps=4, samples=CROPS, batch=2, warmup=0, ema=0.5)
@@ -87,3 +91,51 @@ def test_a_portable_state_has_plain_kernels_and_goes_on(tmp_path: Path) -> None:
     assert load_file(tmp_path / "state" / "lean-toy.safetensors").keys() == NETWORK.build().state_dict().keys()
     gone_on = train(RECIPE, waves(), tmp_path / "b", options)
     assert (gone_on.stage, gone_on.step) == ("trunk", 2)
+
+
+@pytest.fixture
+def learnt(bound: MultiExitModel) -> dict[str, torch.Tensor]:
+    """Plain weights of a network that learnt with a bound stem, as a file in half precision has them."""
+    return {name: value.half() for name, value in plain(bound).state_dict().items()}
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_training_that_begins_with_a_learnt_stem_leaves_it_as_it_is(learnt: dict, stage: int) -> None:
+    model = NETWORK.build()
+    Start(learnt, Origin("lean")).begin(model, RECIPE.stages[stage])
+    assert parametrize.is_parametrized(model.get_submodule("network.stem"))
+    for name, value in plain(model).state_dict().items():
+        torch.testing.assert_close(value, learnt[name].float(), atol=1e-3 * float(value.abs().max()), rtol=0)
+
+
+def test_a_started_run_learns_with_a_bound_stem(tmp_path: Path, learnt: dict) -> None:
+    done = train(RECIPE.begun_at("trunk-end"), waves(), tmp_path, replace(PLAN, start=Start(learnt, Origin("lean"))))
+    kernel = load_file(done.weights)["network.stem.weight"]
+    assert float(kernel.mean((2, 3)).abs().max()) < 1e-6 * float(kernel.abs().max())
+    assert not torch.allclose(kernel, learnt["network.stem.weight"].float())
+
+
+def test_a_stem_that_learnt_otherwise_is_refused_where_it_would_be_bound(tmp_path: Path) -> None:
+    start = Start(NETWORK.build().state_dict(), Origin("other"))
+    with pytest.raises(TrainingError, match=r"stage trunk keeps kernels of network\.stem\.weight that sum to zero"):
+        train(RECIPE, waves(), tmp_path, replace(PLAN, start=start))
+    assert not (tmp_path / "last.ckpt").exists()
+    router = LEAN.stages[-1]
+    model = NETWORK.build()
+    start.begin(model, router)  # which leaves the stem alone
+    assert torch.equal(model.state_dict()["network.stem.weight"], start.weights["network.stem.weight"])
+
+
+def test_on_one_device_a_learnt_stem_is_left_as_it_is_too(learnt: dict) -> None:
+    still = replace(RECIPE, stages=tuple(replace(stage, learning_rate=0.0) for stage in RECIPE.stages))
+    pictures = Pictures.of(waves(), torch.device("cpu"))
+    run = DeviceTraining(still, pictures, NETWORK.build(), Start(learnt, Origin("lean")))
+    for done in (0.0, 0.9):  # both stages
+        run.advance(done)
+    for name, value in run.result().state_dict().items():
+        torch.testing.assert_close(value, learnt[name].float(), atol=1e-3 * float(value.abs().max()), rtol=0)
+
+
+def test_weights_of_a_deeper_network_do_not_fit_a_bound_one(bound: MultiExitModel) -> None:
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        load_plain(bound, {**plain(bound).state_dict(), "network.blocks.9.conv1.weight": torch.zeros(1)})

@@ -106,15 +106,23 @@ def fill(path: Path, build: Callable[[], nn.Module], tensors: Mapping[str, Tenso
     """Build the network and load the weights; names, shapes and values are checked before memory is taken."""
     with malformed(path):
         expected = empty(build).state_dict()
-    _check_names(path, expected, tensors)
-    weights = {name: _checked(path, name, tensors[name], like) for name, like in expected.items()}
+    weights = fitting(path, expected, tensors)
     with torch.random.fork_rng(devices=[]):  # first values are overwritten, and nobody's random numbers change
         model = build()
     model.load_state_dict(weights)
     return model.eval()
 
 
-def _check_names(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+def fitting(
+    path: Path, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], network: str = "the network"
+) -> dict[str, Tensor]:
+    """The weights for a network that has those of `expected`, and no others. Raises CheckpointError for other names,
+    shapes and kinds of numbers, and for what is not finite."""
+    _check_names(path, expected, tensors, network)
+    return {name: _checked(path, name, tensors[name], like) for name, like in expected.items()}
+
+
+def _check_names(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], network: str) -> None:
     missing = [name for name in expected if name not in tensors]
     extra = [name for name in tensors if name not in expected]
     wrong = [
@@ -126,7 +134,7 @@ def _check_names(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[st
         f"{what}: {few(names)}" for what, names in (("missing", missing), ("extra", extra), ("shape", wrong)) if names
     ]
     if words:
-        raise CheckpointError(f"{path}: its weights do not fit the network ({'; '.join(words)})")
+        raise CheckpointError(f"{path}: its weights do not fit {network} ({'; '.join(words)})")
 
 
 def _checked(path: Path, name: str, value: Tensor, like: Tensor) -> Tensor:

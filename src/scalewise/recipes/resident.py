@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from scalewise.data.resident import Pictures
 from scalewise.recipes import find
+from scalewise.recipes.start import read_start
 from scalewise.training.device_loop import DeviceTraining, load_pictures, train
 
 
@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if names[0] not in given.only and not given.start:
                 parser.error(f"--only without {names[0]} goes on from weights: give them by --start")
             recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name in given.only))
-        model = recipe.network.build()
-        if given.start:
-            model.load_state_dict(load_file(given.start))
-        runs.append(DeviceTraining(recipe, pictures, model, start=given.start.name if given.start else ""))
+        start = read_start(given.start, recipe) if given.start else None
+        runs.append(DeviceTraining(recipe, pictures, recipe.network.build(), start))
     train(runs, given.seconds, given.out)
 
 

@@ -31,6 +31,7 @@ from scalewise.training.recipe import Recipe
 from scalewise.training.reparam import plain
 from scalewise.training.soap import SOAP
 from scalewise.training.stage import Batch, Stage, StepContext
+from scalewise.training.start import Start
 from scalewise.training.task import Prepared, StageTask
 
 WARM_STEPS = 3  # before a capture: libraries choose their algorithms, the optimizer makes its state
@@ -87,12 +88,12 @@ class DeviceTask(StageTask):
 
 @dataclass
 class DeviceTraining:
-    """One recipe in training. `weights` are those that its finished stages left, or the average of the running one."""
+    """One recipe in training. `start`: weights to begin with, in place of the model's new ones."""
 
     recipe: Recipe
     pictures: Pictures
     model: nn.Module
-    start: str = ""  # the file that the first weights are from, for the card
+    start: Start | None = None
     capture: bool = True  # as a CUDA graph; not for networks or losses that wait for the device
     steps: dict[str, int] = field(default_factory=dict)
     queued: list[Any] = field(default_factory=list)
@@ -154,9 +155,11 @@ class DeviceTraining:
 
     def begin(self, stage: Stage) -> DeviceTask:
         assert isinstance(stage.samples, AnyScaleCrops)
-        self.steps[stage.name] = 0
-        if stage.prepare is not None:
+        if self.start is not None and not self.steps:
+            self.start.begin(self.model, stage)
+        elif stage.prepare is not None:
             stage.prepare(self.model)
+        self.steps[stage.name] = 0
         task = DeviceTask(self.model, stage, seed=(0,), out=Path())
         task.place(self.device)
         self.prepared = task.prepare(self.fabric, "auto")
@@ -243,18 +246,21 @@ def train(runs: Sequence[DeviceTraining], seconds: float, out: Path, *, save_eve
 def _write(runs: Sequence[DeviceTraining], out: Path, seconds: float) -> None:
     for run in runs:
         recipe, device = run.recipe, torch.cuda.get_device_name() if run.cuda else "CPU"
+        origin = None if run.start is None else run.start.origin
+        begins = "" if origin is None else f" --start {origin.name}"
         model = recipe.network.build()
         model.load_state_dict({name: value.contiguous() for name, value in run.result().state_dict().items()})
         about: dict[str, Any] = {
             "network": recipe.name,
             "licence": recipe.licence,
-            "recipe": f"python -m scalewise.recipes.resident {recipe.name}{run.start and f' --start {run.start}'}",
+            "recipe": f"python -m scalewise.recipes.resident {recipe.name}{begins}",
             "source": recipe.source,
             "steps": ", ".join(f"{name} {count}" for name, count in run.steps.items()),
             "hours": round(seconds / 3600, 4),
             "machine": f"{device}, {len(runs)} recipes side by side, torch {torch.__version__}",
         }
-        recipe.network.save(model, out / f"{recipe.name}.safetensors", about | dict(recipe.card))
+        about |= recipe.card
+        recipe.network.save(model, out / f"{recipe.name}.safetensors", origin.added_to(about) if origin else about)
 
 
 def load_pictures(folders: Sequence[Path], *, halves: bool = False) -> list[Tensor]:
