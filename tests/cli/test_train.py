@@ -109,6 +109,57 @@ def test_a_queue_goes_on_wherever_it_was_stopped(tmp_path: Path, photos: Path, m
     assert all("default x4 " in line for line in lines)
 
 
+def test_a_training_begins_with_a_network_that_is_there(tmp_path: Path, photos: Path) -> None:
+    words = ("enaf-srresnet-tiny", "--data", photos, "--workers", 0, "--start", "enaf-srresnet-tiny")
+    out = tmp_path / "out"
+    late = (*words, "--stage", "estimator", "--steps", 2, "--out", out)
+    code, printed, _ = run(*late, "--max-time", "0", "-q")
+    assert code == 0 and "estimator step 1 of 2" in printed
+    shipped = zoo.load("enaf-srresnet-tiny").card
+    card = zoo.load(out / "enaf-srresnet-tiny.safetensors").card
+    assert card["started_from"].startswith("enaf-srresnet-tiny (sha256 ") and card["licence"] == "Apache-2.0"
+    assert card["training_data"].startswith("2 pictures of ") and card["training_data"].endswith(
+        shipped["training_data"]
+    )
+    code, printed, said = run(*late, "--resume")
+    assert code == 0 and "estimator step 2 of 2" in printed
+    assert "goes on from its state, and not from enaf-srresnet-tiny" in said
+    code, _, said = run(*words, "--steps", 3, "--out", out, "--resume", "-q")
+    assert code == 1 and "began at stage estimator, not backbone" in said
+
+
+def test_a_trained_file_is_begun_with(tmp_path: Path, photos: Path) -> None:
+    words = ("edsr-x4-tiny", "--data", photos, "--workers", 0, "--dtype", "fp32", "-q", "--steps", 1, "--out")
+    assert run(*words, tmp_path / "first")[0] == 0
+    file = tmp_path / "first" / "edsr-x4-tiny.safetensors"
+    assert run(*words, tmp_path / "second", "--start", file)[0] == 0
+    card = zoo.load(tmp_path / "second" / "edsr-x4-tiny.safetensors").card
+    assert card["recipe"] == "scalewise train edsr-x4-tiny --start edsr-x4-tiny.safetensors --stage l1"
+    assert "before that, of edsr-x4-tiny.safetensors: 2 pictures of" in card["training_data"]
+
+
+def test_a_queue_begins_with_what_it_made_and_refuses_what_does_not_fit_at_once(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "nice", lambda by: None)
+    first = '[[training]]\nrecipe = "edsr-x4-tiny"\nsteps = 1\nworkers = 0\nout = "first"\n'
+    second = first.replace("first", "second") + 'start = "first/edsr-x4-tiny.safetensors"\nstage = "l1"\n'
+    words = ("--queue", tmp_path / "queue.toml", "--data", photos, "-q")
+    for wrong, message in (
+        ("fast", "do not fit the network of recipe edsr-x4-tiny"),
+        ("none.pth", "none.pth: no such"),
+    ):
+        (tmp_path / "queue.toml").write_text(first + second.replace("first/edsr-x4-tiny.safetensors", wrong))
+        code, _, error = run(*words)
+        assert code in (1, 2) and message in error and error.count("\n") == 1
+        assert not (tmp_path / "first").exists()
+    (tmp_path / "queue.toml").write_text(first + second)
+    assert run(*words)[0] == 0
+    card = zoo.load(tmp_path / "second" / "edsr-x4-tiny.safetensors").card
+    assert card["started_from"].startswith("edsr-x4-tiny.safetensors (sha256 ")
+    assert run(*words)[0] == 0  # its state comes first now
+
+
 def test_the_list_names_every_recipe() -> None:
     code, printed, _ = run("--list")
     assert code == 0 and all(name in printed for name in ("fast", "edsr-liif-tiny", "edsr-x4"))
@@ -134,6 +185,12 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
         ("edsr-x4-tiny", "--data", photos, "--devices", "3"): "3 processes",
         ("edsr-x4-tiny", "--data", photos, "--val", photos, "--protocol", "best"): "unknown protocol",
         ("edsr-x4-tiny", "--data", photos, "--model", "nowhere.py:build"): "no file",
+        ("fast", "--data", photos, "--stage", "router"): "--start FILE or NAME",
+        ("fast", "--data", photos, "--start", "fast", "--stage", "last"): "no stage 'last': its stages are exits,",
+        ("fast", "--data", photos, "--start", "fats"): "no model and no file is called 'fats'",
+        ("fast", "--data", photos, "--start", "quality"): "do not fit the network of recipe fast",
+        ("fast", "--data", photos, "--start", "bicubic"): "bicubic ships without weights",
+        ("fast", "--data", photos, "--start", photos / "a.png"): "not a weight file",
     }
     for words, message in wrong.items():
         code, _, error = run(*words, *out)

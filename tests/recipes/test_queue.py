@@ -25,6 +25,21 @@ def test_trainings_are_read_in_order_with_folders_next_to_the_file(tmp_path: Pat
     assert second.data == (tmp_path / "a", tmp_path / "b") and second.val is None
 
 
+def test_a_training_may_begin_with_a_network_or_a_file_next_to_the_queue(tmp_path: Path) -> None:
+    text = """
+    [[training]]
+    recipe = "photo"
+    start = "quality"
+    stage = "finish"
+    [[training]]
+    recipe = "best"
+    start = "runs/best/best.safetensors"
+    """
+    first, second = read_queue(written(tmp_path, text))
+    assert (first.start, second.start) == ("quality", str(tmp_path / "runs/best/best.safetensors"))
+    assert [stage.name for stage in first.found().stages] == ["finish", "router"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -34,6 +49,12 @@ def test_trainings_are_read_in_order_with_folders_next_to_the_file(tmp_path: Pat
         ('[[training]]\nrecipe = "fast"\nsteps = "many"', "steps = 'many' is not of the right kind"),
         ('[[training]]\nrecipe = "fast"\nspeed = 3', "has speed: allowed are recipe, data,"),
         ("[[training]]\nsteps = 3", "no recipe"),
+        ('[[training]]\nrecipe = "fast"\nstage = "router"', "a stage to begin at and no weights"),
+        (
+            '[[training]]\nrecipe = "fast"\nstart = "fast"\nstage = "end"',
+            "fast has no stage 'end': its stages are exits,",
+        ),
+        ('[[training]]\nrecipe = "fast"\nstart = 3', "start = 3 is not of the right kind"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, message: str) -> None:

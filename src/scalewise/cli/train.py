@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scalewise.recipes.queue import QueuedTraining
     from scalewise.training.engine import Trained
     from scalewise.training.recipe import Recipe
+    from scalewise.training.start import Start
 
 
 def train(
@@ -44,6 +45,13 @@ def train(
     queue: Annotated[
         Path | None,
         typer.Option("--queue", metavar="FILE.toml", help="Train what it lists, in order, going on where it was."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="FILE|NAME", help="Begin with the weights of this file or network."),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="With --start: begin at a later stage of the recipe.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="So many in place of the recipe's.")] = None,
     max_time: Annotated[
@@ -94,17 +102,20 @@ def train(
     given = {
         "dtype": checked_dtype(dtype), "workers": workers, "protocol": protocol, "val_side": val_side,
         "val_every": val_every, "save_every": save_every, "state": state, "about": about, "out": out,
+        "start": start, "stage": stage,
     }  # fmt: skip
     seconds = parse_time(max_time)
     if queue is not None:
         return _train_queue(queue, tuple(data or ()), val, seconds, quiet)
     if recipe is None or not data:
         raise InvalidRequest("name a recipe and --data DIR; scalewise train --list says which recipes there are")
+    if stage is not None and start is None:
+        raise InvalidRequest(f"--stage {stage} begins with weights that are there: name them by --start FILE or NAME")
 
     from scalewise.recipes import find
     from scalewise.recipes.queue import QueuedTraining
 
-    chosen = find(recipe, model=model, steps=steps, seed=seed, vgg=vgg)
+    chosen = find(recipe, model=model, stage=stage, steps=steps, seed=seed, vgg=vgg)
     training = QueuedTraining(recipe, data=tuple(data), val=val, **given)
     done = _train_one(chosen, training, seconds, quiet, resume=resume, devices=devices, nodes=nodes)
     if not done.main:
@@ -132,14 +143,15 @@ def _train_one(
     from scalewise.training.engine import TrainOptions
     from scalewise.training.engine import train as run
 
+    out = _folder(training, recipe)
+    start = _start(training, recipe, resume, quiet)
     say = None if quiet else (lambda name: typer.echo(f"reading {name}", err=True))
     pictures = [picture for folder in training.data for picture in open_pictures(folder, progress=say)]
     megapixels = sum(picture.shape[1] * picture.shape[2] for picture in pictures) / 1e6
     folders = ", ".join(f"{folder.name}/" for folder in training.data)
     card = {"training_data": training.about or f"{len(pictures)} pictures of {folders}, {megapixels:.0f} Mpx"}
-    out = training.out or Path("runs") / recipe.name
     options = TrainOptions(
-        resume=resume, seconds=seconds, devices=devices, nodes=nodes, dtype=checked_dtype(training.dtype),
+        resume=resume, start=start, seconds=seconds, devices=devices, nodes=nodes, dtype=checked_dtype(training.dtype),
         workers=training.workers, save_every=training.save_every, validate_every=training.val_every,
         state=training.state, quiet=quiet,
     )  # fmt: skip
@@ -148,6 +160,27 @@ def _train_one(
         measure = Validation.of(training.val, recipe, training.protocol, training.val_side, out)
     validate = measure if log is None or measure is None else _logged(measure, recipe.name, log)
     return run(recipe, pictures, out, options, validate=validate, card=card)
+
+
+def _folder(training: QueuedTraining, recipe: Recipe) -> Path:
+    return training.out or Path("runs") / recipe.name
+
+
+def _start(training: QueuedTraining, recipe: Recipe, resume: bool, quiet: bool) -> Start | None:
+    """The weights that a training begins with, compared with the recipe's network; None if it has a state to go on
+    from, which comes first."""
+    if training.start is None:
+        return None
+    from scalewise import zoo
+    from scalewise.recipes.start import read_start
+    from scalewise.training.state import has_state
+
+    if resume and has_state(_folder(training, recipe), training.state, recipe.name):
+        if not quiet:
+            typer.echo(f"{recipe.name} goes on from its state, and not from {training.start}", err=True)
+        return None
+    with zoo.weight_file(training.start) as path:
+        return read_start(path, recipe, training.start if training.start in zoo.MODELS else None)
 
 
 def _logged(measure: Validation, name: str, log: Path) -> Callable[[nn.Module, int], Mapping[str, float]]:
@@ -175,6 +208,12 @@ def _train_queue(path: Path, data: tuple[Path, ...], val: Path | None, seconds: 
             raise InvalidRequest(f"--queue {path}: {one.recipe} names no data: write data = DIR, or give --data")
         for folder in (*one.data, *((one.val,) if one.val else ())):
             find_pictures(folder)
+    made: set[Path] = set()  # by the trainings before: such a file may not be there yet
+    for one in trainings:
+        recipe = one.found()
+        if one.start is not None and Path(one.start).resolve() not in made:
+            _start(one, recipe, resume=True, quiet=True)
+        made.add((_folder(one, recipe) / f"{recipe.name}.safetensors").resolve())
     if hasattr(os, "nice"):
         os.nice(19)
     started = time.monotonic()

@@ -110,13 +110,14 @@ def find(
     name: str,
     *,
     model: str | None = None,
+    stage: str | None = None,
     steps: int | None = None,
     seed: int | None = None,
     vgg: Path | None = None,
 ) -> Recipe:
     """A recipe by name, or a variant of it (`tadt-liif@no-gsa`, see `ablations.py`), with another model
-    (`theirs:build`), number of steps or seed, and with VGG19's weights for its perceptual loss. Raises InvalidRequest.
-    """
+    (`theirs:build`), first stage, number of steps or seed, and with VGG19's weights for its perceptual loss. Raises
+    InvalidRequest."""
     stem, _, variant = name.partition("@")
     start = STARTS.get(stem, stem) if variant else stem
     if start not in RECIPES:
@@ -124,6 +125,8 @@ def find(
     recipe = ablated(RECIPES[start], variant) if variant else RECIPES[start]
     if model is not None:
         recipe = replace(recipe, name=f"{name}-theirs", network=CustomModel(model), expects={})
+    if stage is not None:
+        recipe = recipe.begun_at(stage)
     if steps is not None:
         recipe = recipe.shortened(steps)
     if vgg is not None:

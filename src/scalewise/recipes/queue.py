@@ -21,12 +21,15 @@ from scalewise.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class QueuedTraining:
-    """One training; its options are those of `scalewise train`. Folders are relative to the queue's file."""
+    """One training; its options are those of `scalewise train`. Folders are relative to the queue's file, and so is
+    `start` if it names a file: a word without a dot or a slash is a network's name."""
 
     recipe: str
     data: tuple[Path, ...] = ()
     val: Path | None = None
     out: Path | None = None
+    start: str | None = None
+    stage: str | None = None
     steps: int | None = None
     seed: int | None = None
     dtype: str = "auto"
@@ -40,7 +43,7 @@ class QueuedTraining:
 
     def found(self) -> Recipe:
         """Raises InvalidRequest."""
-        return find(self.recipe, steps=self.steps, seed=self.seed)
+        return find(self.recipe, stage=self.stage, steps=self.steps, seed=self.seed)
 
 
 def read_queue(path: Path) -> list[QueuedTraining]:
@@ -63,6 +66,8 @@ def _training(path: Path, number: int, values: dict[str, Any]) -> QueuedTraining
     if "recipe" not in values or not set(values) <= set(known):
         unknown = ", ".join(set(values) - set(known)) or "no recipe"
         raise InvalidRequest(f"{place} has {unknown}: allowed are {', '.join(known)}")
+    if "stage" in values and "start" not in values:
+        raise InvalidRequest(f"{place} has a stage to begin at and no weights: write start = FILE or NAME")
     chosen: dict[str, Any] = {}
     for name, value in values.items():
         if name == "data":
@@ -72,6 +77,8 @@ def _training(path: Path, number: int, values: dict[str, Any]) -> QueuedTraining
             chosen[name] = path.parent / value
         elif isinstance(value, bool) or not isinstance(value, hints[name]):
             raise InvalidRequest(f"{place}: {name} = {value!r} is not of the right kind")
+        elif name == "start" and ("." in value or "/" in value):
+            chosen[name] = str(path.parent / value)
         else:
             chosen[name] = value
     return QueuedTraining(**chosen)
