@@ -194,6 +194,7 @@ def test_a_stored_picture_serves_several_jobs(server: tuple[httpx.Client, Any]) 
         ({"quality": "0"}, "quality", "1"),
         ({"crop": "1,2,3"}, "crop", "x,y,width,height"),
         ({"projection": "cube"}, "projection", "erp"),
+        ({"projection": "erp"}, "projection", "twice as wide as high"),
         ({"timeout": "-1"}, "timeout", "0"),
         ({"mask": "x"}, "mask", "file"),
         ({"bugdet": "x"}, "bugdet", "no field"),
@@ -333,7 +334,7 @@ def test_models_say_what_they_are_for(server: tuple[httpx.Client, Any]) -> None:
     models = {one["name"]: one for one in told["models"]}
     assert told["limits"]["max_pixels"] == 4_000_000
     assert models["fast"]["mask"] is True and models["bicubic"]["mask"] is models["tadt-liif-tiny"]["mask"] is False
-    assert [name for name, one in models.items() if not one["research"]] == ["fast", "quality", "photo", "pano"]
+    assert [name for name, one in models.items() if not one["research"]] == ["fast", "quality", "photo"]
     assert models["bicubic"]["least_budget"] == 1 and models["fast"]["least_budget"] < 0.1
 
 

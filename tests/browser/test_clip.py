@@ -38,7 +38,7 @@ def page(request: pytest.FixtureRequest, browser: Any, server: tuple[str, Any]) 
     made.on("console", lambda message: said.append(message.text) if "status of 4" not in message.text else None)
     made.on("pageerror", lambda error: said.append(str(error)))
     made.goto(server[0])
-    expect(made.locator("#models label")).to_have_count(4, timeout=LONG)  # the first visitor waits for torch
+    expect(made.locator("#models label")).to_have_count(3, timeout=LONG)  # the first visitor waits for torch
     made.locator("input[name=view][value=clip]").check(force=True)
     yield made
     assert not said

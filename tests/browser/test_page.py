@@ -58,7 +58,7 @@ def opened(browser: Any, server: tuple[str, Any], width: int) -> Iterator[Any]:
     made.on("console", lambda message: said.append(message.text) if "status of 4" not in message.text else None)
     made.on("pageerror", lambda error: said.append(str(error)))
     made.goto(server[0])
-    expect(made.locator("#models label")).to_have_count(4, timeout=LONG)  # the first visitor waits for torch
+    expect(made.locator("#models label")).to_have_count(3, timeout=LONG)  # the first visitor waits for torch
     yield made
     assert not foreign and not said
     context.close()
@@ -211,6 +211,25 @@ def test_models_of_one_level_have_no_dial(wide: Any) -> None:
     expect(wide.locator("#budget")).to_be_disabled()
     expect(wide.locator("#budget-words")).to_have_text("This model always does all of its work.")
     enlarge(wide)
+
+
+def test_a_panorama_is_one_click(page: Any) -> None:
+    """With any model; and what cannot be one is refused there, before anything runs."""
+    held = io.BytesIO()
+    Image.open(io.BytesIO(small(40))).resize((80, 40)).save(held, "png")
+    give(page, file("round.png", held.getvalue()))
+    quickly(page)
+    page.check("#sphere")
+    enlarge(page)
+    expect(page.locator("#report")).to_contain_text("360°")
+    page.reload()
+    expect(page.locator("#list li")).to_have_count(1, timeout=LONG)
+    expect(page.locator("#sphere")).to_be_checked()
+    told = page.locator("[data-error='projection']")
+    give(page, file("square.png", small(40)))
+    expect(told).to_contain_text("twice as wide as high")
+    page.uncheck("#sphere")
+    expect(told).to_be_hidden()
 
 
 def test_the_viewer(wide: Any) -> None:
@@ -492,12 +511,12 @@ def test_the_token_is_asked_for(browser: Any, tmp_path: Path) -> None:
         expect(page.locator("#ask-error")).to_contain_text("not this server's token")
         page.fill("#token", "correct horse")
         page.keyboard.press("Enter")
-        expect(page.locator("#models label")).to_have_count(4, timeout=LONG)
+        expect(page.locator("#models label")).to_have_count(3, timeout=LONG)
         context.close()
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"{address}/#token=correct%20horse")
-        expect(page.locator("#models label")).to_have_count(4, timeout=LONG)
+        expect(page.locator("#models label")).to_have_count(3, timeout=LONG)
         assert "token" not in page.url
         context.close()
 

@@ -27,7 +27,6 @@ WORDS = {
     "fast": ("Fast", "For most pictures, in the least time."),
     "quality": ("Best", "The finest detail. Takes longer."),
     "photo": ("Old or compressed", "Also cleans JPEG blocks and noise."),
-    "pano": ("360° picture", "The left and the right edge stay joined."),
 }
 
 

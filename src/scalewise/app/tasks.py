@@ -32,6 +32,7 @@ from scalewise.execution.pages import enlarge_pages
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Box, Size
+from scalewise.geometry.projection import frame_of
 from scalewise.geometry.sizes import wanted_size
 from scalewise.images import WRITABLE, Encoding
 
@@ -205,10 +206,12 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         raise Refused(422, f"model {request.model[:60]!r} takes no mask: it has no patches to steer", "mask")
     with said_of("quality"):
         Encoding(request.quality)
-    if request.projection not in ("auto", "flat", "erp"):
-        raise Refused(
-            422, f"projection {request.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
-        )
+    projection: Any = request.projection
+    if projection not in ("auto", "flat", "erp"):
+        raise Refused(422, f"projection {projection[:20]!r} is not known: allowed are auto, flat, erp", "projection")
+    if not facts.panorama:  # of one that says that it is a panorama, its metadata decide
+        with said_of("projection"):
+            frame_of(facts.size, projection)
     if suffix in (".jpg", ".jpeg") and facts.alpha:
         raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
     pages = pages_made(facts, box, suffix)

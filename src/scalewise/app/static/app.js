@@ -38,7 +38,7 @@ function complain(where, text) {
   place.textContent = text || "";
   place.hidden = !text;
 }
-const PLACES = { mask: "go", scale: "how-large", size: "how-large", long_edge: "how-large", budget: "budget", model: "model", format: "format" };
+const PLACES = { mask: "go", scale: "how-large", size: "how-large", long_edge: "how-large", budget: "budget", model: "model", projection: "projection", format: "format" };
 function complainOf(error) { complain(PLACES[error.field] || "go", error.message); }
 function quiet() { for (const place of document.querySelectorAll("[data-error]")) { place.textContent = ""; place.hidden = true; } }
 
@@ -199,7 +199,7 @@ function wish(item) {
     else found.size = `${w ?? ""}x${h ?? ""}`;
   }
   if (by() === "print") found.long_edge = Math.max(1, Math.round((value("cm") ?? 0) / 2.54 * (value("dpi") ?? 0)));
-  if (model() === "pano") found.projection = "erp";
+  if ($("sphere").checked) found.projection = "erp";
   return found;
 }
 
@@ -485,7 +485,7 @@ function numbers(item) {
 
 function save() {
   const settings = { by: by(), factor: factor(), width: $("width").value, height: $("height").value, cm: $("cm").value,
-    dpi: $("dpi").value, budget: $("budget").value, model: model(), format: $("format").value };
+    dpi: $("dpi").value, budget: $("budget").value, model: model(), sphere: $("sphere").checked, format: $("format").value };
   const kept = items.filter((item) => item.picture).map(({ name, picture, jobId, asked }) => ({ name, id: picture.id, jobId, asked }));
   sessionStorage.setItem(KEPT, JSON.stringify({ settings, kept }));
 }
@@ -495,6 +495,7 @@ function setSettings(held) {
   const chip = document.querySelector(`input[name=factor][value="${held.factor}"]`);
   if (chip) chip.checked = true; else setFactor(held.factor);
   for (const id of ["width", "height", "cm", "dpi", "budget", "format"]) if (held[id] !== undefined) $(id).value = held[id];
+  $("sphere").checked = Boolean(held.sphere);
   const card = document.querySelector(`input[name=model][value="${held.model}"]`);
   if (card) card.checked = true; else setResearch(held.model);
 }
