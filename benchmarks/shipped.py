@@ -1,9 +1,8 @@
-"""The shipped models beyond PSNR at whole scales: other scales, degraded pictures, panoramas, where the work goes.
+"""The shipped models beyond PSNR at whole scales: other scales, degraded pictures, where the work goes.
 
     python benchmarks/shipped.py scales --data DIR -n fast      dB over bicubic at ×1.5 … ×4 and ×6, ×8, worst picture
                                  [--plot FILE] [--at 6 8]
     python benchmarks/shipped.py photo --data DIR               seeded blur, noise and JPEG: photo, quality, bicubic
-    python benchmarks/shipped.py pano --data DIR                WS-PSNR: pano, quality wrapped, quality flat, bicubic
     python benchmarks/shipped.py routes --data DIR -n fast      effort of flat and of detailed blocks at half the budget
 
 DIR is a folder of HR pictures; LR is MATLAB's bicubic in 8 bits. Y, shave = ⌈scale⌉, 8 bits (`default`), of the
@@ -53,12 +52,12 @@ def cropped(hr: torch.Tensor, scale: float) -> tuple[torch.Tensor, tuple[int, in
     return hr[:, :h, :w], (size[0], size[1])
 
 
-def upscaled(lr: torch.Tensor, out: tuple[int, int], name: str, budget: float = 1.0, options: RunOptions | None = None):
+def upscaled(lr: torch.Tensor, out: tuple[int, int], name: str, budget: float = 1.0):
     """SR (3, H, W) uint8 and the report."""
     source = images.open((lr * 255).round().to(torch.uint8))
     sink = images.create(None, out, source)
-    model, options = zoo.load(name).model, options or RunOptions(dtype="auto")
-    return enlarge(plan_run(source, sink.size, model, Budget.fraction(budget), options), sink)
+    model, how = zoo.load(name).model, RunOptions(dtype="auto")
+    return enlarge(plan_run(source, sink.size, model, Budget.fraction(budget), how), sink)
 
 
 def psnr(sr: torch.Tensor, hr: torch.Tensor, scale: float) -> float:
@@ -129,24 +128,6 @@ def photo(asked: argparse.Namespace) -> Table:
     return table
 
 
-def pano(asked: argparse.Namespace) -> Table:
-    ways = (("bicubic", False), ("quality", False), ("quality", True), ("pano", True))
-    table = Table(
-        "picture", *(f"{n}, {'wrapped' if w else 'flat'}" for n, w in ways), title=f"×{asked.scale:g}, WS-PSNR"
-    )
-    for name, whole in pictures(asked.data, 1 << 20):
-        width = min(whole.shape[-1], 2 * asked.side) // 16 * 16
-        hr = metrics.eight_bit(imresize(whole, (width // 2, width)))
-        hr, lr = reduced(hr, asked.scale)
-        out = (hr.shape[-2], hr.shape[-1])
-        row = []
-        for model, wrapped in ways:
-            sr = upscaled(lr, out, model, options=RunOptions(dtype="auto", projection="erp" if wrapped else "flat"))[0]
-            row.append(metrics.ws_psnr(sr.double() / 255, hr, channel="y"))
-        table.add_row(name, *(f"{v:.3f}" for v in row))
-    return table
-
-
 def routes(asked: argparse.Namespace) -> Table:
     table = Table("picture", "lowest quartile", "highest", "ratio", title=f"effort at 50%, ×{asked.scale:g}")
     ratios = []
@@ -174,7 +155,7 @@ def routes(asked: argparse.Namespace) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What shipped models do beyond whole scales.")
-    parser.add_argument("what", choices=["scales", "photo", "pano", "routes"])
+    parser.add_argument("what", choices=["scales", "photo", "routes"])
     parser.add_argument("--data", type=Path, required=True, help="a folder of HR pictures")
     parser.add_argument("-n", "--model", default="fast")
     parser.add_argument("-s", "--scale", type=float, default=4.0)
@@ -182,7 +163,7 @@ def main() -> None:
     parser.add_argument("--at", type=float, nargs="+", default=SCALES, help="the scales of `scales`")
     parser.add_argument("--plot", type=Path, help="draw the curve of `scales` into this file")
     asked = parser.parse_args()
-    tables = {"scales": scales, "photo": photo, "pano": pano, "routes": routes}
+    tables = {"scales": scales, "photo": photo, "routes": routes}
     Console(width=140).print(tables[asked.what](asked))
 
 

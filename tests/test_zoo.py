@@ -18,10 +18,15 @@ def test_a_name_is_loaded_once_and_ready_to_run() -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UnknownModel, match="fast, quality, photo, pano, bicubic"):
+    with pytest.raises(UnknownModel, match="fast, quality, photo, bicubic"):
         zoo.load("no-such-model")
     with pytest.raises(UnknownModel):
         zoo.load("no-such-file.pth:res_scale=1")
+
+
+def test_a_removed_name_says_what_to_take() -> None:
+    with pytest.raises(UnknownModel, match="pano was removed: use quality with projection erp"):
+        zoo.load("pano")
 
 
 def test_a_model_without_weights_says_what_to_do() -> None:

@@ -85,7 +85,6 @@ MODELS: Mapping[str, Entry] = {
             "fast": "multi-exit, any scale, any budget: the default",
             "quality": "the same, wider and deeper",
             "photo": "quality for compressed and noisy pictures",
-            "pano": "quality for 360° panoramas",
         }
     ),
     "bicubic": Entry("bicubic interpolation, the floor", bicubic, needs_weights=False),
@@ -145,6 +144,11 @@ def weight_file(name: str) -> Iterator[Path]:
 
 def _check_exists(path: Path, text: str) -> None:
     if not _exists(path):
+        if text == "pano":
+            raise UnknownModel(
+                "the model pano was removed: use quality with projection erp (to measure it: with wrap), which is as "
+                "good on 360° pictures"
+            )
         searched = ", ".join(map(str, model_folders()))
         raise UnknownModel(
             f"no model and no file is called {shown(text)}: the models are {', '.join(MODELS)}; files are also looked "

@@ -39,7 +39,7 @@ def number_type(model: Model, options: RunOptions, device: torch.device) -> tupl
     dtype = pick_dtype("auto", device)
     if not isinstance(model, InEightBits):
         raise InvalidRequest(
-            "int8 is only for networks with exits at any scale (fast, quality, photo, pano), without a restoration: "
+            "int8 is only for networks with exits at any scale (fast, quality, photo), without a restoration: "
             "take bf16 or fp32 for this one"
         )
     if not takes_eight_bits(options, device):

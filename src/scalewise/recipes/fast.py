@@ -1,4 +1,4 @@
-"""How our own networks are made: `fast`, `quality`, `photo`, `pano`; the model cards have the dB and the hours.
+"""How our own networks are made: `fast`, `quality`, `photo`; the model cards have the dB and the hours.
 
 Exits: L1 at every exit, crops of 48×48 LR at scales U(1, 4), a quarter of them unequal, the most detailed of three in
 half of the samples, AdamW with cosine decay, EMA. Finish: a tenth as long with squared error. Router: the network
@@ -17,7 +17,6 @@ from scalewise.checkpoints.build import patch_routed
 from scalewise.checkpoints.spec import Network, spec
 from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import Photo
-from scalewise.data.resident import ErpCrops
 from scalewise.training.losses.exits import ExitLoss, router_loss, trunk_loss
 from scalewise.training.recipe import Recipe
 from scalewise.training.reparam import bind_stem
@@ -103,19 +102,6 @@ PHOTO = replace(
     expects={},
 )
 
-SPHERE = ErpCrops(lr_side=48, points=96, layout="rows", base=True, tries=3)
-PANO = replace(
-    QUALITY,
-    name="pano",
-    stages=(
-        replace(EXITS, name="sphere", steps=10_000, samples=SPHERE, learning_rate=2e-4),
-        replace(FINISH, steps=2_000, samples=SPHERE, learning_rate=1e-4),
-        replace(ROUTER, steps=1_000, samples=replace(SPHERE, lr_side=96, points=192)),
-    ),
-    summary="`quality` gone on with 360° pictures",
-    expects={},
-)
-
 SMALL = replace(CROPS, lr_side=32, points=48)
 THREE = (0.4, 0.6, 1.0)
 FAST_TINY = replace(
@@ -157,7 +143,6 @@ def tiny(of: Recipe, samples: AnyScaleCrops) -> Recipe:
 
 QUALITY_TINY = tiny(QUALITY, CROPS)
 PHOTO_TINY = tiny(PHOTO, replace(CROPS, reduce=SEEN))
-PANO_TINY = tiny(PANO, SPHERE)
 
 
 # Networks of few channels: plain 3×3 convolutions. SOAP reaches in 600 steps what takes AdamW some 1600, each as long.
