@@ -10,7 +10,7 @@ import torch
 
 from scalewise.data import AnyScaleCrops
 from scalewise.data.degradations import Photo, real_world
-from scalewise.data.resident import DeviceCrops, ErpCrops, Pictures
+from scalewise.data.resident import DeviceCrops, Pictures
 from scalewise.errors import DataError
 from scalewise.geometry.grid import axis_positions
 from scalewise.geometry.resize import imresize
@@ -92,22 +92,6 @@ def test_photo_degradation_hurts_unless_clean(pictures: Pictures) -> None:
     assert off(Photo(clean=1.0)) < 1e-5
     for skip in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 0.0)):  # blur, noise, JPEG alone
         assert off(Photo(without=skip)) > 2 / 255
-
-
-def test_rows_near_the_poles_are_stretched(pictures: Pictures) -> None:
-    torch.manual_seed(3)
-    crops = ErpCrops(lr_side=16, points=16, layout="rows", base=True, turned=1.0)
-    device, sizes = DeviceCrops(pictures, crops), torch.full((64, 2), 64.0)
-    hr, latitude = device._turn(device._cut(sizes.long()), sizes, crops)
-    weight = latitude.cos().flatten()
-    # columns there differ less from their neighbours
-    slope = hr.diff(dim=3).abs().mean((1, 3)).flatten()
-    assert float(slope[weight < 0.4].mean()) < 0.6 * float(slope[weight > 0.9].mean())
-    one = crops.seen(hr[0] / 255, np.random.default_rng(0))  # the same on the CPU, one by one
-    assert one[0].shape == hr[0].shape and one[1].shape == (64,)
-    batch = device.batch(64)
-    assert batch["weight"].shape == (64, 16, 1)
-    assert float(batch["weight"].min()) > 0.1 and float(batch["weight"].max()) <= 1
 
 
 def test_what_it_does_not_know_is_refused(pictures: Pictures) -> None:

@@ -99,7 +99,6 @@ class AnyScaleCrops:
             sy = sx = float(random.choice(self.whole_scales))
         (n, m), crop = self._sides((sy, sx))
         hr = flipped(random_crop(pictures, crop, random, self.tries), random).float() / 255
-        hr, weight = self.seen(hr, random)
         lr = self.reduce(hr, (n, m), random)
         factors = torch.tensor([hr.shape[-2] / n, hr.shape[-1] / m])
         (y, above, top), (x, left, first) = (
@@ -108,7 +107,6 @@ class AnyScaleCrops:
         if self.hr_side is not None:
             hr = hr[:, above : above + len(y), left : left + len(x)]
             lr = lr[:, top : top + self.lr_side, first : first + self.lr_side]
-            weight = None if weight is None else weight[above : above + len(y)]
         size = (len(y), len(x))
         sample = {"lr": lr, "scale": factors, "cell": 1 / factors}
         goals = {"hr": hr} if self.target is None else {"hr": self.target(hr), "plain": hr}
@@ -124,7 +122,7 @@ class AnyScaleCrops:
         if self.base:
             (iy, wy), (ix, wx) = axis_taps(n, size[0]), axis_taps(m, size[1])
             sample["base"] = resample(lr, (iy[rows], wy[rows]), (ix[columns], wx[columns]))
-        return sample if weight is None else sample | {"weight": weight[rows].unsqueeze(1)}
+        return sample
 
     def _sides(self, scale: tuple[float, float]) -> tuple[Size, Size]:
         """Rows and columns of the LR at a scale (rows, columns), and of the HR crop that it is made of."""
@@ -143,10 +141,6 @@ class AnyScaleCrops:
         start = int(random.integers(lr - self.lr_side + 1))
         inside = ((y >= start) & (y < start + self.lr_side)).nonzero().squeeze(1)
         return y[inside] - start, int(inside[0]), start
-
-    def seen(self, hr: Tensor, random: Random) -> tuple[Tensor, Tensor | None]:
-        """What becomes of a crop (3, H, W) in [0, 1] before it is reduced, and how much each of its rows counts."""
-        return hr, None
 
     def _lines(self, side: int, random: Random) -> np.ndarray:
         if self.layout == "window":

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalewise.data.crops import AnyScaleCrops, Random, Sample, bicubic_8bit, large_enough
+from scalewise.data.crops import AnyScaleCrops, Sample, bicubic_8bit, large_enough
 from scalewise.data.degradations import Photo
 from scalewise.data.jpeg import compressed
 from scalewise.errors import DataError
@@ -63,35 +63,6 @@ def _detail(picture: Tensor) -> Tensor:
     return F.avg_pool2d(gradient[None], CELL, ceil_mode=True)[0]
 
 
-@dataclass(frozen=True)
-class ErpCrops(AnyScaleCrops):
-    """Crops as a 360° picture holds them: rows stretched by 1 / cos of their latitude, drawn per sample so that the
-    sphere is covered evenly, in a share `turned` of the samples. `weight` (b, p, 1) is the cosine of each row learnt
-    (1 elsewhere), for the weighted L1 of CAMixerSR's supplement (ODI), as WS-PSNR weighs it.
-
-    A picture of `equator` HR pixels around the sphere sets how fast latitude changes from row to row.
-    """
-
-    turned: float = 0.75
-    equator: int = 2048
-    highest: float = 80.0  # degrees
-
-    def seen(self, hr: Tensor, random: Random) -> tuple[Tensor, Tensor]:
-        height, width = hr.shape[-2:]
-        draws = torch.tensor([[random.random()], [random.random()]])
-        latitude = self.latitudes(draws[:1], draws[1:], torch.tensor([[float(height)]]), height)
-        hr = stretched(hr.unsqueeze(0), latitude, torch.tensor([[(width - 1) / 2]]))[0]
-        return (hr * 255).round().clamp(0, 255) / 255, latitude[0].cos()
-
-    def latitudes(self, place: Tensor, turn: Tensor, height: Tensor, rows: int) -> Tensor:
-        """(n, rows) radians, of crops of `height` (n, 1) rows; `place` and `turn` (n, 1) are uniform in [0, 1)."""
-        highest = math.radians(self.highest)
-        centre = torch.asin((2 * place - 1) * math.sin(highest))  # evenly on the sphere
-        line = torch.arange(rows, device=place.device)
-        latitude = centre + (line - height / 2) * (2 * math.pi / self.equator)
-        return torch.where(turn < self.turned, latitude.clamp(-highest, highest), 0.0)
-
-
 class DeviceCrops:
     """`batch(n)`: n samples of `crops` from `pictures`, all on their device; the keys of `AnyScaleCrops` with layout
     "rows" and base. Reductions that it knows: `bicubic_8bit` and `degradations.Photo`. Raises DataError for others."""
@@ -101,7 +72,7 @@ class DeviceCrops:
             raise DataError("samples are made on the device for rows and columns, by bicubic_8bit or Photo only")
         if crops.hr_side is not None:
             raise DataError("samples with an hr_side are not made on the device: train them by the engine")
-        if crops.target is not None or type(crops).seen not in (AnyScaleCrops.seen, ErpCrops.seen):
+        if crops.target is not None:
             raise DataError("samples with a target of their own are not made on the device: train them by the engine")
         large_enough([torch.empty(size, device="meta") for size in pictures.sizes], crops)
         room = [number for number, size in enumerate(pictures.sizes) if min(size) >= crops.needs]
@@ -114,12 +85,7 @@ class DeviceCrops:
         factors = self._factors(n)
         sizes = (factors * side).round()  # (n, 2) HR rows and columns of each crop
         factors = sizes / side
-        hr = self._cut(sizes.long())  # (n, 3, most, most) in levels, right only within its size
-        weight = None
-        if isinstance(crops, ErpCrops):
-            hr, latitude = self._turn(hr, sizes, crops)
-            weight = latitude.cos()
-        hr = hr / 255
+        hr = self._cut(sizes.long()) / 255  # (n, 3, most, most), right only within its size
         rows_of, columns_of = (self._reduction(sizes[:, axis], hr.shape[-1]) for axis in (0, 1))
         if isinstance(crops.reduce, Photo):
             lr = self._degraded(hr, sizes, rows_of, columns_of, crops.reduce)
@@ -136,8 +102,6 @@ class DeviceCrops:
         if crops.base:
             up, across = (taps_matrix(line - 0.5, 1.0, side, side)[:, None].float() for line in (y, x))
             sample["base"] = up @ lr @ across.transpose(2, 3)
-        if weight is not None:
-            sample["weight"] = weight.gather(1, rows).unsqueeze(2)
         return sample
 
     def _rand(self, *shape: int) -> Tensor:
@@ -177,13 +141,6 @@ class DeviceCrops:
         column = torch.where(turned, rows.unsqueeze(2), columns.unsqueeze(1)) + corner[:, 1].view(n, 1, 1)
         index = pictures.start[which].view(n, 1, 1) + row * pictures.width[which].view(n, 1, 1) + column
         return pictures.pixels[index].movedim(3, 1).float()
-
-    def _turn(self, hr: Tensor, sizes: Tensor, crops: ErpCrops) -> tuple[Tensor, Tensor]:
-        """Rows stretched about the middle column as at their latitude, in 8 bits; and the latitude of each row."""
-        n, most = len(hr), hr.shape[-1]
-        latitude = crops.latitudes(self._rand(n, 1), self._rand(n, 1), sizes[:, :1], most)
-        hr = stretched(hr, latitude, (sizes[:, 1:] - 1) / 2)
-        return hr.round().clamp(0, 255), latitude
 
     def _reduction(self, length: Tensor, columns: int) -> Tensor:
         """(n, 1, lr_side, columns): MATLAB's bicubic from `length` (n,) pixels to lr_side."""
@@ -228,16 +185,6 @@ class DeviceCrops:
         chosen = ticket.topk(points, dim=1, largest=False).indices
         again = (self._rand(*chosen.shape) * length.unsqueeze(1)).long()
         return torch.where(chosen < length.unsqueeze(1), chosen, again).sort(1).values
-
-
-def stretched(hr: Tensor, latitude: Tensor, middle: Tensor) -> Tensor:
-    """Rows of (n, 3, h, w) enlarged by 1 / cos of their latitude (n, h) about column `middle` (n, 1), bicubically."""
-    height, width = hr.shape[-2:]
-    line = torch.arange(width, device=hr.device)
-    x = middle.unsqueeze(2) + (line - middle.unsqueeze(2)) * latitude.cos().unsqueeze(2)  # (n, rows, columns)
-    y = torch.arange(height, device=hr.device).view(1, -1, 1).expand_as(x)
-    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), 3)
-    return F.grid_sample(hr, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 
 def taps_matrix(centre: Tensor, stretch: Tensor | float, length: Tensor | int, columns: int, reach: int = 3) -> Tensor:

@@ -76,9 +76,8 @@ class ExitLoss:
         reached = at_query(choice, query)
         target = batch["hr"] - batch["base"]
         losses = {"loss": lr.new_zeros(())}
-        of_rows = batch["weight"].unsqueeze(1) if "weight" in batch else 1.0  # (b, 1, p, 1): 360° pictures
         for level, (residual, weight) in enumerate(zip(residuals, self.weights, strict=True), 1):
-            mask = (reached >= level).float() * of_rows
+            mask = (reached >= level).float()
             error = residual.float() - target
             one = (error.abs() * mask).sum() / (3 * mask.sum()).clamp_min(1)
             losses[f"l1/exit{level}"] = one.detach()
