@@ -81,6 +81,38 @@ def test_without_a_folder_the_result_is_next_to_the_input() -> None:
     assert files.output_path("x/photo.jpg", "new", "") == Path("new/photo.jpg")
 
 
+def test_the_first_bytes_say_what_an_input_is_not_its_name(tmp_path: Path) -> None:
+    """A PNG with opacity that is called .jpg stays one, and a JPEG called .gif keeps its colours."""
+    starts = {
+        "saved.jpg": b"RIFF\0\0\0\0WEBPVP8X",
+        "shot.JPG": b"\x89PNG\r\n\x1a\n",
+        "photo.gif": b"\xff\xd8\xff\xe0",
+        "phone.heic": b"\xff\xd8\xff\xe1",
+        "bare": b"\xff\xd8\xff\xe1",
+        "page.jpg": b"II*\0",
+        "odd.png": b"\0\0\0\x18ftypmif1\0\0\0\0avifmiaf",
+        "fine.JPEG": b"\xff\xd8\xff\xe1",
+        "fine.tiff": b"MM\0*",
+        "text.jpg": b"no picture",
+    }
+    for name, start in starts.items():
+        (tmp_path / name).write_bytes(start)
+    made = {name: files.output_path(tmp_path / name, None, "_x2").name for name in starts}
+    assert made == {
+        "saved.jpg": "saved_x2.webp",
+        "shot.JPG": "shot_x2.png",
+        "photo.gif": "photo_x2.jpg",
+        "phone.heic": "phone_x2.jpg",
+        "bare": "bare_x2.jpg",
+        "page.jpg": "page_x2.tif",
+        "odd.png": "odd_x2.avif",
+        "fine.JPEG": "fine_x2.JPEG",
+        "fine.tiff": "fine_x2.tiff",
+        "text.jpg": "text_x2.jpg",
+    }
+    assert files.output_path(tmp_path / "saved.jpg", None, "", ".png").name == "saved.png", "what is asked for counts"
+
+
 def test_out_is_a_folder_if_it_is_one_or_ends_like_one_or_the_input_is_one(tmp_path: Path) -> None:
     assert files.output_folder(tmp_path, False) == tmp_path
     assert files.output_folder("new/", False) == files.output_folder("new", True) == Path("new")

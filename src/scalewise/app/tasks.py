@@ -33,7 +33,7 @@ from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.sizes import wanted_size
-from scalewise.images import WRITABLE, Encoding
+from scalewise.images import WRITABLE, Encoding, extension_of
 
 _VIDEOS = {
     0: (b"\x1aE\xdf\xa3", b"OggS", b"FLV", b"\0\0\1\xba"),
@@ -46,7 +46,6 @@ MASK_PIXELS = 16_000_000
 OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 _OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
-_SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,7 @@ def suffix_of(facts: Facts, request: JobRequest) -> str:
                 422, f"format {request.format[:20]!r} cannot be written: allowed are {', '.join(formats())}", "format"
             )
         return found
-    own = _SUFFIX.get(facts.format, f".{facts.format}")
-    return own if own in WRITABLE else ".png"
+    return extension_of(facts.format)
 
 
 def formats() -> tuple[str, ...]:

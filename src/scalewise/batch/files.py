@@ -10,7 +10,7 @@ from typing import Literal
 
 from scalewise.batch.manifest import MANIFEST, results_in
 from scalewise.errors import ImageError, InvalidRequest, UnreadableImage, UnwritableOutput
-from scalewise.images import READABLE, WRITABLE
+from scalewise.images import FORMATS, READABLE, WRITABLE, container, extension_of
 
 StrPath = str | os.PathLike[str]
 Size = tuple[int, int]
@@ -101,11 +101,14 @@ def without_results(found: Found, out: StrPath | None) -> Found:
 def output_path(input: StrPath, folder: StrPath | None, suffix: str, ext: str | None = None) -> Path:
     """Where the result of one input goes: in `folder`, or next to the input: `photo.jpg` → `photo_x3.7.jpg`.
 
-    `ext` sets the format (`.png`); without it the input's is kept if it can be written, else `.png`.
+    `ext` sets the format (`.png`); without it the input's is kept if it can be written, else `.png`. The input's first
+    bytes say what it is: a WebP that is called `.jpg` may have alpha and frames, which a JPEG would lose.
     """
     input = Path(input)
     if ext is None:
-        ext = input.suffix if input.suffix.lower() in WRITABLE else ".png"
+        format = container(input)
+        by_name = format is None or format == FORMATS.get(input.suffix.lower())
+        ext = input.suffix if by_name and input.suffix.lower() in WRITABLE else extension_of(format)
     name = f"{input.stem}{suffix}{ext}"
     return Path(folder or input.parent) / name
 
