@@ -140,13 +140,20 @@ def test_a_plan_keeps_sub_folders(folder: Path) -> None:
 def test_results_that_would_meet_are_refused(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"2 inputs cannot all go to 'big\.png'"):
         plan([folder / "a.jpg", folder / "b.PNG"], "big.png", "_x2")
-    (folder / "a.png").touch()
-    with pytest.raises(InvalidRequest, match="would both go to") as caught:
-        plan([folder], None, "_x2", ".png")
-    assert "\n" not in str(caught.value)
     (folder / "sub" / "a.jpg").touch()
-    with pytest.raises(InvalidRequest, match="would both go to"):
+    with pytest.raises(InvalidRequest, match="would both go to") as caught:
         plan([folder / "a.jpg", folder / "sub" / "a.jpg"], "out/", "_x2")
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_of_one_name_and_two_extensions_keep_both(folder: Path) -> None:
+    (folder / "a.png").touch()
+    made = [output.name for _, output in plan([folder], None, "_x2", ".webp")]
+    assert made == ["a.jpg_x2.webp", "a.png_x2.webp", "b_x2.webp"]
+    assert [output.name for _, output in plan([folder], "out", "")] == ["a.jpg", "a.png", "b.PNG"]
+    (folder / "a.png.jpg").touch()
+    with pytest.raises(InvalidRequest, match="would both go to"):
+        plan([folder], "out", "", ".jpg")
 
 
 def test_an_input_is_nobody_s_output(folder: Path) -> None:
