@@ -55,6 +55,13 @@ def test_links_do_not_lead_in_circles(folder: Path) -> None:
     assert names(expand([folder], recursive=True), folder) == expected
 
 
+def test_a_picture_is_called_by_its_own_name_not_by_that_of_a_link(folder: Path) -> None:
+    (folder / "a link.png").symlink_to(folder / "b.PNG")
+    found = files.find_pictures([folder])
+    assert names([one.path for one in found.pictures], folder) == ["a.jpg", "b.PNG"]
+    assert found.passed_over["twice"] == [folder / "a link.png"]
+
+
 def test_results_do_not_leave_the_output_folder_by_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()

@@ -70,13 +70,15 @@ def find_pictures(inputs: Iterable[StrPath], recursive: bool = False) -> Found:
             hint = "" if recursive else " (sub-folders were not searched)"
             allowed = " ".join(sorted(READABLE))
             raise UnreadableImage(f"folder {str(start)!r} holds no picture{hint}; allowed are {allowed}")
-        for path in pictures:
+        new: list[Path] = []
+        for path in sorted(pictures, key=os.path.islink):  # the file itself, rather than a link to it
             real = os.path.realpath(path)
             if real in seen:
                 found.pass_over("twice", path)
                 continue
             seen.add(real)
-            found.pictures.append(FoundPicture(path, start if is_folder else None))
+            new.append(path)
+        found.pictures += [FoundPicture(path, start if is_folder else None) for path in sorted(new)]
     return found
 
 
