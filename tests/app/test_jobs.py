@@ -224,6 +224,17 @@ def test_the_forecast_knows_size_seconds_and_loss(server: tuple[httpx.Client, An
     assert full["loss_db"] == 0 and full["loss"] == "full quality" and 0 < half["loss_db"] < few["loss_db"]
 
 
+def test_each_model_is_forecast_and_runs_at_a_scale_that_it_was_not_made_for(
+    server: tuple[httpx.Client, Any],
+) -> None:
+    client, _ = server
+    for model in (one["name"] for one in client.get("/v1/models").json()["models"]):
+        answer = client.post("/v1/forecast", files={"file": small(24)}, data={"model": model, "scale": "2.5"})
+        assert answer.status_code == 200 and answer.json()["width"] == 60, (model, answer.text)
+    job = finished(client, small(24), model="adaformer-x2-tiny", scale="2.5")
+    assert job["state"] == "done" and "bicubic" in job["report"]["notes"][0]
+
+
 def test_too_many_are_refused_and_the_queue_goes_on(server: tuple[httpx.Client, Any], gate: threading.Event) -> None:
     client, found = server
     visitors = [{"Authorization": f"Bearer visitor {k}"} for k in range(4)]
