@@ -346,6 +346,7 @@ def test_models_say_what_they_are_for(server: tuple[httpx.Client, Any]) -> None:
     assert models["fast"]["mask"] is True and models["bicubic"]["mask"] is models["tadt-liif-tiny"]["mask"] is False
     assert [name for name, one in models.items() if not one["research"]] == ["fast", "quality", "photo", "pano"]
     assert models["bicubic"]["least_budget"] == 1 and models["fast"]["least_budget"] < 0.1
+    assert models["edsr-ciaosr-tiny"]["least_budget"] < 0.1, "a network of one level runs on a part of the picture"
 
 
 def test_health_and_metrics(server: tuple[httpx.Client, Any]) -> None:
