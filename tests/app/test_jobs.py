@@ -433,7 +433,19 @@ def test_a_finished_result_is_converted_without_computing_again(server: tuple[ht
         answer = client.get(f"/v1/jobs/{job['id']}/result", params=wrong)
         assert answer.status_code == 422 and answer.json()["field"] == field
     clear = finished(client, small(12, mode="RGBA"))
-    assert client.get(f"/v1/jobs/{clear['id']}/result", params={"format": "jpg"}).status_code == 422
+    refused = client.get(f"/v1/jobs/{clear['id']}/result", params={"format": "jpg"})
+    assert refused.status_code == 422 and refused.json()["detail"].startswith("jpg cannot hold the transparency")
+
+
+def test_a_note_says_once_and_rightly_why_pages_are_left_out(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    still = finished(client, pages(3, "gif"), format="png")["report"]["notes"]
+    assert still == ["the first of 3 pages or frames: png does not hold them (ask for tif, gif or webp)"]
+    held = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(held, "tiff", save_all=True, append_images=[Image.new("L", (9, 20))])
+    unlike = finished(client, held.getvalue(), format="gif")["report"]["notes"]
+    said = "they are of several sizes or kinds, and frames of a gif are alike (ask for tif)"
+    assert [note for note in unlike if "page" in note] == [f"the first of 2 pages or frames: {said}"]
 
 
 def test_a_weight_file_of_ones_own(server: tuple[httpx.Client, Any]) -> None:

@@ -57,7 +57,7 @@ _FLOORS_LOCK = threading.Lock()
 
 
 def floor_of(model: str) -> float:
-    """The least share of the full work that a model can do on a small picture of noise; 1.0: it has nothing to spare."""
+    """The least share of the full work that a model can do on a small picture of noise; 1.0: it has none to spare."""
     with _FLOORS_LOCK:
         if model not in _FLOORS:
             _FLOORS[model] = _least(zoo.load(model))

@@ -34,6 +34,7 @@ from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.sizes import wanted_size
 from scalewise.images import WRITABLE, Encoding, extension_of
+from scalewise.images.source import which_page
 
 _VIDEOS = {
     0: (b"\x1aE\xdf\xa3", b"OggS", b"FLV", b"\0\0\1\xba"),
@@ -207,8 +208,7 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         raise Refused(
             422, f"projection {request.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
         )
-    if suffix in (".jpg", ".jpeg") and facts.alpha:
-        raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
+    _check_alpha(facts.alpha, suffix)
     pages = pages_made(facts, box, suffix)
     if request.mask is not None and pages > 1:
         raise Refused(422, f"a mask is for one picture, and this file has {pages} pages or frames", "mask")
@@ -224,6 +224,11 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
             "long_edge" if request.long_edge is not None else "size" if request.size else "scale",
         )
     return out
+
+
+def _check_alpha(alpha: bool, suffix: str) -> None:
+    if alpha and suffix in (".jpg", ".jpeg"):
+        raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
 
 
 def mask_of(data: bytes) -> np.ndarray:
@@ -272,10 +277,8 @@ def enlarge(
 
         picture, report = enlarge_pages(album, loaded.model, budget, how, told, run_plan=run_plan)
         if left > 0:
-            said = (
-                f"the first of {like.pages} pages or frames: {suffix[1:]} does not hold them (ask for tif, gif or webp)"
-            )
-            report = replace(report, notes=(*report.notes, said))
+            notes = (note for note in report.notes if note not in which_page(source))  # said here with its reason
+            report = replace(report, notes=(*notes, _first_only(like.pages, suffix)))
         cells, extent = _cells(report, source.size, folder)
         drawn = None
         if request.effort_map:
@@ -283,6 +286,13 @@ def enlarge(
             images.save(drawn, pipeline.effort_picture(source, report).numpy())
     progress(1.0)
     return Result(picture, report, cells, extent, drawn)
+
+
+def _first_only(pages: int, suffix: str) -> str:
+    reason = f"{suffix[1:]} does not hold them (ask for tif, gif or webp)"
+    if suffix in _OF_PAGES:
+        reason = f"they are of several sizes or kinds, and frames of a {suffix[1:]} are alike (ask for tif)"
+    return f"the first of {pages} pages or frames: {reason}"
 
 
 def convert(picture: Path, format: str, quality: int | None, max_pixels: int) -> Path:
@@ -294,9 +304,9 @@ def convert(picture: Path, format: str, quality: int | None, max_pixels: int) ->
         if suffix == picture.suffix and quality is None:
             return picture
         if not made.exists():
-            with images.create_pages(
-                made, images.open(picture, max_pixels=max_pixels), lambda size: size, encoding=Encoding(quality)
-            ) as album:
+            source = images.open(picture, max_pixels=max_pixels)
+            _check_alpha(source.alpha, suffix)
+            with images.create_pages(made, source, lambda size: size, encoding=Encoding(quality)) as album:
                 for page, sink in album:
                     rows = max(1, CONVERTED_PIXELS // page.size[1])
                     for top in range(0, page.size[0], rows):
