@@ -501,6 +501,17 @@ def test_every_model_of_the_zoo_is_listed() -> None:
     assert all(re.search(rf"^{name} ", answer.out, re.MULTILINE) for name in ("fast", "bicubic", "edsr-liif"))
 
 
+def test_the_doctor_reads_no_heic_with_the_libvips_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalewise.cli import doctor
+
+    def reads(wheel: str | None) -> str:
+        monkeypatch.setattr(doctor, "_version", lambda name: wheel)
+        return next(found for found in doctor._formats() if found.name == "reads").value
+
+    assert "heic" not in reads("8.18").split() and "avif" in reads("8.18").split()
+    assert "heic" in reads(None).split()
+
+
 def test_the_doctor_says_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     from scalewise import zoo
 
