@@ -183,7 +183,7 @@ def test_a_checkpoint_can_be_named_by_its_file(photo: Path, shared: Path) -> Non
     assert answer.code == 0 and "its own ×4" in answer.out
     assert Answer("upscale", photo, "-s", 4, "-n", f"{weights}:res_scale=0.5").code == 0
     refused = Answer("upscale", photo, "-s", 3, "--exact-scale", "-n", weights)
-    assert refused.failed_by_one_line(2, "×4") and not photo.with_name("photo_x3.png").exists()
+    assert refused.failed_by_one_line(2, "leave out --exact-scale") and not photo.with_name("photo_x3.png").exists()
 
 
 def test_every_kind_of_real_picture_passes(shared: Path, tmp_path: Path) -> None:
@@ -420,6 +420,14 @@ def test_extras_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for module, extra in format.EXTRAS.items():
         assert module.replace("_", "-") in [re.split(r"[\[<>=]", one)[0] for one in project[extra]], module
+
+
+def test_what_a_command_takes_is_called_in_capitals_as_in_the_docs() -> None:
+    commands: Any = typer.main.get_command(cli.app)
+    for name, command in commands.commands.items():
+        for taken in (one for one in command.params if one.param_type_name == "argument"):
+            called = taken.metavar or taken.name
+            assert called.isupper() or "|" in called, (name, called)
 
 
 def test_brackets_survive_in_the_help() -> None:

@@ -153,6 +153,7 @@ OPTIONS = {
     "resume it, or choose another folder": "--resume goes on, --out names another",
     "resume it, or restart to drop it": "--resume goes on, --restart drops it",
     "or restart to drop it": "or --restart to drop it",
+    "leave out the exact scale": "leave out --exact-scale",
 }
 
 
