@@ -225,6 +225,17 @@ def test_the_forecast_knows_size_seconds_and_loss(server: tuple[httpx.Client, An
     assert full["loss_db"] == 0 and full["loss"] == "full quality" and 0 < half["loss_db"] < few["loss_db"]
 
 
+def test_each_model_is_forecast_and_runs_at_a_scale_that_it_was_not_made_for(
+    server: tuple[httpx.Client, Any],
+) -> None:
+    client, _ = server
+    for model in (one["name"] for one in client.get("/v1/models").json()["models"]):
+        answer = client.post("/v1/forecast", files={"file": small(24)}, data={"model": model, "scale": "2.5"})
+        assert answer.status_code == 200 and answer.json()["width"] == 60, (model, answer.text)
+    job = finished(client, small(24), model="adaformer-x2-tiny", scale="2.5")
+    assert job["state"] == "done" and "bicubic" in job["report"]["notes"][0]
+
+
 def test_too_many_are_refused_and_the_queue_goes_on(server: tuple[httpx.Client, Any], gate: threading.Event) -> None:
     client, found = server
     visitors = [{"Authorization": f"Bearer visitor {k}"} for k in range(4)]
@@ -336,6 +347,7 @@ def test_models_say_what_they_are_for(server: tuple[httpx.Client, Any]) -> None:
     assert models["fast"]["mask"] is True and models["bicubic"]["mask"] is models["tadt-liif-tiny"]["mask"] is False
     assert [name for name, one in models.items() if not one["research"]] == ["fast", "quality", "photo"]
     assert models["bicubic"]["least_budget"] == 1 and models["fast"]["least_budget"] < 0.1
+    assert models["edsr-ciaosr-tiny"]["least_budget"] < 0.1, "a network of one level runs on a part of the picture"
 
 
 def test_health_and_metrics(server: tuple[httpx.Client, Any]) -> None:
@@ -422,7 +434,19 @@ def test_a_finished_result_is_converted_without_computing_again(server: tuple[ht
         answer = client.get(f"/v1/jobs/{job['id']}/result", params=wrong)
         assert answer.status_code == 422 and answer.json()["field"] == field
     clear = finished(client, small(12, mode="RGBA"))
-    assert client.get(f"/v1/jobs/{clear['id']}/result", params={"format": "jpg"}).status_code == 422
+    refused = client.get(f"/v1/jobs/{clear['id']}/result", params={"format": "jpg"})
+    assert refused.status_code == 422 and refused.json()["detail"].startswith("jpg cannot hold the transparency")
+
+
+def test_a_note_says_once_and_rightly_why_pages_are_left_out(server: tuple[httpx.Client, Any]) -> None:
+    client, _ = server
+    still = finished(client, pages(3, "gif"), format="png")["report"]["notes"]
+    assert still == ["the first of 3 pages or frames: png does not hold them (ask for tif, gif or webp)"]
+    held = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(held, "tiff", save_all=True, append_images=[Image.new("L", (9, 20))])
+    unlike = finished(client, held.getvalue(), format="gif")["report"]["notes"]
+    said = "they are of several sizes or kinds, and frames of a gif are alike (ask for tif)"
+    assert [note for note in unlike if "page" in note] == [f"the first of 2 pages or frames: {said}"]
 
 
 def test_a_weight_file_of_ones_own(server: tuple[httpx.Client, Any]) -> None:

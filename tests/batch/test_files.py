@@ -55,6 +55,13 @@ def test_links_do_not_lead_in_circles(folder: Path) -> None:
     assert names(expand([folder], recursive=True), folder) == expected
 
 
+def test_a_picture_is_called_by_its_own_name_not_by_that_of_a_link(folder: Path) -> None:
+    (folder / "a link.png").symlink_to(folder / "b.PNG")
+    found = files.find_pictures([folder])
+    assert names([one.path for one in found.pictures], folder) == ["a.jpg", "b.PNG"]
+    assert found.passed_over["twice"] == [folder / "a link.png"]
+
+
 def test_results_do_not_leave_the_output_folder_by_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -79,6 +86,38 @@ def test_without_a_folder_the_result_is_next_to_the_input() -> None:
     assert files.output_path("x/photo.jpg", None, "_x2", ".png") == Path("x/photo_x2.png")
     assert files.output_path("x/photo.heic", None, "_x2") == Path("x/photo_x2.png"), "heic cannot be written"
     assert files.output_path("x/photo.jpg", "new", "") == Path("new/photo.jpg")
+
+
+def test_the_first_bytes_say_what_an_input_is_not_its_name(tmp_path: Path) -> None:
+    """A PNG with opacity that is called .jpg stays one, and a JPEG called .gif keeps its colours."""
+    starts = {
+        "saved.jpg": b"RIFF\0\0\0\0WEBPVP8X",
+        "shot.JPG": b"\x89PNG\r\n\x1a\n",
+        "photo.gif": b"\xff\xd8\xff\xe0",
+        "phone.heic": b"\xff\xd8\xff\xe1",
+        "bare": b"\xff\xd8\xff\xe1",
+        "page.jpg": b"II*\0",
+        "odd.png": b"\0\0\0\x18ftypmif1\0\0\0\0avifmiaf",
+        "fine.JPEG": b"\xff\xd8\xff\xe1",
+        "fine.tiff": b"MM\0*",
+        "text.jpg": b"no picture",
+    }
+    for name, start in starts.items():
+        (tmp_path / name).write_bytes(start)
+    made = {name: files.output_path(tmp_path / name, None, "_x2").name for name in starts}
+    assert made == {
+        "saved.jpg": "saved_x2.webp",
+        "shot.JPG": "shot_x2.png",
+        "photo.gif": "photo_x2.jpg",
+        "phone.heic": "phone_x2.jpg",
+        "bare": "bare_x2.jpg",
+        "page.jpg": "page_x2.tif",
+        "odd.png": "odd_x2.avif",
+        "fine.JPEG": "fine_x2.JPEG",
+        "fine.tiff": "fine_x2.tiff",
+        "text.jpg": "text_x2.jpg",
+    }
+    assert files.output_path(tmp_path / "saved.jpg", None, "", ".png").name == "saved.png", "what is asked for counts"
 
 
 def test_out_is_a_folder_if_it_is_one_or_ends_like_one_or_the_input_is_one(tmp_path: Path) -> None:
@@ -108,13 +147,20 @@ def test_a_plan_keeps_sub_folders(folder: Path) -> None:
 def test_results_that_would_meet_are_refused(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"2 inputs cannot all go to 'big\.png'"):
         plan([folder / "a.jpg", folder / "b.PNG"], "big.png", "_x2")
-    (folder / "a.png").touch()
-    with pytest.raises(InvalidRequest, match="would both go to") as caught:
-        plan([folder], None, "_x2", ".png")
-    assert "\n" not in str(caught.value)
     (folder / "sub" / "a.jpg").touch()
-    with pytest.raises(InvalidRequest, match="would both go to"):
+    with pytest.raises(InvalidRequest, match="would both go to") as caught:
         plan([folder / "a.jpg", folder / "sub" / "a.jpg"], "out/", "_x2")
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_of_one_name_and_two_extensions_keep_both(folder: Path) -> None:
+    (folder / "a.png").touch()
+    made = [output.name for _, output in plan([folder], None, "_x2", ".webp")]
+    assert made == ["a.jpg_x2.webp", "a.png_x2.webp", "b_x2.webp"]
+    assert [output.name for _, output in plan([folder], "out", "")] == ["a.jpg", "a.png", "b.PNG"]
+    (folder / "a.png.jpg").touch()
+    with pytest.raises(InvalidRequest, match="would both go to"):
+        plan([folder], "out", "", ".jpg")
 
 
 def test_an_input_is_nobody_s_output(folder: Path) -> None:

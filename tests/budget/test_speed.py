@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalewise.budget.speed import Speed, Timing
+from scalewise.budget.speed import Speed, Timing, format_seconds
 
 
 def test_two_renders_give_pixels_and_macs_their_part() -> None:
@@ -36,3 +36,10 @@ def test_what_fits_takes_the_seconds_given(per_pixel: float, per_mac: float, sec
 
 def test_macs_that_take_no_time_all_fit() -> None:
     assert Speed(1e-3, 0.0).macs(0.1, 10) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0123, "0.012 s"), (0.18, "0.18 s"), (3.44, "3.4 s"), (9.97, "10 s"), (154.2, "154 s")]
+)
+def test_seconds_are_read_without_powers_of_ten(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text

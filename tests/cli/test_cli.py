@@ -183,7 +183,7 @@ def test_a_checkpoint_can_be_named_by_its_file(photo: Path, shared: Path) -> Non
     assert answer.code == 0 and "its own ×4" in answer.out
     assert Answer("upscale", photo, "-s", 4, "-n", f"{weights}:res_scale=0.5").code == 0
     refused = Answer("upscale", photo, "-s", 3, "--exact-scale", "-n", weights)
-    assert refused.failed_by_one_line(2, "×4") and not photo.with_name("photo_x3.png").exists()
+    assert refused.failed_by_one_line(2, "leave out --exact-scale") and not photo.with_name("photo_x3.png").exists()
 
 
 def test_every_kind_of_real_picture_passes(shared: Path, tmp_path: Path) -> None:
@@ -422,6 +422,14 @@ def test_extras_are_those_of_the_project() -> None:
         assert module.replace("_", "-") in [re.split(r"[\[<>=]", one)[0] for one in project[extra]], module
 
 
+def test_what_a_command_takes_is_called_in_capitals_as_in_the_docs() -> None:
+    commands: Any = typer.main.get_command(cli.app)
+    for name, command in commands.commands.items():
+        for taken in (one for one in command.params if one.param_type_name == "argument"):
+            called = taken.metavar or taken.name
+            assert called.isupper() or "|" in called, (name, called)
+
+
 def test_brackets_survive_in_the_help() -> None:
     def command() -> None:
         """Needs pip install 'scalewise[app]'."""
@@ -499,6 +507,17 @@ def test_every_model_of_the_zoo_is_listed() -> None:
     answer = Answer("models")
     assert answer.code == 0
     assert all(re.search(rf"^{name} ", answer.out, re.MULTILINE) for name in ("fast", "bicubic", "edsr-liif"))
+
+
+def test_the_doctor_reads_no_heic_with_the_libvips_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalewise.cli import doctor
+
+    def reads(wheel: str | None) -> str:
+        monkeypatch.setattr(doctor, "_version", lambda name: wheel)
+        return next(found for found in doctor._formats() if found.name == "reads").value
+
+    assert "heic" not in reads("8.18").split() and "avif" in reads("8.18").split()
+    assert "heic" in reads(None).split()
 
 
 def test_the_doctor_says_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

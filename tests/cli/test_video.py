@@ -52,3 +52,15 @@ def test_times() -> None:
     for text in ("", "a", "1:2:3:4", "-5", "1:61", "1.5:20"):
         with pytest.raises(InvalidRequest):
             parse_time("--from", text)
+
+
+def test_an_unfinished_run_is_told_with_the_options_that_help(tmp_path: Path) -> None:
+    source, output = write(tmp_path / "in.mkv", screen(2)), tmp_path / "out.mp4"
+    parts = tmp_path / "out.mp4.parts"
+    parts.mkdir()
+    (parts / "run.jsonl").write_text('{"request": {"scale": 3}}\n')
+    command = ["video", str(source), str(output), "-s", "2", "-n", "bicubic", "--preset", "ultrafast"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2 and "holds an unfinished run: --resume goes on, --restart drops it" in done.output
+    done = CliRunner().invoke(app, [*command, "--resume"])
+    assert done.exit_code == 2 and "ask for the same again, or --restart to drop it" in done.output

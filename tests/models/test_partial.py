@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 import scalewise
+from scalewise import images
 from scalewise.budget.budget import Budget
 from scalewise.encoders.plain_stack import DISP
+from scalewise.execution.enlarge import enlarge
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Frame
 from scalewise.geometry.resize import imresize
 from scalewise.models import partial
@@ -237,3 +241,12 @@ def test_a_restoration_runs_before() -> None:
     assert half.report.share <= 0.6
     with pytest.raises(scalewise.errors.InvalidRequest, match="×1"):
         scalewise.upscale(picture, 2, restore=brighter())
+
+
+def test_the_margin_is_measured_before_a_run_begins_to_count_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = (255 * photo_like((40, 48))).round().to(torch.uint8)
+    source, model = images.open(pixels), small()
+    run_plan = plan_run(source, (160, 192), model, Budget.fraction(0.5), RunOptions())
+    monkeypatch.setattr(partial, "_measured_margin", lambda model: pytest.fail("measured while the picture waits"))
+    _, report = enlarge(run_plan, images.create(None, run_plan.canvas, source))
+    assert report.share <= 0.5

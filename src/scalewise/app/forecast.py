@@ -16,7 +16,7 @@ from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.quality import Calibration
 from scalewise.budget.speed import Speed
-from scalewise.execution.probe import probe, probe_size
+from scalewise.execution.probe import model_at, probe, probe_size
 from scalewise.geometry.grid import Frame, Size
 from scalewise.machine.device import pick_device, pick_dtype, torch_defaults
 
@@ -75,7 +75,7 @@ def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) 
     """Raises Refused for what the job would be refused for."""
     out, budget, box = check(facts, request, limits), Budget.parse(request.budget), box_of(request, facts.size)
     loaded, size = request.model_on(limits.device), facts.size
-    whole = loaded.model.full_macs(Frame(size), size, (0, 0, *size), out)
+    whole = model_at(loaded.model, size, out).full_macs(Frame(size), size, (0, 0, *size), out)
     area = out[0] * out[1]
     if box is not None:
         part = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])

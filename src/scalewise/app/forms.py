@@ -16,7 +16,7 @@ class UpscaleFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    scale: float | None = Field(None, ge=1, le=100, description="factor, 1 to 100")
+    scale: float | None = Field(None, ge=1, le=100, description="factor, 1 to 100; 2 if nothing says how large")
     size: str | None = Field(None, max_length=20, description="`3840x2160`, `3840x` (width) or `x2160` (height)")
     long_edge: int | None = Field(None, ge=1, le=1_000_000, description="pixels of the longer side")
     budget: str = Field("100%", max_length=60, description="share of the full work: `50%`, `0.5`; or seconds: `2s`")
@@ -67,7 +67,9 @@ class ClipFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     clip: str = Field(max_length=100, description="the id of a stored clip")
-    scale: float | None = Field(None, ge=1, le=100, description="factor, 1 to 100; sides become even")
+    scale: float | None = Field(
+        None, ge=1, le=100, description="factor, 1 to 100; sides become even; 2 if nothing says how large"
+    )
     size: str | None = Field(None, max_length=20, description="`3840x2160`, `3840x` (width) or `x2160` (height)")
     budget: str = Field(
         "100%", max_length=60, description="share of the full work: `50%`; or `realtime`, `90s`, `2min`"

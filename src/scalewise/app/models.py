@@ -18,7 +18,7 @@ from scalewise.execution.decide import decide
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.mask import takes_mask
 from scalewise.execution.plan import RunOptions
-from scalewise.execution.planner import plan_run
+from scalewise.execution.planner import in_parts, plan_run
 
 OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
 
@@ -56,7 +56,7 @@ _FLOORS_LOCK = threading.Lock()
 
 
 def floor_of(model: str) -> float:
-    """The least share of the full work that a model can do on a small picture of noise; 1.0: it has one level."""
+    """The least share of the full work that a model can do on a small picture of noise; 1.0: it has none to spare."""
     with _FLOORS_LOCK:
         if model not in _FLOORS:
             _FLOORS[model] = _least(zoo.load(model))
@@ -64,11 +64,13 @@ def floor_of(model: str) -> float:
 
 
 def _least(loaded: zoo.LoadedModel, device: str | None = None) -> float:
+    least, how, out = Budget.fraction(1e-4), RunOptions(device=device), (192, 192)
+    if in_parts(loaded.model, (96, 96), out, least, how) is not loaded.model:
+        return 0.01  # one level of effort: it runs on a part of the picture
     noise = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))
     try:
         source = images.open((noise * 255).round().to(torch.uint8))
-        run_plan = plan_run(source, (192, 192), loaded.model, Budget.full(), RunOptions(device=device))
-        decide(run_plan, Budget.fraction(1e-4))
+        decide(plan_run(source, out, loaded.model, least, how), least)
         return 0.01
     except BudgetInfeasible as error:
         return min(1.0, 1.0 if error.floor is None else error.floor)

@@ -34,7 +34,8 @@ from scalewise.execution.planner import plan_run
 from scalewise.geometry.grid import Box, Size
 from scalewise.geometry.projection import frame_of
 from scalewise.geometry.sizes import wanted_size
-from scalewise.images import WRITABLE, Encoding
+from scalewise.images import WRITABLE, Encoding, extension_of
+from scalewise.images.source import which_page
 
 _VIDEOS = {
     0: (b"\x1aE\xdf\xa3", b"OggS", b"FLV", b"\0\0\1\xba"),
@@ -47,7 +48,6 @@ MASK_PIXELS = 16_000_000
 OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 _OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
-_SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,7 @@ def suffix_of(facts: Facts, request: JobRequest) -> str:
                 422, f"format {request.format[:20]!r} cannot be written: allowed are {', '.join(formats())}", "format"
             )
         return found
-    own = _SUFFIX.get(facts.format, f".{facts.format}")
-    return own if own in WRITABLE else ".png"
+    return extension_of(facts.format)
 
 
 def formats() -> tuple[str, ...]:
@@ -212,8 +211,7 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
     if not facts.panorama:  # of one that says that it is a panorama, its metadata decide
         with said_of("projection"):
             frame_of(facts.size, projection)
-    if suffix in (".jpg", ".jpeg") and facts.alpha:
-        raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
+    _check_alpha(facts.alpha, suffix)
     pages = pages_made(facts, box, suffix)
     if request.mask is not None and pages > 1:
         raise Refused(422, f"a mask is for one picture, and this file has {pages} pages or frames", "mask")
@@ -229,6 +227,11 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
             "long_edge" if request.long_edge is not None else "size" if request.size else "scale",
         )
     return out
+
+
+def _check_alpha(alpha: bool, suffix: str) -> None:
+    if alpha and suffix in (".jpg", ".jpeg"):
+        raise Refused(422, "jpg cannot hold the transparency of this picture: ask for png, webp or tif", "format")
 
 
 def mask_of(data: bytes) -> np.ndarray:
@@ -277,10 +280,8 @@ def enlarge(
 
         picture, report = enlarge_pages(album, loaded.model, budget, how, told, run_plan=run_plan)
         if left > 0:
-            said = (
-                f"the first of {like.pages} pages or frames: {suffix[1:]} does not hold them (ask for tif, gif or webp)"
-            )
-            report = replace(report, notes=(*report.notes, said))
+            notes = (note for note in report.notes if note not in which_page(source))  # said here with its reason
+            report = replace(report, notes=(*notes, _first_only(like.pages, suffix)))
         cells, extent = _cells(report, source.size, folder)
         drawn = None
         if request.effort_map:
@@ -288,6 +289,13 @@ def enlarge(
             images.save(drawn, pipeline.effort_picture(source, report).numpy())
     progress(1.0)
     return Result(picture, report, cells, extent, drawn)
+
+
+def _first_only(pages: int, suffix: str) -> str:
+    reason = f"{suffix[1:]} does not hold them (ask for tif, gif or webp)"
+    if suffix in _OF_PAGES:
+        reason = f"they are of several sizes or kinds, and frames of a {suffix[1:]} are alike (ask for tif)"
+    return f"the first of {pages} pages or frames: {reason}"
 
 
 def convert(picture: Path, format: str, quality: int | None, max_pixels: int) -> Path:
@@ -299,9 +307,9 @@ def convert(picture: Path, format: str, quality: int | None, max_pixels: int) ->
         if suffix == picture.suffix and quality is None:
             return picture
         if not made.exists():
-            with images.create_pages(
-                made, images.open(picture, max_pixels=max_pixels), lambda size: size, encoding=Encoding(quality)
-            ) as album:
+            source = images.open(picture, max_pixels=max_pixels)
+            _check_alpha(source.alpha, suffix)
+            with images.create_pages(made, source, lambda size: size, encoding=Encoding(quality)) as album:
                 for page, sink in album:
                     rows = max(1, CONVERTED_PIXELS // page.size[1])
                     for top in range(0, page.size[0], rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 
 from scalewise.batch.manifest import MANIFEST, results_in
 from scalewise.errors import ImageError, InvalidRequest, UnreadableImage, UnwritableOutput
-from scalewise.images import READABLE, WRITABLE
+from scalewise.images import FORMATS, READABLE, WRITABLE, container, extension_of
 
 StrPath = str | os.PathLike[str]
 Size = tuple[int, int]
@@ -69,13 +70,15 @@ def find_pictures(inputs: Iterable[StrPath], recursive: bool = False) -> Found:
             hint = "" if recursive else " (sub-folders were not searched)"
             allowed = " ".join(sorted(READABLE))
             raise UnreadableImage(f"folder {str(start)!r} holds no picture{hint}; allowed are {allowed}")
-        for path in pictures:
+        new: list[Path] = []
+        for path in sorted(pictures, key=os.path.islink):  # the file itself, rather than a link to it
             real = os.path.realpath(path)
             if real in seen:
                 found.pass_over("twice", path)
                 continue
             seen.add(real)
-            found.pictures.append(FoundPicture(path, start if is_folder else None))
+            new.append(path)
+        found.pictures += [FoundPicture(path, start if is_folder else None) for path in sorted(new)]
     return found
 
 
@@ -98,15 +101,21 @@ def without_results(found: Found, out: StrPath | None) -> Found:
     return left
 
 
-def output_path(input: StrPath, folder: StrPath | None, suffix: str, ext: str | None = None) -> Path:
-    """Where the result of one input goes: in `folder`, or next to the input: `photo.jpg` → `photo_x3.7.jpg`.
+def output_path(
+    input: StrPath, folder: StrPath | None, suffix: str, ext: str | None = None, *, whole_name: bool = False
+) -> Path:
+    """Where the result of one input goes: in `folder`, or next to the input: `photo.jpg` → `photo_x3.7.jpg`; with its
+    `whole_name`, `photo.jpg_x3.7.jpg`.
 
-    `ext` sets the format (`.png`); without it the input's is kept if it can be written, else `.png`.
+    `ext` sets the format (`.png`); without it the input's is kept if it can be written, else `.png`. The input's first
+    bytes say what it is: a WebP that is called `.jpg` may have alpha and frames, which a JPEG would lose.
     """
     input = Path(input)
     if ext is None:
-        ext = input.suffix if input.suffix.lower() in WRITABLE else ".png"
-    name = f"{input.stem}{suffix}{ext}"
+        format = container(input)
+        by_name = format is None or format == FORMATS.get(input.suffix.lower())
+        ext = input.suffix if by_name and input.suffix.lower() in WRITABLE else extension_of(format)
+    name = f"{input.name if whole_name else input.stem}{suffix}{ext}"
     return Path(folder or input.parent) / name
 
 
@@ -116,31 +125,44 @@ def plan_outputs(
     """Where the results of all pictures go; sub-folders of an input folder are kept below `out`. Makes no folder.
 
     `out` is a folder if there is one of that name, if it ends with a slash, or if an input is a folder; else it names
-    the file. Raises InvalidRequest for results that would meet, and UnwritableOutput.
+    the file. Pictures of one name and several extensions, whose results would meet, keep their whole names in them.
+    Raises InvalidRequest for results that meet all the same, and UnwritableOutput.
     """
     folder = output_folder(out, any(one.folder is not None for one in pictures))
     if out is not None and folder is None and len(pictures) > 1:
         raise InvalidRequest(f"{len(pictures)} inputs cannot all go to {str(out)!r}; name a folder (end it with /)")
+    if out is not None and folder is None:
+        outputs = [Path(out)] * len(pictures)
+    else:
+        outputs = _result_names(pictures, folder, suffix, ext)
     planned: list[PlannedOutput] = []
     taken: dict[Path, Path] = {}
-    for one in pictures:
-        if out is None:
-            output, home = output_path(one.path, None, suffix, ext), one.folder or one.path.parent
-        elif folder is None:
-            output, home = Path(out), Path(out).parent
-        else:
-            _check_links(folder, one.below)
-            output, home = output_path(one.path, folder / one.below, suffix, ext), folder
+    for one, output in zip(pictures, outputs, strict=True):
         if output in taken:
             first, second, name = str(taken[output]), str(one.path), str(output)
             raise InvalidRequest(f"{first!r} and {second!r} would both go to {name!r}; write them to two folders")
         taken[output] = one.path
+        home = (one.folder or one.path.parent) if out is None else folder or output.parent
         planned.append(PlannedOutput(one.path, output, home))
     inputs_too = {one.path for one in pictures} & taken.keys()
     if inputs_too:
         first, name = str(taken[min(inputs_too)]), str(min(inputs_too))
         raise InvalidRequest(f"{first!r} would go to {name!r}, which is an input too; write to another folder")
     return planned
+
+
+def _result_names(pictures: Sequence[FoundPicture], folder: Path | None, suffix: str, ext: str | None) -> list[Path]:
+    """Where each result goes, in `folder` or next to its input."""
+    parents = [None if folder is None else folder / one.below for one in pictures]
+    if folder is not None:
+        for one in pictures:
+            _check_links(folder, one.below)
+    plain = [output_path(one.path, parent, suffix, ext) for one, parent in zip(pictures, parents, strict=True)]
+    meeting = {output for output, times in Counter(plain).items() if times > 1}
+    return [
+        output_path(one.path, parent, suffix, ext, whole_name=True) if output in meeting else output
+        for one, parent, output in zip(pictures, parents, plain, strict=True)
+    ]
 
 
 def output_folder(out: StrPath | None, from_folder: bool) -> Path | None:

@@ -46,3 +46,8 @@ class Speed:
         if left <= 0:
             return 0.0
         return left / self.per_mac if self.per_mac else float("inf")
+
+
+def format_seconds(seconds: float) -> str:
+    """`0.18 s`, `3.4 s`, `154 s`: two figures, and all of the whole seconds."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"

@@ -117,6 +117,8 @@ def _formats() -> Iterator[Finding]:
     from scalewise import images
 
     reads = sorted(name for name, loader in LOADERS.items() if pyvips.type_find("VipsForeignLoad", loader))
+    if "heic" in reads and _version("pyvips-binary"):
+        reads.remove("heic")  # its libheif opens the container for AVIF, and has no decoder for HEVC
     yield Finding("reads", " ".join(reads), {"jpeg", "png", "tiff", "webp"} <= set(reads))
     yield Finding("writes", " ".join(sorted(images.WRITABLE)))
 

@@ -27,7 +27,7 @@ MOST_PHOTOS = 32
 
 
 def export(
-    output: Annotated[Path, typer.Argument(help="Where to, a .onnx; a .dtmodel for darktable.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Where to, a .onnx; a .dtmodel for darktable.")],
     name: Annotated[
         str,
         typer.Option("--model", "-n", metavar="MODEL|FILE", help="A network, by name or weight file."),

@@ -148,7 +148,13 @@ def explain(error: BaseException) -> str:
 
 
 # Arguments of the library that its errors name, by the options that give them.
-OPTIONS = {"max_memory": "--max-memory", "resume it, or choose another folder": "--resume goes on, --out names another"}
+OPTIONS = {
+    "max_memory": "--max-memory",
+    "resume it, or choose another folder": "--resume goes on, --out names another",
+    "resume it, or restart to drop it": "--resume goes on, --restart drops it",
+    "or restart to drop it": "or --restart to drop it",
+    "leave out the exact scale": "leave out --exact-scale",
+}
 
 
 def options_in(message: str) -> str:

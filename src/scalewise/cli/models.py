@@ -80,7 +80,7 @@ def _weights(entry: Entry) -> str:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A weight file, ours or published.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A weight file, ours or published.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say what a weight file is: network, scales, parameters, and what had to be assumed."""
@@ -132,8 +132,10 @@ def _calibration_lines(text: str) -> list[str]:
 
 
 def convert(
-    file: Annotated[str, typer.Argument(help="A weight file; FILE:key=value sets what it leaves open.")],
-    output: Annotated[Path, typer.Argument(help="Where to, a .safetensors.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A weight file; FILE:key=value sets what it leaves open.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Where to, a .safetensors.")],
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a published weight file into a safetensors file that says what it is and gives the same pixels."""

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @measuring
 def reproduce(
-    table: Annotated[str, typer.Argument(help="A published table: adaformer, arm, bicubic, camixer, ciaosr, …; all.")],
+    table: Annotated[
+        str,
+        typer.Argument(metavar="TABLE", help="A published table: adaformer, arm, bicubic, camixer, ciaosr, …; all."),
+    ],
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", help="A folder that holds one folder per dataset: Set5, B100, …"),

@@ -174,5 +174,4 @@ def _extension(name: str, ext: str | None) -> str:
 
     if ext not in (None, "auto"):
         return f".{ext.lower().lstrip('.')}"
-    own = f".{images.open(name).format}"
-    return own if own in images.WRITABLE else ".png"
+    return images.extension_of(images.open(name).format)

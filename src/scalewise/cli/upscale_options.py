@@ -108,7 +108,7 @@ EffortMask = Annotated[
     typer.Option(
         "--effort-mask",
         metavar="PICTURE",
-        help="Where to spend effort, of the input's shape: white all of it, black the least.",
+        help="Where to spend effort, stretched over the input: white all of it, black the least.",
         rich_help_panel=RUNNING,
     ),
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scalewise import images
-from scalewise.budget.speed import Speed
+from scalewise.budget.speed import Speed, format_seconds
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.plan import RunPlan, area
 from scalewise.execution.tiles import Canvas
@@ -69,7 +69,7 @@ class DeadlineController:
         if refuse and needed > MAX_OVERRUN * left:
             raise BudgetInfeasible(
                 f"budget {self.seconds:g} s is below what this model needs for this picture on this machine, about "
-                f"{self.seconds - left + needed:.2g} s: ask for more, or for a smaller picture"
+                f"{format_seconds(self.seconds - left + needed)}: ask for more, or for a smaller picture"
             )
         self.shares.append(share)
 

@@ -30,7 +30,7 @@ from scalewise.machine.device import pick_device, torch_defaults
 from scalewise.machine.memory import free_bytes, used_bytes
 from scalewise.models.chained import Chained
 from scalewise.models.model import UNBOUNDED_CONTEXT, Model
-from scalewise.models.partial import PartialModel
+from scalewise.models.partial import PartialModel, effective_margin
 from scalewise.models.rescaled import Rescaled
 
 MAX_TILE_BYTES = 1 << 30  # beyond this, larger tiles bring little ...
@@ -65,6 +65,8 @@ def _plan_run(
         notes.append("run a second time on its own output")
     notes += own.limits.notes
     model = in_parts(own, size, out, budget, options)
+    if isinstance(model, PartialModel):
+        effective_margin(own)  # measured once for a model, so not within the seconds of its first picture
     if own.limits.scales is not None and not own_scale(own.limits.scales, size, out):
         if options.exact_scale:
             made = ", ".join(f"×{s:g}" for s in own.limits.scales)

@@ -19,7 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalewise.images.encode import QUALITY, WRITABLE, Encoding, check_format
+    from scalewise.images.encode import FORMATS, QUALITY, WRITABLE, Encoding, check_format, extension_of
+    from scalewise.images.files import container
     from scalewise.images.metadata.metadata import Metadata
     from scalewise.images.pages import PageWriter
     from scalewise.images.read import open
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from scalewise.images.write import create, create_pages, save, thumbnail, to_bytes, to_pil
 
 __all__ = [
+    "FORMATS",
     "MAX_PIXELS",
     "QUALITY",
     "READABLE",
@@ -39,8 +41,10 @@ __all__ = [
     "Sink",
     "Source",
     "check_format",
+    "container",
     "create",
     "create_pages",
+    "extension_of",
     "open",
     "save",
     "thumbnail",
@@ -48,8 +52,8 @@ __all__ = [
     "to_pil",
 ]
 
-_HOMES = {"Metadata": "metadata.metadata", "PageWriter": "pages", "Sink": "sink", "open": "read"}
-_HOMES |= dict.fromkeys(["QUALITY", "WRITABLE", "Encoding", "check_format"], "encode")
+_HOMES = {"Metadata": "metadata.metadata", "PageWriter": "pages", "Sink": "sink", "container": "files", "open": "read"}
+_HOMES |= dict.fromkeys(["FORMATS", "QUALITY", "WRITABLE", "Encoding", "check_format", "extension_of"], "encode")
 _HOMES |= dict.fromkeys(["create", "create_pages", "save", "thumbnail", "to_bytes", "to_pil"], "write")
 
 

@@ -30,6 +30,7 @@ for _suffix, _saver in ((".avif", "heifsave_target"), (".gif", "gifsave_target")
     if pyvips.type_find("VipsForeignSave", _saver):  # libvips can be built without it
         FORMATS[_suffix] = _suffix[1:]
 WRITABLE = frozenset(FORMATS)
+_USUAL = {"jpeg": ".jpg", "tiff": ".tif"}
 STREAMED = ("png", "jpeg", "tiff")  # encoded row by row; the others take the picture in one piece
 
 QUALITY = 95  # the default for JPEG, WebP and AVIF
@@ -68,6 +69,12 @@ class Encoding:
             raise InvalidRequest(f"dpi is {self.dpi!r}; allowed are keep and scale")
         if self.lossless and self.quality not in (None, 100):
             raise InvalidRequest(f"lossless and quality {self.quality} contradict each other: leave one out")
+
+
+def extension_of(format: str | None) -> str:
+    """The usual extension of files of this format; `.png` for one that cannot be written."""
+    own = _USUAL.get(format or "", f".{format}")
+    return own if own in WRITABLE else ".png"
 
 
 def check_format(path: Path, size: tuple[int, int], like: Source, how: Encoding) -> str:

@@ -131,14 +131,41 @@ def _check_pages(name: str, pages: int, page: int) -> None:
         raise UnreadableImage(f"{name} has {pages} pages; page {page}, counted from 0, is not there")
 
 
+def container(path: Path) -> str | None:
+    """The format of a picture file by its first bytes: png, jpeg, gif, webp, tiff, avif or heic; None for any other."""
+    try:
+        found = _container(start := _start(path))
+    except OSError:
+        return None
+    if found != "heif":
+        return found
+    brands = start[8 : int.from_bytes(start[:4], "big")]
+    return "avif" if b"avif" in brands or b"avis" in brands else "heic"
+
+
 def _format(path: Path, name: str) -> str:
     """The format, by a file's first bytes: libvips would also read text as numbers, and drawings."""
     _check_file(path, name)
     try:
-        with path.open("rb") as file:
-            start = file.read(16)
+        start = _start(path)
     except OSError as error:
         raise UnreadableImage(f"cannot open {name}: {error.strerror}") from error
+    found = _container(start)
+    if start.startswith(_RAW_STARTS) or start[4:11] == b"ftypcrx" or (found == "tiff" and start[8:10] == b"CR"):
+        raise tiff_pages.raw_file(name)
+    if found is None or (found == "heif" and not pyvips.type_find("VipsForeignLoad", "heifload_source")):
+        allowed = " ".join(sorted(READABLE))
+        raise UnreadableImage(f"{name} is not a picture of a kind that can be read; allowed are {allowed}")
+    return found
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _container(start: bytes) -> str | None:
+    """png, jpeg, gif, webp, tiff or heif."""
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if start.startswith(b"\xff\xd8\xff"):
@@ -147,14 +174,9 @@ def _format(path: Path, name: str) -> str:
         return "gif"
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return "webp"
-    if start.startswith(_RAW_STARTS) or start[4:11] == b"ftypcrx" or start[8:10] == b"CR":
-        raise tiff_pages.raw_file(name)
     if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return "tiff"
-    if start[4:8] == b"ftyp" and pyvips.type_find("VipsForeignLoad", "heifload_source"):
-        return "heif"
-    allowed = " ".join(sorted(READABLE))
-    raise UnreadableImage(f"{name} is not a picture of a kind that can be read; allowed are {allowed}")
+    return "heif" if start[4:8] == b"ftyp" else None
 
 
 def _check_promise(path: Path, name: str) -> None:

@@ -89,6 +89,8 @@ class VideoJob:
                 error.add_note(
                     f"{count} frames are in {str(self.parts.folder)!r}, which players open: resuming goes on with them"
                 )
+            else:  # nothing that a later run could go on with
+                self.parts.discard()
             raise
         finally:
             self.parts.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalewise.budget.budget import Budget
-from scalewise.budget.speed import Speed
+from scalewise.budget.speed import Speed, format_seconds
 from scalewise.errors import BudgetInfeasible
 from scalewise.execution.eight_bits import number_type
 from scalewise.execution.probe import probe, probe_size
@@ -77,8 +77,8 @@ class Measured:
             least = left * (other + self.speed.seconds(pixels * self.changing, 0.02 * self.changing * self.macs_full))
             if least > MAX_OVERRUN * budget.value:
                 raise BudgetInfeasible(
-                    f"budget {budget.value:.0f} s is below what this clip needs on this machine, about {least:.0f} s: "
-                    "ask for more, for a smaller size, or for a quicker preset"
+                    f"budget {budget.value:g} s is below what this clip needs on this machine, about "
+                    f"{format_seconds(least)}: ask for more, for a smaller size, or for a quicker preset"
                 )
             share = min(share, clock.share())
             seconds = min(seconds, budget.value)
