@@ -153,6 +153,11 @@ def test_a_queue_begins_with_what_it_made_and_refuses_what_does_not_fit_at_once(
         code, _, error = run(*words)
         assert code in (1, 2) and message in error and error.count("\n") == 1
         assert not (tmp_path / "first").exists()
+    other = first.replace("edsr-x4-tiny", "edsr-x2-tiny")
+    (tmp_path / "queue.toml").write_text(other + second.replace("edsr-x4-tiny.s", "edsr-x2-tiny.s"))
+    code, _, error = run(*words)
+    assert code == 1 and "what edsr-x2-tiny makes: its weights do not fit the network of recipe edsr-x4" in error
+    assert not (tmp_path / "first").exists()
     (tmp_path / "queue.toml").write_text(first + second)
     assert run(*words)[0] == 0
     card = zoo.load(tmp_path / "second" / "edsr-x4-tiny.safetensors").card

@@ -201,6 +201,7 @@ def _train_queue(path: Path, data: tuple[Path, ...], val: Path | None, seconds: 
     for those that name none."""
     from scalewise.data.decode import find as find_pictures
     from scalewise.recipes.queue import read_queue
+    from scalewise.recipes.start import check_follows
 
     trainings = [replace(one, data=one.data or data, val=one.val or val) for one in read_queue(path)]
     for one in trainings:
@@ -208,12 +209,14 @@ def _train_queue(path: Path, data: tuple[Path, ...], val: Path | None, seconds: 
             raise InvalidRequest(f"--queue {path}: {one.recipe} names no data: write data = DIR, or give --data")
         for folder in (*one.data, *((one.val,) if one.val else ())):
             find_pictures(folder)
-    made: set[Path] = set()  # by the trainings before: such a file may not be there yet
+    made: dict[Path, Recipe] = {}  # by the trainings before: such a file may not be there yet
     for one in trainings:
         recipe = one.found()
-        if one.start is not None and Path(one.start).resolve() not in made:
+        if one.start is not None and (before := made.get(Path(one.start).resolve())) is not None:
+            check_follows(recipe, before)
+        else:
             _start(one, recipe, resume=True, quiet=True)
-        made.add((_folder(one, recipe) / f"{recipe.name}.safetensors").resolve())
+        made[(_folder(one, recipe) / f"{recipe.name}.safetensors").resolve()] = recipe
     if hasattr(os, "nice"):
         os.nice(19)
     started = time.monotonic()
