@@ -190,6 +190,14 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
         ("edsr-x4-tiny", "--data", photos, "--devices", "3"): "3 processes",
         ("edsr-x4-tiny", "--data", photos, "--val", photos, "--protocol", "best"): "unknown protocol",
         ("edsr-x4-tiny", "--data", photos, "--model", "nowhere.py:build"): "no file",
+        (
+            "--queue",
+            "q.toml",
+            "--start",
+            "fast",
+            "--steps",
+            "3",
+        ): "q.toml: each training there has its own --start, --steps",
         ("fast", "--data", photos, "--stage", "router"): "--start FILE or NAME",
         ("fast", "--data", photos, "--start", "fast", "--stage", "last"): "no stage 'last': its stages are exits,",
         ("fast", "--data", photos, "--start", "fats"): "no model and no file is called 'fats'",
@@ -198,7 +206,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
         ("fast", "--data", photos, "--start", photos / "a.png"): "not a weight file",
     }
     for words, message in wrong.items():
-        code, _, error = run(*words, *out)
+        code, _, error = run(*words, *(() if "--queue" in words else out))
         assert code in (1, 2) and error.startswith("scalewise: ") and error.count("\n") == 1 and message in error, error
     assert not (tmp_path / "out" / "last.ckpt").exists()
 

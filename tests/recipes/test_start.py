@@ -88,7 +88,9 @@ def test_a_training_follows_one_of_the_same_network_only() -> None:
     with pytest.raises(CheckpointError, match="what fast makes: its weights do not fit the network of recipe quality"):
         check_follows(find("quality"), find("fast"))
     leaky = replace(TINY, network=exits_of(4, (1, 2), (2, 3), 8, slope=0.1))
-    with pytest.raises(CheckpointError, match=r"what fast-tiny makes is another network .* network\.slope 0\.0 in place"):
+    with pytest.raises(
+        CheckpointError, match=r"what fast-tiny makes is another network .* network\.slope 0\.0 in place"
+    ):
         check_follows(leaky, TINY)
 
 

@@ -106,6 +106,12 @@ def train(
     }  # fmt: skip
     seconds = parse_time(max_time)
     if queue is not None:
+        of_one = {
+            "RECIPE": recipe, "--out": out, "--model": model, "--start": start, "--stage": stage, "--steps": steps,
+            "--seed": seed, "--state": state, "--about": about, "--vgg": vgg,
+        }  # fmt: skip
+        if misplaced := [name for name, value in of_one.items() if value is not None]:
+            raise InvalidRequest(f"--queue {queue}: each training there has its own {', '.join(misplaced)}, if any")
         return _train_queue(queue, tuple(data or ()), val, seconds, quiet)
     if recipe is None or not data:
         raise InvalidRequest("name a recipe and --data DIR; scalewise train --list says which recipes there are")
