@@ -166,6 +166,20 @@ def test_wrong_values_are_refused(tmp_path: Path) -> None:
     broken[1] = float("nan")
     refused(saved(tmp_path / "b.pth", state | {"tail.1.bias": broken}), "NaN")
     refused(saved(tmp_path / "c.pth", state | {"tail.1.bias": broken.nan_to_num(float("inf"))}), "NaN or infinite")
+    large = broken.double().nan_to_num(1e60)  # finite in the file, and not in the network
+    refused(saved(tmp_path / "d.pth", state | {"tail.1.bias": large}), "NaN or infinite")
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.bfloat16, torch.float64])
+def test_weights_of_every_kind_of_float_are_read(tmp_path: Path, kind: torch.dtype) -> None:
+    written = {name: value.to(kind) for name, value in edsr_state().items()}
+    save_file(written, tmp_path / "a.safetensors")
+    content = files.read(tmp_path / "a.safetensors")
+    expected = {name: torch.zeros(value.shape) for name, value in written.items()}
+    assert load.fitting(content.path, expected, content.data).keys() == written.keys()
+    broken = {**written, "head.0.bias": written["head.0.bias"].float().fill_(torch.nan).to(kind)}
+    with pytest.raises(CheckpointError, match=r"head\.0\.bias holds NaN"):
+        load.fitting(content.path, expected, broken)
 
 
 def test_a_network_of_absurd_width_is_refused_without_building_it(tmp_path: Path) -> None:

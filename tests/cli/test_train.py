@@ -153,6 +153,11 @@ def test_a_queue_begins_with_what_it_made_and_refuses_what_does_not_fit_at_once(
         code, _, error = run(*words)
         assert code in (1, 2) and message in error and error.count("\n") == 1
         assert not (tmp_path / "first").exists()
+    other = first.replace("edsr-x4-tiny", "edsr-x2-tiny")
+    (tmp_path / "queue.toml").write_text(other + second.replace("edsr-x4-tiny.s", "edsr-x2-tiny.s"))
+    code, _, error = run(*words)
+    assert code == 1 and "what edsr-x2-tiny makes: its weights do not fit the network of recipe edsr-x4" in error
+    assert not (tmp_path / "first").exists()
     (tmp_path / "queue.toml").write_text(first + second)
     assert run(*words)[0] == 0
     card = zoo.load(tmp_path / "second" / "edsr-x4-tiny.safetensors").card
@@ -185,6 +190,14 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
         ("edsr-x4-tiny", "--data", photos, "--devices", "3"): "3 processes",
         ("edsr-x4-tiny", "--data", photos, "--val", photos, "--protocol", "best"): "unknown protocol",
         ("edsr-x4-tiny", "--data", photos, "--model", "nowhere.py:build"): "no file",
+        (
+            "--queue",
+            "q.toml",
+            "--start",
+            "fast",
+            "--steps",
+            "3",
+        ): "q.toml: each training there has its own --start, --steps",
         ("fast", "--data", photos, "--stage", "router"): "--start FILE or NAME",
         ("fast", "--data", photos, "--start", "fast", "--stage", "last"): "no stage 'last': its stages are exits,",
         ("fast", "--data", photos, "--start", "fats"): "no model and no file is called 'fats'",
@@ -193,7 +206,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, photos: Path) -> None:
         ("fast", "--data", photos, "--start", photos / "a.png"): "not a weight file",
     }
     for words, message in wrong.items():
-        code, _, error = run(*words, *out)
+        code, _, error = run(*words, *(() if "--queue" in words else out))
         assert code in (1, 2) and error.startswith("scalewise: ") and error.count("\n") == 1 and message in error, error
     assert not (tmp_path / "out" / "last.ckpt").exists()
 

@@ -55,6 +55,9 @@ def test_a_training_may_begin_with_a_network_or_a_file_next_to_the_queue(tmp_pat
             "fast has no stage 'end': its stages are exits,",
         ),
         ('[[training]]\nrecipe = "fast"\nstart = 3', "start = 3 is not of the right kind"),
+        ('[[training]]\nrecipe = "fast"\nout = 5', "out = 5 is not of the right kind"),
+        ('[[training]]\nrecipe = "fast"\ndata = 5', "data = 5 is not of the right kind"),
+        ('[[training]]\nrecipe = "fast"\ndata = ["a", 5]', "is not of the right kind"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, message: str) -> None:

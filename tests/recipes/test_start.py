@@ -15,7 +15,7 @@ from scalewise.checkpoints import files
 from scalewise.errors import CheckpointError, TrainingError
 from scalewise.recipes import find
 from scalewise.recipes.fast import LEAN, exits_of
-from scalewise.recipes.start import read_start
+from scalewise.recipes.start import check_follows, read_start
 from scalewise.training.recipe import CustomModel, Recipe
 
 TINY = replace(find("fast-tiny"), network=exits_of(4, (1, 2), (2, 3), 8))
@@ -82,6 +82,18 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
 
 
+def test_a_training_follows_one_of_the_same_network_only() -> None:
+    """Asked before the first of them has made its file."""
+    check_follows(find("photo-tiny"), find("quality-tiny").begun_at("finish"))
+    with pytest.raises(CheckpointError, match="what fast makes: its weights do not fit the network of recipe quality"):
+        check_follows(find("quality"), find("fast"))
+    leaky = replace(TINY, network=exits_of(4, (1, 2), (2, 3), 8, slope=0.1))
+    with pytest.raises(
+        CheckpointError, match=r"what fast-tiny makes is another network .* network\.slope 0\.0 in place"
+    ):
+        check_follows(leaky, TINY)
+
+
 def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
     weights = written(tmp_path / "own.safetensors")
     torch.save({"format": 1, "stage": "exits", "weights": weights}, tmp_path / "last.ckpt")
@@ -92,7 +104,7 @@ def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
         "last.ckpt": "is the state of a training: resume that",
         "text.pth": "not a weight file",
         "others.safetensors": "do not fit.*published files are converted first",
-        "nan.safetensors": "NaN or infinite",
+        "nan.safetensors": "NaN or infinite weights; the file is damaged or badly trained$",
         "none.safetensors": "no such weight file",
     }.items():
         with pytest.raises(CheckpointError, match=message):

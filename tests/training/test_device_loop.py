@@ -104,6 +104,16 @@ def test_the_command_trains_chosen_stages(tmp_path: Path) -> None:
             command([*asked, *wrong])
 
 
+def test_weights_that_do_not_fit_are_refused_in_a_line_before_pictures_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["fast-tiny", "--pictures", str(tmp_path / "none"), "--seconds", "1", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        command([*asked, "--start", "none.safetensors"])
+    assert end.value.code == 2
+    assert "error: none.safetensors: no such weight file" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_repeated_edge_and_its_gradient_are_torchs() -> None:
     x = torch.randn(2, 4, 7, 6, requires_grad=True)
     upstream = torch.randn(2, 4, 11, 10)

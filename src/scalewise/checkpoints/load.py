@@ -140,9 +140,15 @@ def _check_names(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[st
 def _checked(path: Path, name: str, value: Tensor, like: Tensor) -> Tensor:
     if value.is_floating_point() != like.is_floating_point() or value.is_complex():
         raise CheckpointError(f"{path}: {name} is {value.dtype}; expected {like.dtype}")
-    if value.is_floating_point() and not bool(value.isfinite().all()):
-        raise CheckpointError(f"{path}: {name} holds NaN or infinite weights; the file is damaged or badly trained")
+    check_finite(path, name, value)
     return value
+
+
+def check_finite(path: Path, name: str, value: Tensor) -> None:
+    """Raise CheckpointError for weights that are not finite in float32, in which networks are: torch does not ask this
+    of 8-bit numbers, and large float64 ones are infinite there."""
+    if value.is_floating_point() and not bool(value.float().isfinite().all()):
+        raise CheckpointError(f"{path}: {name} holds NaN or infinite weights; the file is damaged or badly trained")
 
 
 @contextmanager

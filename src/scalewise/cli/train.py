@@ -106,6 +106,12 @@ def train(
     }  # fmt: skip
     seconds = parse_time(max_time)
     if queue is not None:
+        of_one = {
+            "RECIPE": recipe, "--out": out, "--model": model, "--start": start, "--stage": stage, "--steps": steps,
+            "--seed": seed, "--state": state, "--about": about, "--vgg": vgg,
+        }  # fmt: skip
+        if misplaced := [name for name, value in of_one.items() if value is not None]:
+            raise InvalidRequest(f"--queue {queue}: each training there has its own {', '.join(misplaced)}, if any")
         return _train_queue(queue, tuple(data or ()), val, seconds, quiet)
     if recipe is None or not data:
         raise InvalidRequest("name a recipe and --data DIR; scalewise train --list says which recipes there are")
@@ -201,6 +207,7 @@ def _train_queue(path: Path, data: tuple[Path, ...], val: Path | None, seconds: 
     for those that name none."""
     from scalewise.data.decode import find as find_pictures
     from scalewise.recipes.queue import read_queue
+    from scalewise.recipes.start import check_follows
 
     trainings = [replace(one, data=one.data or data, val=one.val or val) for one in read_queue(path)]
     for one in trainings:
@@ -208,12 +215,14 @@ def _train_queue(path: Path, data: tuple[Path, ...], val: Path | None, seconds: 
             raise InvalidRequest(f"--queue {path}: {one.recipe} names no data: write data = DIR, or give --data")
         for folder in (*one.data, *((one.val,) if one.val else ())):
             find_pictures(folder)
-    made: set[Path] = set()  # by the trainings before: such a file may not be there yet
+    made: dict[Path, Recipe] = {}  # by the trainings before: such a file may not be there yet
     for one in trainings:
         recipe = one.found()
-        if one.start is not None and Path(one.start).resolve() not in made:
+        if one.start is not None and (before := made.get(Path(one.start).resolve())) is not None:
+            check_follows(recipe, before)
+        else:
             _start(one, recipe, resume=True, quiet=True)
-        made.add((_folder(one, recipe) / f"{recipe.name}.safetensors").resolve())
+        made[(_folder(one, recipe) / f"{recipe.name}.safetensors").resolve()] = recipe
     if hasattr(os, "nice"):
         os.nice(19)
     started = time.monotonic()

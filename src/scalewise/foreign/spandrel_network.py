@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scalewise.checkpoints.build import parameter_count
 from scalewise.checkpoints.files import Content, leaves, sha256
-from scalewise.checkpoints.load import Description, Loaded, check_overrides, few, malformed
+from scalewise.checkpoints.load import Description, Loaded, check_finite, check_overrides, few, malformed
 from scalewise.errors import CheckpointError, MissingDependency, UnknownNetwork
 from scalewise.foreign.measure import measured
 from scalewise.foreign.torchvision_names import supplied
@@ -145,10 +145,7 @@ def _state(content: Content, spandrel: Any) -> dict[str, Tensor]:
     for key, value in tensors.items():
         if any(int(part) > MAX_PART for part in re.findall(r"(?<!\d)\d{4,}(?!\d)", key) if len(part) > 3):
             raise CheckpointError(f"{content.path} was refused: {few([key])} numbers more parts than a network has")
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise CheckpointError(
-                f"{content.path}: {few([key])} holds NaN or infinite weights; the file is damaged or badly trained"
-            )
+        check_finite(content.path, few([key]), value)
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 
 

@@ -70,15 +70,17 @@ def _training(path: Path, number: int, values: dict[str, Any]) -> QueuedTraining
         raise InvalidRequest(f"{place} has a stage to begin at and no weights: write start = FILE or NAME")
     chosen: dict[str, Any] = {}
     for name, value in values.items():
-        if name == "data":
-            folders = [value] if isinstance(value, str) else value
-            chosen[name] = tuple(path.parent / folder for folder in folders)
-        elif hints[name] == Path | None:
-            chosen[name] = path.parent / value
-        elif isinstance(value, bool) or not isinstance(value, hints[name]):
+        folders: list[Any] = value if name == "data" and isinstance(value, list) else [value]
+        is_folder = name == "data" or hints[name] == Path | None
+        kind = str if is_folder else hints[name]
+        if any(isinstance(one, bool) or not isinstance(one, kind) for one in folders):
             raise InvalidRequest(f"{place}: {name} = {value!r} is not of the right kind")
+        if name == "data":
+            chosen[name] = tuple(path.parent / folder for folder in folders)
+        elif is_folder:
+            chosen[name] = path.parent / folders[0]
         elif name == "start" and ("." in value or "/" in value):
-            chosen[name] = str(path.parent / value)
+            chosen[name] = str(path.parent / str(value))
         else:
             chosen[name] = value
     return QueuedTraining(**chosen)

@@ -13,9 +13,12 @@ from pathlib import Path
 import torch
 
 from scalewise.data.resident import Pictures
+from scalewise.errors import ScalewiseError
 from scalewise.recipes import find
 from scalewise.recipes.start import read_start
 from scalewise.training.device_loop import DeviceTraining, load_pictures, train
+from scalewise.training.recipe import Recipe
+from scalewise.training.start import Start
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,19 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(given.seed)
-    pictures = Pictures.of(load_pictures(given.pictures, halves=given.halves), device)
-    runs = []
+    begun: list[tuple[Recipe, Start | None]] = []
     for name in given.names:
-        recipe = find(name)
-        if given.only:
-            names = [stage.name for stage in recipe.stages]
-            if not set(given.only) <= set(names):
-                parser.error(f"--only {' '.join(given.only)}: the stages of {name} are {', '.join(names)}")
-            if names[0] not in given.only and not given.start:
-                parser.error(f"--only without {names[0]} goes on from weights: give them by --start")
-            recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name in given.only))
-        start = read_start(given.start, recipe) if given.start else None
-        runs.append(DeviceTraining(recipe, pictures, recipe.network.build(), start))
+        try:
+            recipe = find(name)
+            if given.only:
+                names = [stage.name for stage in recipe.stages]
+                if not set(given.only) <= set(names):
+                    parser.error(f"--only {' '.join(given.only)}: the stages of {name} are {', '.join(names)}")
+                if names[0] not in given.only and not given.start:
+                    parser.error(f"--only without {names[0]} goes on from weights: give them by --start")
+                recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name in given.only))
+            begun.append((recipe, read_start(given.start, recipe) if given.start else None))
+        except ScalewiseError as error:
+            parser.error(str(error))
+    pictures = Pictures.of(load_pictures(given.pictures, halves=given.halves), device)
+    runs = [DeviceTraining(recipe, pictures, recipe.network.build(), start) for recipe, start in begun]
     train(runs, given.seconds, given.out)
 
 

@@ -31,25 +31,35 @@ def read_start(path: Path, recipe: Recipe, name: str | None = None) -> Start:
     if native.accepts(content):
         found = load_native(content, {})
         about = found.description.about
-    with torch.random.fork_rng(devices=[]):  # nobody's random numbers change
-        model = recipe.network.build()
-    try:
-        weights = fitting(
-            Path(name), model.state_dict(), dict(files.leaves(content.data)), f"the network of recipe {recipe.name}"
-        )
-    except CheckpointError as error:
-        raise error if found else CheckpointError(f"{error}; published files are converted first") from None
-    if found and (other := _differences(settings(found.model), settings(model))):
-        raise CheckpointError(f"{name} is another network than that of recipe {recipe.name}: {few(other)}")
+    model = _new(recipe)
+    ours = f"the network of recipe {recipe.name}" + ("" if found else "; published files are converted first")
+    weights = fitting(Path(name), model.state_dict(), dict(files.leaves(content.data)), ours)
+    if found:
+        _check_settings(name, found.model, model, recipe)
     licence = about.get("licence") or about.get("license")
     start = Start(weights, Origin(name, files.sha256(path), about.get("training_data"), licence))
     start.begin(model, recipe.stages[0])  # what cannot be is said now, not when the pictures have been read
     return start
 
 
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-    return [f"{name} {theirs.get(name)} in place of {ours.get(name)}" for name in names]
+def check_follows(recipe: Recipe, before: Recipe) -> None:
+    """Whether a training may begin with what another will make. Raises CheckpointError if their networks differ."""
+    name, theirs, ours = f"what {before.name} makes", _new(before), _new(recipe)
+    fitting(Path(name), ours.state_dict(), theirs.state_dict(), f"the network of recipe {recipe.name}")
+    _check_settings(name, theirs, ours, recipe)
+
+
+def _new(recipe: Recipe) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # nobody's random numbers change
+        return recipe.network.build()
+
+
+def _check_settings(name: str, their_model: nn.Module, our_model: nn.Module, recipe: Recipe) -> None:
+    theirs, ours = settings(their_model), settings(our_model)
+    differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+    if differing:
+        other = [f"{key} {theirs.get(key)} in place of {ours.get(key)}" for key in differing]
+        raise CheckpointError(f"{name} is another network than that of recipe {recipe.name}: {few(other)}")
 
 
 def settings(model: nn.Module) -> dict[str, Any]:
