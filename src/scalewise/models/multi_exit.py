@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
 TRIMMED = 0.75  # of a tile, that its core may be so that each block leaves out the context that no later one sees
+Step = tuple[int, list[Box] | None, Tensor]  # a block, and what it renews of a tile: see `MultiExitModel._steps`
 
 
 class MultiExitModel(nn.Module, Model):
@@ -147,14 +148,15 @@ class MultiExitModel(nn.Module, Model):
         picture = _Picture(cells, frame, out, target, canvas)
         inside = cells.inside(core)
         features = network.enter(repeat_edge(lr, network.stem_margin))
+        steps = list(self._steps(cells, choice, core))
         if bool((choice == network.exits).all()) and not _trimmed(cells, core):
             self._all_blocks(features, inside, picture, on_rows)
         else:
-            self._blocks(features, choice, core, picture)
-        macs, lean = self._work(cells, choice, core, frame, out)
+            self._blocks(features, choice, inside, steps, picture)
+        macs, lean = self._work(cells, choice, core, frame, out, steps)
         return Rendered(canvas, macs, lean)
 
-    def _steps(self, cells: Cells, choice: Tensor, core: Box) -> Iterator[tuple[int, list[Box] | None, Tensor]]:
+    def _steps(self, cells: Cells, choice: Tensor, core: Box) -> Iterator[Step]:
         """The blocks that run on a tile: the number of each, and the boxes (n, 4) of the tile that it renews, those of
         cells that go on, joined where they touch left and right, as one rim goes around them; or all that is needed in
         a few pieces, where every cell goes on.
@@ -181,11 +183,12 @@ class MultiExitModel(nn.Module, Model):
                 boxes, choice, active = boxes[touched], choice[touched], active[touched]
             yield index, self._bands(needed) if bool(active.all()) else None, joined(boxes[active])
 
-    def _blocks(self, features: Tensor, choice: Tensor, core: Box, picture: _Picture) -> None:
+    def _blocks(
+        self, features: Tensor, choice: Tensor, inside: Tensor, steps: Sequence[Step], picture: _Picture
+    ) -> None:
         """Block after block on the patches that go on, whose exits lie behind it."""
-        network, cells = self.network, picture.cells
-        field, inside = Padded(features, network.block_margin), cells.inside(core)
-        for index, bands, boxes in self._steps(cells, choice, core):
+        network, field = self.network, Padded(features, self.network.block_margin)
+        for index, bands, boxes in steps:
             level = network.level(index)
             groups = run_groups([tuple(box) for box in boxes.tolist()]) if bands is None else [[b] for b in bands]
             fresh = [network.block(index, field.gather(group)) for group in groups]
@@ -298,8 +301,17 @@ class MultiExitModel(nn.Module, Model):
             options.append(block * after + network.exit_macs(level, (h, w), (hq, wq), factors).total)
         return torch.stack(options)[:, kind]
 
-    def _work(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
-        """MACs that `render` runs on a tile, and those without rims of patches and context of the tile."""
+    def _work(
+        self,
+        cells: Cells,
+        choice: Tensor,
+        core: Box,
+        frame: Frame,
+        out: Size,
+        steps: Sequence[Step] | None = None,
+    ) -> tuple[Macs, int]:
+        """MACs that `render` runs on a tile, and those without rims of patches and context of the tile; `steps`: the
+        blocks that it ran, if it did."""
         network, (height, width) = self.network, cells.tile
         (sides, kind), inside = cells.kinds, cells.inside(core)
         h, w, hq, wq = sides.unbind(1)
@@ -311,7 +323,7 @@ class MultiExitModel(nn.Module, Model):
         target = output_box(core, frame.size, out)
         base, positions = _base(frame, out, target), target[2] - target[0] + target[3] - target[1]
         work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
-        for index, bands, boxes in self._steps(cells, choice, core):
+        for index, bands, boxes in self._steps(cells, choice, core) if steps is None else steps:
             pieces = (boxes if bands is None else torch.tensor(bands)).double()
             rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
             work += _sum(network.block_macs(rows, columns), torch.ones_like(rows))
