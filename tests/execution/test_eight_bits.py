@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,25 @@ def test_the_copy_is_made_once_and_its_spans_are_cached(model: MultiExitModel, c
     assert torch.equal(torch.tensor(known["spans"]), eight_bits.spans_of(model))
     path.write_text(json.dumps(known | {"spans": [[0.0, 1.0, 0.0, 2.0]] * 2}))
     assert eight_bits.spans_of(model).tolist() == [[0.0, 1.0, 0.0, 2.0]] * 2
+
+
+def test_weights_that_are_changed_in_place_are_copied_again(
+    model: MultiExitModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eight_bits, "fast_int8", lambda device: True)
+    monkeypatch.setattr(MultiExitModel, "in_eight_bits", lambda own, spans: copy.deepcopy(own))
+
+    def copied() -> Any:
+        return eight_bits.number_type(model, INT8, CPU)[0]
+
+    before = copied()
+    assert copied() is before
+    for weight in model.network.blocks.parameters():
+        weight.data.mul_(0.5)  # no version counter tells of this
+    after = copied()
+    assert digest_of_model(before) != digest_of_model(after) == digest_of_model(model)
+    assert copied() is after
+    assert len(list(cache.iterdir())) == 2  # and its spans are measured again
 
 
 @needs_vnni
