@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models.exits import toy_exits
 
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
@@ -24,9 +25,7 @@ from scalewise.models import multi_exit
 from scalewise.models.digest import digest_of_model
 from scalewise.models.model import RoutePlan
 from scalewise.models.multi_exit import MultiExitModel
-from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.pipeline import upscale
-from scalewise.routing.patch import PatchRouter
 
 CPU = torch.device("cpu")
 INT8 = RunOptions(device="cpu", dtype="int8")
@@ -35,12 +34,7 @@ needs_vnni = pytest.mark.skipif(not fast_int8(CPU), reason="the processor has no
 
 @pytest.fixture
 def model() -> MultiExitModel:
-    torch.manual_seed(0)
-    network = AnyScaleExits(8, exit_after=(1, 2), kernels=(3, 3))
-    for name, weight in network.named_parameters():  # far from the identity, so that 8 bits are felt
-        if name.endswith(("conv2.weight", "coefficients.weight")):
-            weight.data *= 10
-    return MultiExitModel(PatchRouter(2, patch=16, channels=4), network, patch=16).eval().requires_grad_(False)
+    return toy_exits(8, (1, 2), (3, 3)).requires_grad_(False)
 
 
 @pytest.fixture
