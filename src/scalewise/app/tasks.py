@@ -44,7 +44,6 @@ _VIDEOS = {
 _HEIF = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures, in the container of mp4
 CONVERTED_PIXELS = 1 << 22  # at once, when a result is converted
 MASK_PIXELS = 16_000_000
-OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 _OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
 _SUFFIX = {"jpeg": ".jpg", "tiff": ".tif"}
