@@ -1,7 +1,7 @@
 """What a job does: looking at an upload, checking what is asked of it, enlarging it.
 
-With `forecast.py` and `previews.py` the only file of the server that knows the rest of scalewise. It loads torch and
-libvips.
+With `clip_tasks.py`, `forecast.py`, `models.py` and `previews.py` the part of the server that computes. They load torch
+and libvips, so routes import them when they are asked.
 """
 
 from __future__ import annotations

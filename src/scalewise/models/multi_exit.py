@@ -33,9 +33,9 @@ from scalewise.models.patch_cells import Cells, cut
 if TYPE_CHECKING:
     from scalewise.multiexit.anyscale import AnyScaleExits
 
-BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
+BAND = 64  # rows computed at a time where all of a tile is computed: few, so that no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
-TRIMMED = 0.75  # of a tile, that its core may be so that each block leaves out the context that no later one sees
+TRIMMED = 0.75  # of a tile: if its core is smaller, each block leaves out the context that no later one sees
 Step = tuple[int, list[Box] | None, Tensor]  # a block, and what it renews of a tile: see `MultiExitModel._steps`
 
 
@@ -75,7 +75,8 @@ class MultiExitModel(nn.Module, Model):
         return MultiExitModel(self.router, self.network.in_eight_bits(spans), patch=self.patch).eval()
 
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
-        """The router's word on an LR tile cut along patches: (exits, gy, gx) drop in mean squared error per exit."""
+        """What the router predicts for an LR tile cut along patches: (exits, gy, gx), the drop in mean squared error
+        that each exit adds."""
         return self.router(lr, torch.tensor([scale], device=lr.device))[0].float().square()
 
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
@@ -139,7 +140,8 @@ class MultiExitModel(nn.Module, Model):
 
     @torch.no_grad()
     def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, on_rows: OnRows) -> Rendered:
-        """The same; `on_rows` is told on the way which rows are there, as far as all patches go to the last exit."""
+        """The same; where all patches go to the last exit, `on_rows` is called on the way with the rows that are
+        final."""
         network = self.network
         cells = cut(frame, (lr.shape[-2], lr.shape[-1]), self.patch, out)
         choice = plan.route[0].choice[0][cells.patch.unbind(1)]
@@ -216,7 +218,8 @@ class MultiExitModel(nn.Module, Model):
             on_rows(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
 
     def _bands(self, box: Box) -> list[Box]:
-        """Of BAND rows each, or as many as a first band needs so that one is left for the last block."""
+        """A box cut into bands of BAND rows, or of as many as the first one needs so that a row is left for the last
+        block."""
         band = max(BAND, self.network.block_margin * self.network.depth + 1)
         y0, x0, y1, x1 = box
         return [(y, x0, min(y + band, y1), x1) for y in range(y0, y1, band)]
