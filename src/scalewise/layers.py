@@ -19,7 +19,7 @@ from scalewise.geometry.grid import Size
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB in [0, 1] over DIV2K's training images, which many networks subtract
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: BT.601, what networks of one channel see
 
-ROWS = 16  # of an image or of its windows' pixels, where a part at a time stays in a processor's cache
+ROWS = 16  # of an image, or of its windows' pixels, computed at a time: they stay in a processor's cache
 
 
 def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -99,11 +99,11 @@ def working_dtype(x: Tensor) -> torch.dtype:
 def ready_linear(
     weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, after: str = "none"
 ) -> Callable[[Tensor], Tensor]:
-    """A linear layer, and `after` it "relu" or "gelu", for calls without gradients, its weights cast once.
+    """A linear layer, and `after` it "relu" or "gelu", for calls without gradients; its weights are cast once.
 
-    On a CPU it is oneDNN's product: PyTorch's own goes to MKL in fp32, which reached 45% of it here (AVX512, AMD), and
-    the activation is free. The operators have no public name; without them, or while a graph is recorded or products
-    are counted, plain ones run.
+    On a CPU it is oneDNN's product: in fp32 PyTorch's own goes to MKL, which was less than half as fast on an AMD
+    processor with AVX512, and oneDNN's activation takes no time of its own. The operators have no public name; without
+    them, or while a graph is recorded or products are counted, plain ones run.
     """
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None  # pyright: ignore[reportPrivateImportUsage]

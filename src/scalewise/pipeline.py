@@ -133,7 +133,7 @@ class Upscaled(Generic[Picture]):
         return effort_picture(self.source, self.report)
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows, at most 1024 pixels a side; nothing of what is no picture to look at."""
+        """What a notebook shows, at most 1024 pixels a side; None for a result that is no picture, as of a batch."""
         try:
             return images.thumbnail(self.image, self._like)
         except ScalewiseError:
@@ -219,9 +219,9 @@ def upscale(
         crop: (first row, first column, end row, end column) in LR pixels: only this part is rendered, as it will be in
             the whole picture.
         beyond: How a model of fixed scales goes beyond its largest: `bicubic`, or `again`, a second run on its output.
-        effort_mask: A picture of any kind, stretched over this one: white for all of the effort, and before the rest;
-            black for the least.
-        restore: A model of scale 1 that runs before.
+        effort_mask: A picture of any kind, stretched over this one: white grants all of the effort, and comes first;
+            black grants the least.
+        restore: A model of scale 1 that runs before the other one.
         progress: Called with the share done in [0, 1], within tiles too. Returning False cancels; what it raises comes
             through.
 

@@ -199,10 +199,12 @@ def _from_file(name: str, path: Path, overrides: Mapping[str, Any], device: str)
 
 
 def open_file(path: str | os.PathLike[str], **overrides: Any) -> Loaded:
-    """The network of a weight file, on the CPU. The readers of published formats are imported for files not ours.
+    """The network of a weight file, on the CPU. The readers of published formats are imported only for other files than
+    ours.
 
     Ours come first, then the published ones that we have a network for, then those that spandrel knows; ONNX files by
-    their ending. Raises CheckpointError for what nobody knows, MissingDependency without the library that may.
+    their ending. Raises CheckpointError for what none of them knows, MissingDependency for an ONNX file without
+    onnxruntime.
     """
     if Path(path).suffix.lower() == ".onnx":
         from scalewise.foreign import onnx_network

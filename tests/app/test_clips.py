@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from scalewise.app import Limits, clip_tasks
 from scalewise.app.problems import Refused
 from scalewise.app.worker import Job
 from scalewise.video.clip import open_clip, pictures
+
+DURATION = b"\x44\x89\x88"  # the element of a Matroska file, before eight bytes of milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,21 @@ def test_a_clip_that_takes_too_much_room_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="room that one visitor has") as error:
         clip_tasks.enlarge(source, facts, asked, made, Limits(visitor_bytes=100_000), heard.append, 900)
     assert error.value.field == "crf" and 0 < max(heard) < 0.9
+
+
+def test_a_clip_that_is_longer_than_its_file_says_is_stopped_at_the_limit(
+    server: tuple[httpx.Client, Any], tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.mkv", screen(20), rate=2)  # 10 s, where 5 s are taken
+    content = source.read_bytes()
+    at = content.index(DURATION) + len(DURATION)
+    source.write_bytes(content[:at] + struct.pack(">d", 4000.0) + content[at + 8 :])
+    clip = stored(server[0], source).json()
+    assert clip["seconds"] == 4
+    job = finished(server, "clip-jobs", clip["id"], keep="true")
+    assert job["state"] == "failed" and (job["problem"]["status"], job["problem"]["field"]) == (413, "file")
+    assert "says that the clip is 4 s long, but it is longer, and at most 5 s" in job["problem"]["detail"]
+    assert 0.5 < job["progress"] < 1
 
 
 @pytest.mark.parametrize("container", ["mp4", "mov", "mkv", "avi"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from itertools import product
 
@@ -154,6 +155,16 @@ def test_parameters_are_as_printed() -> None:
     assert parameters(net) - parameters(MultiScaleTransformer(12, 2, **SMALL)) == parameters(net.controller)  # type: ignore[arg-type]
     assert round(9.18e6, -4) - 863 == 9_167_616 + 11_521  # printed 9.18 M
     assert isinstance(net, RoutedEncoder) and not isinstance(MultiScaleTransformer(12, 1, **SMALL), RoutedEncoder)  # type: ignore[arg-type]
+
+
+def test_the_trunk_takes_what_the_baseline_takes() -> None:
+    baseline, routed = (dict(inspect.signature(net).parameters) for net in (MultiScaleTransformer, TADT))
+    own = {"cells", "rule", "scale_input", "fixed_beta"}
+    assert {name: argument for name, argument in routed.items() if name not in own} == baseline
+    for name, value in {"global_attention": False, "reduction": "random", "mlp_ratio": 3.0, "features": 5}.items():
+        trunks = [net(12, 1, **SMALL | {name: value}).state_dict() for net in (MultiScaleTransformer, TADT)]
+        shapes = [{key: w.shape for key, w in trunk.items() if not key.startswith("controller")} for trunk in trunks]
+        assert shapes[0] == shapes[1], name
 
 
 def test_pooled_positions_differ_by_pixels_from_the_first_of_a_cell() -> None:

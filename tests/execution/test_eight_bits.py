@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models.exits import toy_exits
 
 from scalewise import images, zoo
 from scalewise.budget.budget import Budget
@@ -23,9 +25,7 @@ from scalewise.models import multi_exit
 from scalewise.models.digest import digest_of_model
 from scalewise.models.model import RoutePlan
 from scalewise.models.multi_exit import MultiExitModel
-from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.pipeline import upscale
-from scalewise.routing.patch import PatchRouter
 
 CPU = torch.device("cpu")
 INT8 = RunOptions(device="cpu", dtype="int8")
@@ -34,12 +34,7 @@ needs_vnni = pytest.mark.skipif(not fast_int8(CPU), reason="the processor has no
 
 @pytest.fixture
 def model() -> MultiExitModel:
-    torch.manual_seed(0)
-    network = AnyScaleExits(8, exit_after=(1, 2), kernels=(3, 3))
-    for name, weight in network.named_parameters():  # far from the identity, so that 8 bits are felt
-        if name.endswith(("conv2.weight", "coefficients.weight")):
-            weight.data *= 10
-    return MultiExitModel(PatchRouter(2, patch=16, channels=4), network, patch=16).eval().requires_grad_(False)
+    return toy_exits(8, (1, 2), (3, 3)).requires_grad_(False)
 
 
 @pytest.fixture
@@ -63,6 +58,25 @@ def test_the_copy_is_made_once_and_its_spans_are_cached(model: MultiExitModel, c
     assert torch.equal(torch.tensor(known["spans"]), eight_bits.spans_of(model))
     path.write_text(json.dumps(known | {"spans": [[0.0, 1.0, 0.0, 2.0]] * 2}))
     assert eight_bits.spans_of(model).tolist() == [[0.0, 1.0, 0.0, 2.0]] * 2
+
+
+def test_weights_that_are_changed_in_place_are_copied_again(
+    model: MultiExitModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eight_bits, "fast_int8", lambda device: True)
+    monkeypatch.setattr(MultiExitModel, "in_eight_bits", lambda own, spans: copy.deepcopy(own))
+
+    def copied() -> Any:
+        return eight_bits.number_type(model, INT8, CPU)[0]
+
+    before = copied()
+    assert copied() is before
+    for weight in model.network.blocks.parameters():
+        weight.data.mul_(0.5)  # no version counter tells of this
+    after = copied()
+    assert digest_of_model(before) != digest_of_model(after) == digest_of_model(model)
+    assert copied() is after
+    assert len(list(cache.iterdir())) == 2  # and its spans are measured again
 
 
 @needs_vnni

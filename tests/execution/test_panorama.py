@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from models.exits import toy_exits
 from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,9 +32,7 @@ from scalewise.geometry.resize import bicubic_base
 from scalewise.geometry.tiling import plan_tiles
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.super_resolver import SuperResolver
-from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.pipeline import upscale
-from scalewise.routing.patch import PatchRouter
 from scalewise.training.losses.exits import at_query
 from scalewise.upsamplers.fixed import PixelShuffle
 from scalewise.upsamplers.liif import LIIF
@@ -51,14 +50,7 @@ def one_thread() -> Iterator[None]:
 
 
 def routed() -> MultiExitModel:
-    """Toy exits, far from the identity, so that every rim matters."""
-    torch.manual_seed(0)
-    network = AnyScaleExits(8, exit_after=(1, 2, 3), kernels=(3, 3, 4))
-    for name, weight in network.named_parameters():
-        if name.endswith(("conv2.weight", "coefficients.weight")):
-            weight.data *= 10
-    model = MultiExitModel(PatchRouter(3, patch=PATCH, channels=4), network, patch=PATCH)
-    return model.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    return toy_exits(8, (1, 2, 3), (3, 3, 4), patch=PATCH)
 
 
 def liif() -> SuperResolver:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models.exits import toy_exits
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise import images
@@ -22,8 +23,6 @@ from scalewise.models.model import RoutePlan
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.models.patch_buffers import CHUNK_PIXELS, joined, run_groups
 from scalewise.models.patch_cells import cut
-from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.routing.patch import PatchRouter
 from scalewise.training.losses.exits import at_query
 
 SIZE = (75, 101)
@@ -32,13 +31,7 @@ OUTPUTS = [(150, 202), (203, 273), (225, 141), (75, 101)]  # ×2, ×2.7, 3 × 1.
 
 @pytest.fixture(scope="module")
 def model() -> MultiExitModel:
-    torch.manual_seed(0)
-    network = AnyScaleExits(8, exit_after=(1, 2, 4), kernels=(3, 3, 4))
-    for name, weight in network.named_parameters():  # far from the identity, so that every rim matters
-        if name.endswith(("conv2.weight", "coefficients.weight")):
-            weight.data *= 10
-    routed = MultiExitModel(PatchRouter(3, patch=16, channels=4), network, patch=16)
-    return routed.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    return toy_exits(8, (1, 2, 4), (3, 3, 4))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from models.exits import toy_exits
 from video.clips import pan, screen, texture
 
 from scalewise.budget.budget import Budget
@@ -15,8 +16,6 @@ from scalewise.errors import BudgetInfeasible, InvalidRequest
 from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Frame
 from scalewise.models.multi_exit import MultiExitModel
-from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.routing.patch import PatchRouter
 from scalewise.video.boxes import boxes_of
 from scalewise.video.frames import FrameUpscaler, Spent, upscale_frames, windows
 from scalewise.video.still import StillPatches, is_cut, noise_of
@@ -26,15 +25,7 @@ SIZE, OUT = (64, 96), (128, 192)
 
 @pytest.fixture(scope="module")
 def model() -> MultiExitModel:
-    torch.manual_seed(0)
-    network = AnyScaleExits(
-        16, exit_after=(1, 2, 3), kernels=(3, 3, 4)
-    )  # of fewer, boxes are rounded otherwise on some CPUs
-    for name, weight in network.named_parameters():  # far from the identity, so that every rim matters
-        if name.endswith(("conv2.weight", "coefficients.weight")):
-            weight.data *= 10
-    routed = MultiExitModel(PatchRouter(3, patch=16, channels=4), network, patch=16)
-    return routed.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    return toy_exits(16, (1, 2, 3), (3, 3, 4))  # of fewer channels, boxes are rounded otherwise on some CPUs
 
 
 def run(

@@ -155,7 +155,8 @@ def enlarge(
     seconds: float,
 ) -> ClipResult:
     """Enlarge the clip into `folder`. Raises Refused: at once where it would take much longer than `seconds`, later
-    where it takes more room than one visitor has. Raises what `progress` raises."""
+    where the clip is longer than its file says and the server takes, or the result takes more room than one visitor
+    has. Raises what `progress` raises."""
     done = 0.0
     held = Held("", "", folder)
 
@@ -163,6 +164,13 @@ def enlarge(
         nonlocal done
         done = 0.98 * frames.done / max(frames.done, frames.frames)
         progress(done)
+        if frames.shown > limits.clip_seconds:
+            raise Refused(
+                413,
+                f"stopped: the file says that the clip is {facts.seconds:.0f} s long, but it is longer, and at most "
+                f"{limits.clip_seconds:g} s are taken here",
+                "file",
+            )
         if held.bytes() > limits.visitor_bytes:
             raise Refused(
                 422,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from scalewise.app.problems import Refused
 from scalewise.app.server import ONE_FORM, Owner, Server, binary, told
 from scalewise.app.worker import Job, Limits, Picture
 
+Asked = Annotated[ClipFields, Form(media_type="multipart/form-data")]
 MISSING = "video is read and written by PyAV: pip install 'scalewise[video]', and start the server again"
 
 
@@ -50,27 +52,15 @@ def add_clips(app: FastAPI, server: Server) -> None:
     async def drop(id: str, owner: Owner) -> None:
         worker.drop_picture(id, owner, "clip")
 
-    @app.post(
-        "/v1/clip-jobs",
-        status_code=202,
-        tags=[tag],
-        responses=wrong,
-        dependencies=ONE_FORM,
-        summary="Enlarge a stored clip",
-    )
-    async def start(form: Annotated[ClipFields, Form(media_type="multipart/form-data")], owner: Owner) -> JobAbout:
+    starting = partial(app.post, status_code=202, tags=[tag], responses=wrong, dependencies=ONE_FORM)
+
+    @starting("/v1/clip-jobs", summary="Enlarge a stored clip")
+    async def start(form: Asked, owner: Owner) -> JobAbout:
         """A job as of a picture: followed, cancelled and fetched by the same routes; its result is a video."""
         return await submitted(owner, form, preview=False)
 
-    @app.post(
-        "/v1/clip-previews",
-        status_code=202,
-        tags=[tag],
-        responses=wrong,
-        dependencies=ONE_FORM,
-        summary="Three frames of a stored clip, enlarged",
-    )
-    async def show(form: Annotated[ClipFields, Form(media_type="multipart/form-data")], owner: Owner) -> JobAbout:
+    @starting("/v1/clip-previews", summary="Three frames of a stored clip, enlarged")
+    async def show(form: Asked, owner: Owner) -> JobAbout:
         """A job that enlarges three frames, each on its own, as they would be in the clip; its report says what the
         whole clip would take."""
         return await submitted(owner, form, preview=True)

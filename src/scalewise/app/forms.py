@@ -128,7 +128,7 @@ class ClipAbout(BaseModel):
 class JobAbout(BaseModel):
     id: str
     state: str = Field(description="waiting, running, done, failed or cancelled")
-    progress: float = Field(description="in [0, 1]; between two words of the engine the clock counts on")
+    progress: float = Field(description="in [0, 1]; between two reports of the engine it goes on with the clock")
     seconds_left: float | None
     before: int = Field(description="jobs that come first")
     name: str = Field(description="of the file that will be made")

@@ -53,7 +53,7 @@ HEADERS = [
 @dataclass(frozen=True)
 class Access:
     """Who may come in: the names this server answers to, and the token it asks for, if any. `any_address`: also any
-    IP address as a name, for a server that listens at all of them; a name that leads elsewhere tomorrow is none."""
+    IP address, for a server that listens at all of them; an address, unlike a name, always leads to the same place."""
 
     hosts: tuple[str, ...] = LOOPBACK
     token: str | None = None

@@ -99,7 +99,7 @@ def models() -> list[dict[str, Any]]:
 
 @lru_cache
 def _about(name: str) -> dict[str, Any]:
-    """Of a model by name; looked at once, as to load all of them drops those that jobs use."""
+    """What is said of a model by name; asked once, since loading all of them pushes out those that jobs use."""
     summary = zoo.MODELS[name].summary
     title, words = WORDS.get(name, (name, summary))
     about = {"name": name, "title": title, "words": words, "summary": summary, "research": name not in WORDS}

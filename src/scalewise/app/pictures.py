@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Form, Query, Response
 
-from scalewise.app.forms import (
-    Part,
-    PictureAbout,
-    PictureForm,
-)
+from scalewise.app.forms import Part, PictureAbout, PictureForm
 from scalewise.app.server import ONE_FORM, Owner, Server, binary, shown, shown_part, told
 from scalewise.app.worker import Picture
 
@@ -35,13 +32,9 @@ def add_pictures(app: FastAPI, server: Server) -> None:
         return about(worker.picture(id, owner))
 
     described = {**binary("the picture", "image/*"), **told(404, 422)}
+    seen = partial(app.get, tags=["pictures of pictures"], responses=described)
 
-    @app.get(
-        "/v1/pictures/{id}/thumbnail",
-        tags=["pictures of pictures"],
-        summary="A stored picture, tiny",
-        responses=described,
-    )
+    @seen("/v1/pictures/{id}/thumbnail", summary="A stored picture, tiny")
     async def thumbnail(id: str, owner: Owner) -> Response:
         """At most 320 pixels a side, as a browser can show it."""
         from scalewise.app import previews
@@ -49,24 +42,14 @@ def add_pictures(app: FastAPI, server: Server) -> None:
         path = worker.picture(id, owner).path
         return await shown(server, lambda path: (previews.thumbnail(path), "image/png"), path)
 
-    @app.get(
-        "/v1/pictures/{id}/preview",
-        tags=["pictures of pictures"],
-        summary="A stored picture, smaller",
-        responses=described,
-    )
+    @seen("/v1/pictures/{id}/preview", summary="A stored picture, smaller")
     async def preview(id: str, owner: Owner) -> Response:
         """The first page, smaller if it is large, as a browser can show it."""
         from scalewise.app import previews
 
         return await shown(server, previews.preview, worker.picture(id, owner).path)
 
-    @app.get(
-        "/v1/pictures/{id}/view",
-        tags=["pictures of pictures"],
-        summary="A part of a stored picture",
-        responses=described,
-    )
+    @seen("/v1/pictures/{id}/view", summary="A part of a stored picture")
     async def view(id: str, owner: Owner, part: Annotated[Part, Query()]) -> Response:
         """A part of the picture, pixel by pixel."""
         return await shown_part(server, worker.picture(id, owner).path, part)

@@ -96,16 +96,7 @@ class Server:
         else:
             from scalewise.app.tasks import look
 
-        if file.size == 0:
-            raise Refused(422, "the file is empty (0 bytes)", "file")
-        if (file.size or 0) > self.limits.max_bytes:
-            raise Refused(413, f"an upload may have at most {self.limits.max_bytes / 2**20:.4g} MiB", "file")
-
-        def write(path: Path) -> None:
-            with path.open("xb") as out:
-                shutil.copyfileobj(file.file, out, 1 << 20)
-
-        name = clean_name(file.filename)
+        write, name = stored(file, self.limits.max_bytes, "an upload may have"), clean_name(file.filename)
         return await self.shortly(self.worker.receive, owner, name, write, partial(look, limits=self.limits), kind)
 
     async def picture_of(self, owner: str, form: JobForm | ForecastForm) -> tuple[Picture, bool]:
@@ -210,6 +201,20 @@ class Server:
             lines += [f"# HELP scalewise_{name} {what}", f"# TYPE scalewise_{name} {kind}"]
             lines += [f"scalewise_{name}{labels} {value}" for labels, value in values]
         return "\n".join(lines) + "\n"
+
+
+def stored(file: UploadFile, most_bytes: int, may_have: str) -> Callable[[Path], None]:
+    """What writes an upload into a file that is not there yet. Raises Refused if it is empty or too large."""
+    if not file.size:
+        raise Refused(422, "the file is empty (0 bytes)", "file")
+    if file.size > most_bytes:
+        raise Refused(413, f"{may_have} at most {most_bytes / 2**20:.4g} MiB", "file")
+
+    def write(path: Path) -> None:
+        with path.open("xb") as out:
+            shutil.copyfileobj(file.file, out, 1 << 20)
+
+    return write
 
 
 def attached(name: str) -> dict[str, str]:

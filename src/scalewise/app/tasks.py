@@ -1,7 +1,7 @@
 """What a job does: looking at an upload, checking what is asked of it, enlarging it.
 
-With `forecast.py` and `previews.py` the only file of the server that knows the rest of scalewise. It loads torch and
-libvips.
+With `clip_tasks.py`, `forecast.py`, `models.py` and `previews.py` the part of the server that computes. They load torch
+and libvips, so routes import them when they are asked.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ _VIDEOS = {
 _HEIF = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures, in the container of mp4
 CONVERTED_PIXELS = 1 << 22  # at once, when a result is converted
 MASK_PIXELS = 16_000_000
-OWN_TRIAL = 24  # LR pixels a side that a visitor's model is tried on
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
 _OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
 

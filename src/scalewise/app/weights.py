@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from scalewise.app.forms import clean_name
-from scalewise.app.problems import Refused
-from scalewise.app.server import ONE_FORM, Owner, Server, told
+from scalewise.app.server import ONE_FORM, Owner, Server, stored, told
 
 
 class WeightsForm(BaseModel):
@@ -43,16 +40,8 @@ def add_weights(app: FastAPI, server: Server) -> None:
     async def store(form: Annotated[WeightsForm, Form(media_type="multipart/form-data")], owner: Owner) -> ModelAbout:
         """Of a network that scalewise knows; nothing in the file is run. Each visitor has one at a time, which is kept
         for half an hour after it was last asked for."""
-        limit = server.limits.max_weight_bytes
-        if (form.file.size or 0) > limit:
-            raise Refused(413, f"a weight file may have at most {limit / 2**20:.4g} MiB here", "file")
-        if not form.file.size:
-            raise Refused(422, "the file is empty (0 bytes)", "file")
+        write = stored(form.file, server.limits.max_weight_bytes, "a weight file may have")
         name = clean_name(form.file.filename)
-
-        def write(path: Path) -> None:
-            with path.open("xb") as out:
-                shutil.copyfileobj(form.file.file, out, 1 << 20)
 
         from scalewise.app import models as served
 

@@ -108,8 +108,8 @@ class Job(Held):
             )
 
     def outlook(self) -> tuple[float, float | None]:
-        """(share done in [0, 1], seconds left or None where nothing is known): between two words of the engine the
-        clock counts on, so that the seconds never rise while nothing is heard."""
+        """(share done in [0, 1], seconds left or None where nothing is known): between two reports of the
+        engine both go on with the clock, so that the seconds never rise while nothing is heard."""
         if self.done.is_set():
             return (1.0 if self.state == "done" else self.share), 0.0
         if self.started is None:

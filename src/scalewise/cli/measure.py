@@ -290,7 +290,8 @@ def calibrate(
 ) -> None:
     """Measure what a budget costs in dB: PSNR against the share of MACs, on a folder.
 
-    Of a network with one level of effort, first what it gains where: with --keep, budgets spend by that from then on.
+    For a network with one level of effort the command first measures what the network gains where; with --keep,
+    budgets are spent by that from then on.
     """
     from scalewise import evaluate as runner
     from scalewise import zoo

@@ -92,7 +92,7 @@ def inspect(
 
 
 def _measures(model: Any) -> dict[str, str]:
-    """MACs of a pixel and context of what can upscale, at its largest scale, or at 4 where it has any."""
+    """MACs per pixel and context of what can upscale, at its largest scale, or at ×4 where it takes any scale."""
     if not hasattr(model, "full_macs"):
         return {}
     from scalewise.geometry.grid import Frame

@@ -180,7 +180,7 @@ def use_threads(count: int | None) -> None:
     InvalidRequest."""
     if count is None:
         return
-    most = max(MAX_THREADS, os.cpu_count() or 1)  # far more end in a crash of the threads' library
+    most = max(MAX_THREADS, os.cpu_count() or 1)  # with far more, the library of threads crashes
     if not 1 <= count <= most:
         raise InvalidRequest(f"--threads {count} is out of range: allowed are 1 to {most}")
     os.environ["VIPS_CONCURRENCY"] = str(count)

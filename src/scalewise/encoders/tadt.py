@@ -124,6 +124,7 @@ class TADT(MultiScaleTransformer):
 
     dials = ("beta",)
 
+    # The trunk's arguments are written out again: weight files and type checkers go by this signature.
     def __init__(
         self,
         channels: int = 224,

@@ -32,9 +32,9 @@ FOLDERS = {"B100": ("B100", "BSD100", "BSDS100"), "DIV2K": ("DIV2K", "DIV2K_vali
 class Reproduced:
     """A published number next to ours, or the reason why ours is missing. `cost`: our value of the cost that the
     paper prints with it, counted as the paper does; None where its way to count is not known. `count`: parameters and
-    multiply-adds of the row's network, None for one that scalewise has not; `flops`: the cost that is printed and ours,
-    where it does not depend on the picture; `timing`: where the row is a time and ours was measured, which is then
-    that of one thread. `absent` also says where ours is of something else than what is printed."""
+    multiply-adds of the row's network, None for one that scalewise does not have; `flops`: the cost that is printed and
+    ours, where it does not depend on the picture; `timing`: where the row is a time and ours was measured, which is
+    then that of one thread. `absent` also says where ours is of something else than what is printed."""
 
     published: Published
     ours: float = math.nan
@@ -96,8 +96,8 @@ def reproduce(
 
     `models(method, dial)` gives the upscaler of a row, or None if there are no weights for it; bicubic needs none.
     `methods` limits the rows. `measures` are for lpips, niqe, brisque and piqe in place of pyiqa's. With `time`, which
-    says how networks run, rows of milliseconds are timed on this processor, by first weights where there are no others.
-    What cannot be measured says why. Raises InvalidRequest for a table that there is not.
+    says how networks run, rows of milliseconds are timed on this processor, with untrained weights where there are no
+    others. What cannot be measured says why. Raises InvalidRequest for a table that does not exist.
     """
     find: Models = models or (lambda method, dial: None)
     measured: dict[tuple[object, ...], _Evaluated | tuple[float, ...] | _Ours | str] = {}

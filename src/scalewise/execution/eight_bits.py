@@ -27,8 +27,9 @@ from scalewise.storage import cache_folder, read_cached, write_cached
 CROP_SIDE = 64  # pixels of a crop, in rows and columns of which the picture of crops is made
 VERSION = 1  # of what is cached
 
-# The copies of one model object: a folder of pictures asks again and again.
-_COPIES: MutableMapping[Any, Model] = WeakKeyDictionary()
+# The copy of a model object, and the digest of the weights that it was made of: a folder of pictures asks again and
+# again, and a program may change weights in place, of which no version counter tells where that is done by `.data`.
+_COPIES: MutableMapping[Any, tuple[str, Model]] = WeakKeyDictionary()
 
 
 def number_type(model: Model, options: RunOptions, device: torch.device) -> tuple[Model, torch.dtype, tuple[str, ...]]:
@@ -45,9 +46,10 @@ def number_type(model: Model, options: RunOptions, device: torch.device) -> tupl
     if not takes_eight_bits(options, device):
         used = "bf16" if dtype == torch.bfloat16 else "fp32"
         return model, dtype, (f"int8 needs a processor with AVX512-VNNI and a torch that uses it: computed in {used}",)
-    if model not in _COPIES:
-        _COPIES[model] = model.in_eight_bits(spans_of(model))
-    return _COPIES[model], dtype, ()
+    digest = digest_of_model(model)
+    if model not in _COPIES or _COPIES[model][0] != digest:
+        _COPIES[model] = digest, model.in_eight_bits(spans_of(model))
+    return _COPIES[model][1], dtype, ()
 
 
 def takes_eight_bits(options: RunOptions, device: torch.device) -> bool:

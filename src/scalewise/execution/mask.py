@@ -1,4 +1,4 @@
-"""Where the user wants effort: a picture, white for all of it and before the rest, black for the least."""
+"""Where the user wants effort: a picture; white grants all of it, and comes first, black grants the least."""
 
 from __future__ import annotations
 

@@ -37,10 +37,10 @@ class RunOptions:
     none, "auto" for what the metadata say. `max_memory` is the most bytes that the process, or the GPU, may hold; by
     default half of what is free. `crop` is a box of LR pixels (y0, x0, y1, x1): only these are rendered, as they will
     be in the whole picture. `beyond` says how a model of fixed scales goes beyond its largest: by "bicubic", or by
-    running "again" on its own output. `effort_mask` is a picture of any kind, stretched over this one: white for
-    all of the effort, and before the rest; black for the least. `mirror`: networks that pad with zeros see the picture
+    running "again" on its own output. `effort_mask` is a picture of any kind, stretched over this one: white grants all
+    of the effort, and comes first; black grants the least. `mirror`: networks that pad with zeros see the picture
     mirrored beyond its borders; without it they run as published, and their padding shows there; a PatchwiseModel pads
-    its patches either way. Raises InvalidRequest for a side that is none.
+    its patches either way. Raises InvalidRequest for a side that is not a number of pixels.
     """
 
     tile: int | None = None
@@ -149,7 +149,7 @@ class RunPlan:
 
     @cached_property
     def seconds(self) -> float | None:
-        """What the run will take, about; None where nothing was measured."""
+        """Roughly how long the run will take; None where nothing was measured."""
         if self.speed is None:
             return None
         tiles = self.tiles

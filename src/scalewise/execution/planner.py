@@ -93,7 +93,7 @@ def _plan_run(
         source, out, model, frame, max(size), context, budget, options, device, dtype, notes=tuple(notes), mask=mask
     )
     whole = _held(max(size), frame, 0, rough)
-    if whole <= most / 2 and options.tile is None and budget.kind != "seconds":  # whatever the rough number is worth
+    if whole <= most / 2 and options.tile is None and budget.kind != "seconds":  # however rough that number is
         return replace(run_plan, memory=used + other + round(whole))
     probed, bytes_per_pixel = probe_size(own, size, out, room), rough
     if options.max_memory is None or probe_bytes(own, *probed) <= room:
@@ -156,7 +156,7 @@ def _too_little(given: int, needed: float) -> InvalidRequest:
 
 
 def _correctable(run_plan: RunPlan) -> RunPlan:
-    """In some rows of tiles where that costs little: a run in seconds is corrected after each row."""
+    """The same run in some rows of tiles, where that costs little: a budget in seconds is corrected after each row."""
     size, grid = run_plan.source.size, run_plan.model.limits.patch_stride
     if len(run_plan.tiles) > 1 or run_plan.model.limits.context is None or math.prod(size) < CORRECTED_PIXELS:
         return run_plan

@@ -33,7 +33,7 @@ ALPHA_CONTEXT = 3 + LOCAL  # LR pixels beyond a tile that bicubic taps reach, an
 ROUNDED_ROWS = 256  # output rows that are rounded at once
 POLL_SECONDS = 0.1  # between two looks at whether a run was cancelled, while the writer is waited for
 WEIGHED_ROWS = 64  # the same where opacity weighs them, which takes some 80 bytes a pixel
-MAX_PENDING = 2  # works of the writer that are left while the next tile is computed
+MAX_PENDING = 2  # calls that may wait for the writer while the next tile is computed
 
 
 class Canvas(Protocol):
@@ -197,7 +197,7 @@ class TileRunner:
         self._wait()
 
     def _wait(self, most: int = 0) -> None:
-        """Until no more than so many works of the writer are left. Raises what they raised."""
+        """Wait until at most so many calls are left for the writer. Raises what they raised."""
         while len(self._pending) > most:
             work = self._pending.popleft()
             while not wait((work,), POLL_SECONDS).done:
@@ -205,7 +205,7 @@ class TileRunner:
             work.result()
 
     def _queue(self, writer: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-        """Hand work to the writer; after a work that failed, none runs.
+        """Hand a call to the writer; after one that failed, none runs.
 
         It waits for nothing, as it is called while a tile is computed: what the writer raises is no error of the
         model's."""

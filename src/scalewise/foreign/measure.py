@@ -30,10 +30,10 @@ FELT = 0.25 / 255
 CORE = 16  # LR pixels a side of what is compared
 WINDOWS = (1, 2, 4, 8, 16, 32)  # LR pixels a side that are tried ...
 WINDOW_RIM = 48  # ... and how far the border is from what is compared
-WINDOW_FELT = 0.05 / 255  # whole windows less change nothing
+WINDOW_FELT = 0.05 / 255  # what leaving out whole windows may change
 MAX_MACS = 4e11  # of the picture that is run whole: some seconds of one core
 FLAT_COLOURS = (0.0, 1.0)
-UNEVEN = 0.5 / 255  # of what a flat picture becomes
+UNEVEN = 0.5 / 255  # of the difference between a flat picture's border and its middle
 MOST_BORDER = 24  # LR pixels
 VERSION = 3  # of what is cached
 
@@ -54,7 +54,7 @@ def measured(
     whole picture, however little that may be felt. `macs`: of a network that does not run in torch."""
     path = cache_folder() / "networks" / f"{sha256}.json"
     known = read_cached(path)
-    with suppress(TypeError):  # other fields than ours
+    with suppress(TypeError):  # a table with other fields
         if known.pop("version", None) == VERSION:
             return Measured(**known)
     found = measure(network, scale, needs, whole=whole, macs=macs)

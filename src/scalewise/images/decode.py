@@ -67,7 +67,7 @@ def source_of(
 
     try:
         metadata = extras.add_to(metadata_of(image, orientation))
-        if extras.png is not None and extras.png.profile and metadata.icc is None:
+        if extras.profiled and metadata.icc is None:
             said.append("its colour profile is damaged or for other channels, and was left out")
         converted = pixels_of(image, said)
         if converted.interpretation != image.interpretation and image.interpretation not in _AS_THEY_ARE:

@@ -10,8 +10,7 @@ from scalewise.images.metadata import colour, gif, jpeg, png, tiff
 from scalewise.images.metadata.exif import DamagedDirectory, parse
 from scalewise.images.metadata.gif import GifFrames
 from scalewise.images.metadata.ifd import integers
-from scalewise.images.metadata.metadata import Metadata, exif_dpi, has_paths, iptc_records
-from scalewise.images.metadata.png import PngExtras
+from scalewise.images.metadata.metadata import Metadata, exif_dpi, has_paths
 from scalewise.images.metadata.tiff import TiffExtras
 from scalewise.images.metadata.tiff_pages import TiffPages
 
@@ -27,7 +26,8 @@ class Extras:
     """The parts of one file; `notes` says what of it is left out in any output."""
 
     tiff: TiffExtras = NO_TIFF
-    png: PngExtras | None = None
+    png: Metadata | None = None  # what the chunks of a PNG say
+    profiled: bool = False  # a PNG has a colour profile, though it may be damaged
     gif: GifFrames | None = None
     jpeg: jpeg.JpegExtras | None = None
     colours: bytes | None = None  # those of a HEIF file, as an ICC profile
@@ -40,7 +40,7 @@ class Extras:
 
     def orientation(self, otherwise: int) -> int:
         """The EXIF orientation, even where libvips does not see it."""
-        blob = self.png.profiles.get("exif") if self.png is not None else None
+        blob = self.png.exif if self.png is not None else None
         if otherwise != 1 or blob is None:
             return otherwise
         try:
@@ -56,7 +56,15 @@ class Extras:
             exif, iptc, xmp = self.tiff.exif, self.tiff.iptc, metadata.xmp or self.tiff.xmp
             return replace(metadata, exif=exif, iptc=iptc, xmp=xmp, dpi=self.tiff.dpi, density=self.tiff.density)
         if self.png is not None:
-            return self._of_png(metadata, self.png)
+            chunks = self.png
+            return replace(
+                chunks,
+                icc=metadata.icc or chunks.icc,
+                exif=metadata.exif or chunks.exif,
+                xmp=metadata.xmp or chunks.xmp,
+                iptc=metadata.iptc or chunks.iptc,
+                orientation=metadata.orientation,
+            )
         if self.jpeg is not None:
             dpi = (exif_dpi(metadata.exif) if metadata.exif else None) or self.jpeg.dpi
             density = self.jpeg.density if dpi is None else None
@@ -66,26 +74,6 @@ class Extras:
         if self.colours is not None and metadata.icc is None:
             return replace(metadata, colours=self.colours)
         return metadata
-
-    @staticmethod
-    def _of_png(metadata: Metadata, found: PngExtras) -> Metadata:
-        profiles = found.profiles
-        iptc = metadata.iptc or (iptc_records(profiles["iptc"]) if "iptc" in profiles else None)
-        icc = metadata.icc
-        if icc is None and profiles.get("icc", b"")[36:40] == b"acsp":
-            icc = profiles["icc"]
-        return replace(
-            metadata,
-            icc=icc,
-            exif=metadata.exif or profiles.get("exif"),
-            xmp=metadata.xmp or profiles.get("xmp"),
-            iptc=iptc,
-            dpi=found.dpi,
-            density=found.density,
-            chunks=found.chunks,
-            texts=tuple(found.texts),
-            colours=found.colours,
-        )
 
 
 def read_extras(path: Path, name: str, format: str, directory: int = 0) -> Extras:
@@ -101,8 +89,9 @@ def read_extras(path: Path, name: str, format: str, directory: int = 0) -> Extra
             if found.tiff.photoshop is not None and has_paths(found.tiff.photoshop):
                 found.notes.append("Photoshop's paths were left out")
         elif format == "png":
-            found.png = png.read_extras(path)
-            if found.png.animated:
+            found.png, seen = png.read_metadata(path)
+            found.profiled = png.PROFILE in seen
+            if png.ANIMATION in seen:
                 found.notes.append("the first picture of an animated PNG")
         elif format == "jpeg":
             found.jpeg = jpeg.read_extras(path)

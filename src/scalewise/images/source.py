@@ -86,7 +86,7 @@ class Source:
             return replace(self.turn(page), held=self.held, reopen=self.reopen)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickles and copies: a decoder does not, so a file is opened again where its pixels are asked for."""
+        """The state that is pickled and copied: without a decoder, as a file is opened again when it is read."""
         state = dict(self.__dict__)
         if self.reopen is not None:
             del state["fetch"], state["turn"]

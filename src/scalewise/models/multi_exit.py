@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,9 +33,10 @@ from scalewise.models.patch_cells import Cells, cut
 if TYPE_CHECKING:
     from scalewise.multiexit.anyscale import AnyScaleExits
 
-BAND = 64  # rows of a tile computed together where all of it is: so do these, and no large memory is asked for anew
+BAND = 64  # rows computed at a time where all of a tile is computed: few, so that no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
-TRIMMED = 0.75  # of a tile, that its core may be so that each block leaves out the context that no later one sees
+TRIMMED = 0.75  # of a tile: if its core is smaller, each block leaves out the context that no later one sees
+Step = tuple[int, list[Box] | None, Tensor]  # a block, and what it renews of a tile: see `MultiExitModel._steps`
 
 
 class MultiExitModel(nn.Module, Model):
@@ -74,7 +75,8 @@ class MultiExitModel(nn.Module, Model):
         return MultiExitModel(self.router, self.network.in_eight_bits(spans), patch=self.patch).eval()
 
     def score(self, lr: Tensor, scale: tuple[float, float]) -> Tensor:
-        """The router's word on an LR tile cut along patches: (exits, gy, gx) drop in mean squared error per exit."""
+        """What the router predicts for an LR tile cut along patches: (exits, gy, gx), the drop in mean squared error
+        that each exit adds."""
         return self.router(lr, torch.tensor([scale], device=lr.device))[0].float().square()
 
     def plan(self, evidence: Tensor | None, size: Size, out: Size, budget: Budget) -> RoutePlan:
@@ -138,7 +140,8 @@ class MultiExitModel(nn.Module, Model):
 
     @torch.no_grad()
     def render_rows(self, lr: Tensor, frame: Frame, core: Box, out: Size, plan: RoutePlan, on_rows: OnRows) -> Rendered:
-        """The same; `on_rows` is told on the way which rows are there, as far as all patches go to the last exit."""
+        """The same; where all patches go to the last exit, `on_rows` is called on the way with the rows that are
+        final."""
         network = self.network
         cells = cut(frame, (lr.shape[-2], lr.shape[-1]), self.patch, out)
         choice = plan.route[0].choice[0][cells.patch.unbind(1)]
@@ -147,14 +150,15 @@ class MultiExitModel(nn.Module, Model):
         picture = _Picture(cells, frame, out, target, canvas)
         inside = cells.inside(core)
         features = network.enter(repeat_edge(lr, network.stem_margin))
+        steps = list(self._steps(cells, choice, core))
         if bool((choice == network.exits).all()) and not _trimmed(cells, core):
             self._all_blocks(features, inside, picture, on_rows)
         else:
-            self._blocks(features, choice, core, picture)
-        macs, lean = self._work(cells, choice, core, frame, out)
+            self._blocks(features, choice, inside, steps, picture)
+        macs, lean = self._work(cells, choice, core, frame, out, steps)
         return Rendered(canvas, macs, lean)
 
-    def _steps(self, cells: Cells, choice: Tensor, core: Box) -> Iterator[tuple[int, list[Box] | None, Tensor]]:
+    def _steps(self, cells: Cells, choice: Tensor, core: Box) -> Iterator[Step]:
         """The blocks that run on a tile: the number of each, and the boxes (n, 4) of the tile that it renews, those of
         cells that go on, joined where they touch left and right, as one rim goes around them; or all that is needed in
         a few pieces, where every cell goes on.
@@ -181,11 +185,12 @@ class MultiExitModel(nn.Module, Model):
                 boxes, choice, active = boxes[touched], choice[touched], active[touched]
             yield index, self._bands(needed) if bool(active.all()) else None, joined(boxes[active])
 
-    def _blocks(self, features: Tensor, choice: Tensor, core: Box, picture: _Picture) -> None:
+    def _blocks(
+        self, features: Tensor, choice: Tensor, inside: Tensor, steps: Sequence[Step], picture: _Picture
+    ) -> None:
         """Block after block on the patches that go on, whose exits lie behind it."""
-        network, cells = self.network, picture.cells
-        field, inside = Padded(features, network.block_margin), cells.inside(core)
-        for index, bands, boxes in self._steps(cells, choice, core):
+        network, field = self.network, Padded(features, self.network.block_margin)
+        for index, bands, boxes in steps:
             level = network.level(index)
             groups = run_groups([tuple(box) for box in boxes.tolist()]) if bands is None else [[b] for b in bands]
             fresh = [network.block(index, field.gather(group)) for group in groups]
@@ -213,7 +218,8 @@ class MultiExitModel(nn.Module, Model):
             on_rows(canvas, int(first[todo].min()) if len(todo) else canvas.shape[1])
 
     def _bands(self, box: Box) -> list[Box]:
-        """Of BAND rows each, or as many as a first band needs so that one is left for the last block."""
+        """A box cut into bands of BAND rows, or of as many as the first one needs so that a row is left for the last
+        block."""
         band = max(BAND, self.network.block_margin * self.network.depth + 1)
         y0, x0, y1, x1 = box
         return [(y, x0, min(y + band, y1), x1) for y in range(y0, y1, band)]
@@ -298,8 +304,17 @@ class MultiExitModel(nn.Module, Model):
             options.append(block * after + network.exit_macs(level, (h, w), (hq, wq), factors).total)
         return torch.stack(options)[:, kind]
 
-    def _work(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size) -> tuple[Macs, int]:
-        """MACs that `render` runs on a tile, and those without rims of patches and context of the tile."""
+    def _work(
+        self,
+        cells: Cells,
+        choice: Tensor,
+        core: Box,
+        frame: Frame,
+        out: Size,
+        steps: Sequence[Step] | None = None,
+    ) -> tuple[Macs, int]:
+        """MACs that `render` runs on a tile, and those without rims of patches and context of the tile; `steps`: the
+        blocks that it ran, if it did."""
         network, (height, width) = self.network, cells.tile
         (sides, kind), inside = cells.kinds, cells.inside(core)
         h, w, hq, wq = sides.unbind(1)
@@ -311,7 +326,7 @@ class MultiExitModel(nn.Module, Model):
         target = output_box(core, frame.size, out)
         base, positions = _base(frame, out, target), target[2] - target[0] + target[3] - target[1]
         work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
-        for index, bands, boxes in self._steps(cells, choice, core):
+        for index, bands, boxes in self._steps(cells, choice, core) if steps is None else steps:
             pieces = (boxes if bands is None else torch.tensor(bands)).double()
             rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
             work += _sum(network.block_macs(rows, columns), torch.ones_like(rows))

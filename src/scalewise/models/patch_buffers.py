@@ -14,7 +14,7 @@ from scalewise.geometry.grid import Box, Size
 from scalewise.layers import fill_edge
 
 CHUNK = 16  # patches computed together: their features stay in the cache
-CHUNK_PIXELS = CHUNK * 32 * 32  # of runs of patches: as many as so many patches of 32 have
+CHUNK_PIXELS = CHUNK * 32 * 32  # of runs of patches computed together: as many as CHUNK patches of 32 × 32 have
 
 
 class Padded:

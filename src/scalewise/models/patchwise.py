@@ -173,8 +173,8 @@ class PatchwiseModel(nn.Module, Model):
 
 
 def _tilt(gain: Tensor, cost: Tensor) -> float:
-    """What must be added to the gain per MAC so that every dearer path gains, of all units (units, options): it moves
-    the price, and no choice."""
+    """What must be added to the gain per MAC of all units (units, options) so that every dearer path gains something:
+    that moves the price, and changes no choice."""
     steps = cost.diff(dim=1)
     slopes = (gain.diff(dim=1) / steps)[steps > 0]
     if not slopes.numel():  # all paths cost the same

@@ -46,8 +46,8 @@ class Needs:
 class Measured:
     """What was measured of a network: `context` in LR pixels, None if it sees the whole picture; the largest
     `difference` that a cut at that distance makes, in [0, 1], or at UNBOUNDED_CONTEXT; MACs and working memory of an LR
-    pixel; how many LR pixels from a `border` it still makes something else of a flat picture than inside; and the side
-    of the `window` that it works in: a tile must start at multiples of it."""
+    pixel; up to how many LR pixels from a `border` a flat picture comes out otherwise than in its middle; and the side
+    of the `window` that it works in: tiles must start at multiples of it."""
 
     context: int | None
     difference: float

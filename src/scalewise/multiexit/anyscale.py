@@ -41,7 +41,7 @@ class ValidResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3)
         self.conv2 = nn.Conv2d(channels, channels, 3)
         with torch.no_grad():
-            self.conv2.weight.mul_(0.1)  # close to the identity at the start; deep stacks train at once
+            self.conv2.weight.mul_(0.1)  # close to the identity, so that deep stacks learn from the first step
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weight and bias of both convolutions, as `masked_block` takes them."""

@@ -151,7 +151,7 @@ class RectifiedShuffle(FixedTail):
 class RepeatedShuffle(FixedTail):
     """ECBSR's: one convolution, plus each colour of the LR image as often as the pixel shuffle takes it apart.
 
-    With one of `colours` that is the luma; what it differs from bicubic is added to the bicubic image.
+    With one of `colours` that is the luma; its difference from bicubic is added to the bicubic image.
     """
 
     def __init__(self, channels: int, scale: int, *, colours: int = 3) -> None:

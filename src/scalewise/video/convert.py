@@ -183,7 +183,8 @@ class VideoJob:
                         rate = done / max(1e-9, time.perf_counter() - began)
                         total = self.forecast.frames
                         ahead = max(0, total - before - done) / rate
-                        if progress(Progress(before + done, total, rate, ahead)) is False:
+                        at = float((shown - clip.start) * clip.time_base)
+                        if progress(Progress(before + done, total, rate, ahead, at)) is False:
                             raise Cancelled(f"cancelled after {before + done} frames")
                 used = record()
                 if self.clock is not None:

@@ -26,12 +26,14 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `frames` frames (0: nobody knows), how many in a second, and the seconds that are left."""
+    """`done` of `frames` frames (0: nobody knows), how many in a second, and the seconds that are left; `shown`: when
+    the last one is shown, in seconds from the start of the clip."""
 
     done: int
     frames: int
     rate: float
     left: float
+    shown: float
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from scalewise.images.metadata import colour
 from scalewise.images.metadata.exif import Pair
+from scalewise.images.metadata.metadata import Metadata, iptc_records
 
+ANIMATION, PROFILE = b"acTL", b"iCCP"  # libvips reads the profile; one that is damaged it leaves out
 START = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+_RESOLUTION = b"pHYs"
 _XMP = b"XML:com.adobe.xmp\0"
 _RAW_PROFILE = b"Raw profile type "  # ImageMagick's way, from before there was eXIf; darktable and digiKam use it
 _MOST_CHUNK_BYTES = 2**22
@@ -21,34 +23,22 @@ _MOST_TEXTS = 10_000
 _INCHES_PER_METRE = 0.0254
 
 
-@dataclass
-class PngExtras:
-    """Chunks that libvips does not report, or not as they stand."""
-
-    chunks: bytes = b""  # texts and colours, whole, to be written again
-    texts: list[str] = field(default_factory=list)  # their keywords
-    colours: bytes | None = None  # as an ICC profile
-    hdr: bool = False  # colours that no profile of primaries and curves describes (PQ, HLG)
-    dpi: Pair | None = None
-    density: Pair | None = None
-    animated: bool = False
-    profile: bool = False  # a colour profile, which libpng checks
-    profiles: dict[str, bytes] = field(default_factory=dict)  # from "Raw profile" texts: exif, iptc, xmp, icc
-
-
-def read_extras(path: Path) -> PngExtras:
-    """What the chunks say, up to the end or a damage. Raises OSError."""
-    found, parts, size = PngExtras(), [], 0
+def read_metadata(path: Path) -> tuple[Metadata, set[bytes]]:
+    """What the chunks say that libvips does not report, or not as they stand, up to the end or a damage; and which of
+    ANIMATION and PROFILE there are. Raises OSError."""
+    profiles: dict[str, bytes] = {}  # from "Raw profile" texts: exif, iptc, xmp, icc
     words: dict[bytes, bytes] = {}
+    parts: list[bytes] = []  # texts and colours, whole, to be written again
+    texts: list[str] = []  # their keywords
+    seen, size = set[bytes](), 0
     with path.open("rb") as file:
         file.seek(len(START))
         while len(head := file.read(8)) == 8:
             length, name = int.from_bytes(head[:4]), head[4:]
             if name == b"IEND":
                 break
-            found.animated = found.animated or name == b"acTL"
-            found.profile = found.profile or name == b"iCCP"
-            wanted = name in (*_TEXTS, *_COLOURS, b"pHYs") and size + length <= _MOST_CHUNK_BYTES
+            seen |= {name} & {ANIMATION, PROFILE}
+            wanted = name in (*_TEXTS, *_COLOURS, _RESOLUTION) and size + length <= _MOST_CHUNK_BYTES
             chunk = file.read(length + 4) if wanted else b""
             if not wanted:
                 file.seek(length + 4, os.SEEK_CUR)
@@ -56,21 +46,31 @@ def read_extras(path: Path) -> PngExtras:
                 size += length + 12
                 data = chunk[:-4]
                 if name in _TEXTS:
-                    if len(parts) < _MOST_TEXTS and not _is_ours(found, name, data):
+                    if len(parts) < _MOST_TEXTS and not _is_ours(profiles, name, data):
                         parts.append(head + chunk)
-                        found.texts.append(data.split(b"\0")[0][:79].decode("latin-1"))
-                elif name == b"pHYs":
-                    found.dpi, found.density = _resolution(data)
+                        texts.append(data.split(b"\0")[0][:79].decode("latin-1"))
                 else:
                     words[name] = data
-                    parts.append(head + chunk)
-    found.chunks = b"".join(parts)
-    found.colours, found.hdr = _colours(words)
-    return found
+                    if name != _RESOLUTION:
+                        parts.append(head + chunk)
+    dpi, density = _resolution(words.get(_RESOLUTION, b""))
+    icc = profiles.get("icc", b"")
+    found = Metadata(
+        icc=icc if icc[36:40] == b"acsp" else None,
+        exif=profiles.get("exif"),
+        xmp=profiles.get("xmp"),
+        iptc=iptc_records(profiles["iptc"]) if "iptc" in profiles else None,
+        dpi=dpi,
+        density=density,
+        chunks=b"".join(parts),
+        texts=tuple(texts),
+        colours=_colours(words),
+    )
+    return found, seen
 
 
-def _is_ours(found: PngExtras, name: bytes, data: bytes) -> bool:
-    """True for texts that are carried otherwise; what "Raw profile" texts hold is put into `found`."""
+def _is_ours(profiles: dict[str, bytes], name: bytes, data: bytes) -> bool:
+    """True for texts that are carried otherwise; what "Raw profile" texts hold is put into `profiles`."""
     if data.startswith(_XMP):
         return True
     if not data.startswith(_RAW_PROFILE):
@@ -86,7 +86,7 @@ def _is_ours(found: PngExtras, name: bytes, data: bytes) -> bool:
     if blob is not None and blob.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
         what, blob = "xmp", blob.split(b"\0", 1)[1]
     if blob and what is not None:
-        found.profiles.setdefault(what, blob)
+        profiles.setdefault(what, blob)
     return True
 
 
@@ -115,15 +115,15 @@ def _resolution(data: bytes) -> tuple[Pair | None, Pair | None]:
     return ((x * _INCHES_PER_METRE, y * _INCHES_PER_METRE), None) if unit == 1 else (None, (float(x), float(y)))
 
 
-def _colours(words: dict[bytes, bytes]) -> tuple[bytes | None, bool]:
-    """A profile of what the colour chunks say, in the order of PNG 3: cICP, sRGB, gAMA with cHRM; and if it is HDR."""
+def _colours(words: dict[bytes, bytes]) -> bytes | None:
+    """A profile of what the colour chunks say, in the order of PNG 3: cICP, sRGB, gAMA with cHRM."""
     if len(cicp := words.get(b"cICP", b"")) == 4:
-        return colour.of_code_points(cicp[0], cicp[1])
+        return colour.of_code_points(cicp[0], cicp[1])[0]
     if b"sRGB" in words or len(words.get(b"gAMA", b"")) != 4:
-        return None, False
+        return None
     gamma = int.from_bytes(words[b"gAMA"]) / 100_000
     if len(words.get(b"cHRM", b"")) != 32:
-        return colour.of_gamma(gamma, None, None), False
+        return colour.of_gamma(gamma, None, None)
     numbers = [number / 100_000 for number in struct.unpack(">8I", words[b"cHRM"])]
     white, red, green, blue = zip(numbers[::2], numbers[1::2], strict=True)
-    return colour.of_gamma(gamma, (red, green, blue), white), False
+    return colour.of_gamma(gamma, (red, green, blue), white)
