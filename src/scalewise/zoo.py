@@ -100,6 +100,12 @@ MODELS: Mapping[str, Entry] = {
     ),
 }
 
+# Names that were models once, and what is said to who still asks for them.
+REMOVED: Mapping[str, str] = {
+    "pano": "the model pano was removed: use quality with projection erp (to measure it: with wrap), which is as good "
+    "on 360° pictures",
+}
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -144,11 +150,8 @@ def weight_file(name: str) -> Iterator[Path]:
 
 def _check_exists(path: Path, text: str) -> None:
     if not _exists(path):
-        if text == "pano":
-            raise UnknownModel(
-                "the model pano was removed: use quality with projection erp (to measure it: with wrap), which is as "
-                "good on 360° pictures"
-            )
+        if text in REMOVED:
+            raise UnknownModel(REMOVED[text])
         searched = ", ".join(map(str, model_folders()))
         raise UnknownModel(
             f"no model and no file is called {shown(text)}: the models are {', '.join(MODELS)}; files are also looked "

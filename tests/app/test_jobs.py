@@ -190,6 +190,7 @@ def test_a_stored_picture_serves_several_jobs(server: tuple[httpx.Client, Any]) 
         ({"budget": "50"}, "budget", "100%"),
         ({"budget": "50%"}, "budget", "below the least"),
         ({"model": "fasst"}, "model", "choose one of"),
+        ({"model": "pano"}, "model", "use quality with projection erp"),
         ({"format": "doc"}, "format", "png"),
         ({"quality": "0"}, "quality", "1"),
         ({"crop": "1,2,3"}, "crop", "x,y,width,height"),

@@ -42,6 +42,8 @@ class OwnModel:
 def known(model: str) -> str:
     """A name of the zoo that can run. Raises Refused: paths are not for visitors."""
     names = runnable()
+    if model in zoo.REMOVED:
+        raise Refused(422, zoo.REMOVED[model], "model")
     if model not in names:
         raise Refused(422, f"model {model[:60]!r} is not served here: choose one of {', '.join(names)}", "model")
     return model

@@ -24,6 +24,7 @@ from scalewise.budget.cost import CostReport
 from scalewise.budget.meter import listening
 from scalewise.errors import (
     ImageError,
+    InvalidRequest,
     ScalewiseError,
     UnreadableImage,
 )
@@ -51,7 +52,8 @@ _OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
 
 @dataclass(frozen=True)
 class Facts:
-    """What an upload is: size (H, W) upright, container, pages or frames, bits, and whether it is a 360° picture."""
+    """What an upload is: size (H, W) upright, container, pages or frames, bits, whether it says that it is a 360°
+    picture, and why it can be none."""
 
     size: Size
     format: str
@@ -61,6 +63,7 @@ class Facts:
     depth: str
     panorama: bool
     bytes: int
+    flat: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         named = {"width": self.size[1], "height": self.size[0], "format": self.format, "pages": self.pages}
@@ -125,7 +128,17 @@ def look(path: Path, limits: Limits) -> Facts:
         raise Refused(413, f"the file has {source.pages} pages or frames; at most {limits.max_pages} are read", "file")
     assert source.format is not None
     kind = (source.format, source.pages, source.alpha, source.kind == "gray", source.dtype, source.gpano is not None)
-    return Facts(source.size, *kind, path.stat().st_size)
+    return Facts(source.size, *kind, path.stat().st_size, _flat(source))
+
+
+def _flat(source: images.Source) -> str | None:
+    """Why neither its metadata nor its sides make it a 360° picture; None if they do. Its metadata may be large, and
+    what is seen in an upload is kept as long as the upload is."""
+    try:
+        frame_of(source.size, "erp", source.gpano)
+    except InvalidRequest as error:
+        return str(error)
+    return None
 
 
 def _is_video(path: Path) -> bool:
@@ -204,12 +217,12 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         raise Refused(422, f"model {request.model[:60]!r} takes no mask: it has no patches to steer", "mask")
     with said_of("quality"):
         Encoding(request.quality)
-    projection: Any = request.projection
-    if projection not in ("auto", "flat", "erp"):
-        raise Refused(422, f"projection {projection[:20]!r} is not known: allowed are auto, flat, erp", "projection")
-    if not facts.panorama:  # of one that says that it is a panorama, its metadata decide
-        with said_of("projection"):
-            frame_of(facts.size, projection)
+    if request.projection not in ("auto", "flat", "erp"):
+        raise Refused(
+            422, f"projection {request.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
+        )
+    if request.projection == "erp" and facts.flat is not None:
+        raise Refused(422, facts.flat, "projection")
     _check_alpha(facts.alpha, suffix)
     pages = pages_made(facts, box, suffix)
     if request.mask is not None and pages > 1:

@@ -1,0 +1,71 @@
+"""Uploads that are asked for as 360° pictures: refused at their field if they can be none, before anything runs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the page needs the extra `app`")
+
+from app.server import small
+
+from scalewise import images, zoo
+from scalewise.app import Limits, tasks
+from scalewise.app.problems import Refused
+from scalewise.budget.budget import Budget
+from scalewise.errors import InvalidRequest
+from scalewise.execution.plan import RunOptions
+from scalewise.execution.planner import plan_run
+
+ROUND = {"ProjectionType": "equirectangular"}
+PART = ROUND | {  # the upper left quarter of a sphere
+    "FullPanoWidthPixels": "160",
+    "FullPanoHeightPixels": "80",
+    "CroppedAreaImageWidthPixels": "40",
+    "CroppedAreaImageHeightPixels": "40",
+    "CroppedAreaTopPixels": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "fields", "fits"),
+    [
+        ((80, 40), {}, True),
+        ((40, 40), {}, False),
+        ((80, 40), ROUND, True),
+        ((40, 40), ROUND, False),
+        ((40, 40), {"ProjectionType": "cylindrical"}, False),
+        ((40, 40), PART, True),
+        ((40, 20), PART, True),  # cut by a program that left its metadata: its sides count
+        ((20, 40), PART, False),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused_before(
+    tmp_path: Path, size: tuple[int, int], fields: dict[str, str], fits: bool
+) -> None:
+    texts = " ".join(f'GPano:{name}="{value}"' for name, value in fields.items())
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" {texts}/></rdf:RDF></x:xmpmeta>'
+    )
+    path = tmp_path / "a.jpg"
+    Image.open(io.BytesIO(small(40))).resize(size).save(path, xmp=xmp.encode())
+    facts = tasks.look(path, Limits())
+    assert facts.as_dict()["panorama"] == bool(fields)
+    out, source = (2 * size[1], 2 * size[0]), images.open(path)
+    model, how = zoo.load("bicubic", device="cpu").model, RunOptions(device="cpu", projection="erp")
+    request = tasks.JobRequest(model="bicubic", projection="erp")
+    for projection in ("auto", "flat"):
+        assert tasks.check(facts, tasks.JobRequest(model="bicubic", projection=projection), Limits()) == out
+    if fits:
+        assert tasks.check(facts, request, Limits()) == out
+        plan_run(source, out, model, Budget.full(), how)
+        return
+    with pytest.raises(Refused, match="twice as wide as high") as refused:
+        tasks.check(facts, request, Limits())
+    assert refused.value.field == "projection"
+    with pytest.raises(InvalidRequest, match="twice as wide as high"):
+        plan_run(source, out, model, Budget.full(), how)
