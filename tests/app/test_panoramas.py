@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,38 @@ def test_what_a_run_would_refuse_is_refused_before(
     assert refused.value.field == "projection"
     with pytest.raises(InvalidRequest, match="twice as wide as high"):
         plan_run(source, out, model, Budget.full(), how)
+
+
+def in_pages(path: Path, *sizes: tuple[int, int]) -> Path:
+    """A TIFF with a gray page of each size (h, w)."""
+    first, *others = (Image.new("L", (width, height), 90) for height, width in sizes)
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+def test_every_page_must_be_a_360_picture_where_one_is_asked_for(tmp_path: Path) -> None:
+    path, limits = in_pages(tmp_path / "a.tif", (20, 40), (10, 40), (30, 40)), Limits()
+    facts = tasks.look(path, limits)
+    asked = tasks.JobRequest(model="bicubic", projection="erp")
+    with pytest.raises(Refused, match="page 3 of 3: 40x30 is no equirectangular") as refused:
+        tasks.check(facts, asked, limits)
+    assert refused.value.field == "projection"
+    heard: list[float] = []
+    with pytest.raises(Refused, match="page 3 of 3"):  # and a run refuses before its first page
+        tasks.enlarge(path, facts, asked, tmp_path, limits, heard.append)
+    assert max(heard, default=0) == 0 and not list(tmp_path.glob("result*"))
+    for fits in ({"format": "png"}, {"format": "gif"}, {"crop": (0, 0, 20, 20)}, {"projection": "auto"}):
+        assert tasks.check(facts, replace(asked, **fits), limits) == (40, 80), fits  # the first page alone, or flat
+    wide = tasks.look(in_pages(tmp_path / "b.tif", (20, 40), (10, 40)), limits)
+    assert tasks.check(wide, asked, limits) == (40, 80)
+
+
+def test_the_sizes_of_all_pages_count(tmp_path: Path) -> None:
+    path, limits = in_pages(tmp_path / "a.tif", (20, 40), (100, 100)), Limits(max_pixels=40_000)
+    facts = tasks.look(path, limits)
+    asked = tasks.JobRequest(model="bicubic", scale=2)
+    with pytest.raises(Refused, match="2 pages of several sizes are") as refused:
+        tasks.check(facts, asked, limits)
+    assert refused.value.field == "scale"
+    assert tasks.check(facts, replace(asked, scale=1.5), limits) == (30, 60)
+    assert tasks.check(facts, replace(asked, format="png"), limits) == (40, 80)

@@ -21,6 +21,7 @@ from scalewise.errors import DataError, InvalidRequest
 from scalewise.evaluate import bicubic, evaluate, upscaler_of
 from scalewise.evaluate.validation import Validation
 from scalewise.recipes import find
+from scalewise.training import engine
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -109,7 +110,9 @@ def test_a_queue_goes_on_wherever_it_was_stopped(tmp_path: Path, photos: Path, m
     assert all("default x4 " in line for line in lines)
 
 
-def test_a_training_begins_with_a_network_that_is_there(tmp_path: Path, photos: Path) -> None:
+def test_a_training_begins_with_a_network_that_is_there(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("enaf-srresnet-tiny", "--data", photos, "--workers", 0, "--start", "enaf-srresnet-tiny")
     out = tmp_path / "out"
     late = (*words, "--stage", "estimator", "--steps", 2, "--out", out)
@@ -124,6 +127,15 @@ def test_a_training_begins_with_a_network_that_is_there(tmp_path: Path, photos: 
     code, printed, said = run(*late, "--resume")
     assert code == 0 and "estimator step 2 of 2" in printed
     assert "goes on from its state, and not from enaf-srresnet-tiny" in said
+    without = [word for word in late if word not in ("--start", words[-1])]  # the state has these weights in it
+    code, printed, said = run(words[0], *without, "--resume", "-q")
+    assert code == 0 and "estimator step 2 of 2" in printed
+    assert zoo.load(out / "enaf-srresnet-tiny.safetensors").card["started_from"] == card["started_from"]
+    for missing in (without, [*without[:-1], tmp_path / "nowhere", "--resume"]):
+        code, _, said = run(words[0], *missing, "-q")
+        assert code == 2 and "--start FILE or NAME" in said
+    monkeypatch.setattr(engine, "is_first_process", lambda: False)
+    assert run(*late, "--resume")[2] == ""  # of several processes the first one speaks
     code, _, said = run(*words, "--steps", 3, "--out", out, "--resume", "-q")
     assert code == 1 and "began at stage estimator, not backbone" in said
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from scalewise.images.metadata import colour
 from scalewise.images.metadata import xmp as xmp_block
 from scalewise.images.metadata.xmp import Change
 from scalewise.pipeline import upscale
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
 
 # Metadata that speaks of the old picture.
 
@@ -125,8 +131,7 @@ def test_a_resolution_without_a_unit_stays_so(tmp_path: Path, dpi: str, expected
 def test_the_shape_of_a_pixel_stays(tmp_path: Path) -> None:
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
-    chunk = b"pHYs" + struct.pack(">IIB", 4, 3, 0)
-    chunk = struct.pack(">I", 9) + chunk + struct.pack(">I", __import__("zlib").crc32(chunk))
+    chunk = png_chunk(b"pHYs", struct.pack(">IIB", 4, 3, 0))
     (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
     enlarged(tmp_path / "a.png", tmp_path / "b.png")
     assert images.open(tmp_path / "b.png").metadata.density == (4, 3)
@@ -169,6 +174,21 @@ def test_code_points_of_display_p3_become_a_profile() -> None:
     profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(blob)).profile
     assert profile.xcolor_space.strip() == "RGB" and profile.red_primary[1][:2] == pytest.approx((0.68, 0.32), abs=0.01)
     assert colour.of_code_points(1, 13) == (None, False) and colour.of_code_points(9, 16) == (None, True)
+
+
+@pytest.mark.parametrize(("transfer", "hdr"), [(16, True), (18, True), (13, False)])
+def test_hdr_of_a_png_is_kept_in_a_png_and_said_to_be_lost_elsewhere(tmp_path: Path, transfer: int, hdr: bool) -> None:
+    words = png_chunk(b"cICP", bytes([9, transfer, 0, 1]))
+    plain = images.to_bytes("png", np.full((8, 8, 3), 90, np.uint8))
+    (tmp_path / "a.png").write_bytes(plain[:33] + words + plain[33:])
+    assert not said(enlarged(tmp_path / "a.png", tmp_path / "b.png"), "HDR")
+    assert words in (tmp_path / "b.png").read_bytes()
+    for name, strip in (("c.jpg", False), ("c.tif", False), ("c.avif", False), ("c.gif", False), ("d.png", True)):
+        assert said(enlarged(tmp_path / "a.png", tmp_path / name, strip=strip), "HDR", "will look flat") == hdr, name
+        assert words not in (tmp_path / name).read_bytes()
+    profile = png_chunk(b"iCCP", b"p\0\0" + zlib.compress(containers.profile()))  # is carried, and says them too
+    (tmp_path / "e.png").write_bytes(plain[:33] + words + profile + plain[33:])
+    assert not said(enlarged(tmp_path / "e.png", tmp_path / "e.jpg"), "HDR")
 
 
 def test_prompts_comments_and_resolutions(tmp_path: Path) -> None:

@@ -174,3 +174,12 @@ def test_pixels_of_a_type_that_is_not_read_are_named(tmp_path: Path, dtype: str,
     tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 5), dtype))
     with pytest.raises(UnreadableImage, match=f"pixels of type .*{word}; allowed are"):
         images.open(tmp_path / "a.tif")
+
+
+def test_sizes_of_pages_are_known_upright(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for orientation in (1, 6, 3):
+            turned = [(274, "H", 1, orientation, True)]
+            writer.write(np.full((20, 40), 90, np.uint8), extratags=turned, contiguous=False)
+    source = images.open(tmp_path / "a.tif")
+    assert source.sizes == ((20, 40), (40, 20), (20, 40)) == tuple(source.at(n).size for n in range(3))

@@ -7,7 +7,7 @@ and libvips, so routes import them when they are asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,14 @@ _HEIF = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictu
 CONVERTED_PIXELS = 1 << 22  # at once, when a result is converted
 MASK_PIXELS = 16_000_000
 FORMATS = ("png", "jpg", "webp", "tif", "avif", "gif")  # that can be asked for, as far as libvips writes them
-_OF_PAGES = (".tif", ".tiff", ".gif", ".webp")  # hold pages or frames
+_OF_TIFF = (".tif", ".tiff")
+_OF_PAGES = (*_OF_TIFF, ".gif", ".webp")  # hold pages or frames
 
 
 @dataclass(frozen=True)
 class Facts:
     """What an upload is: size (H, W) upright, container, pages or frames, bits, whether it says that it is a 360°
-    picture, and why it can be none."""
+    picture, why it can be none, and the sizes of its pages where they differ."""
 
     size: Size
     format: str
@@ -64,6 +65,7 @@ class Facts:
     panorama: bool
     bytes: int
     flat: str | None = None
+    sizes: tuple[Size, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         named = {"width": self.size[1], "height": self.size[0], "format": self.format, "pages": self.pages}
@@ -128,14 +130,15 @@ def look(path: Path, limits: Limits) -> Facts:
         raise Refused(413, f"the file has {source.pages} pages or frames; at most {limits.max_pages} are read", "file")
     assert source.format is not None
     kind = (source.format, source.pages, source.alpha, source.kind == "gray", source.dtype, source.gpano is not None)
-    return Facts(source.size, *kind, path.stat().st_size, _flat(source))
+    sizes = source.sizes if len(set(source.sizes)) > 1 else ()
+    return Facts(source.size, *kind, path.stat().st_size, _flat(source.size, source.gpano), sizes)
 
 
-def _flat(source: images.Source) -> str | None:
+def _flat(size: Size, gpano: Mapping[str, str] | None = None) -> str | None:
     """Why neither its metadata nor its sides make it a 360° picture; None if they do. Its metadata may be large, and
     what is seen in an upload is kept as long as the upload is."""
     try:
-        frame_of(source.size, "erp", source.gpano)
+        frame_of(size, "erp", gpano)
     except InvalidRequest as error:
         return str(error)
     return None
@@ -194,8 +197,10 @@ def formats() -> tuple[str, ...]:
 
 
 def pages_made(facts: Facts, box: Box | None, suffix: str) -> int:
-    """How many pages or frames of an upload the file of a job holds: one of a crop, or where the format has no more."""
-    return facts.pages if box is None and suffix in _OF_PAGES else 1
+    """How many pages or frames of an upload the file of a job holds: one of a crop, or where the format has no more;
+    pages of several sizes are for TIFF alone."""
+    held = _OF_TIFF if facts.sizes else _OF_PAGES
+    return facts.pages if box is None and suffix in held else 1
 
 
 def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
@@ -221,24 +226,36 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         raise Refused(
             422, f"projection {request.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
         )
-    if request.projection == "erp" and facts.flat is not None:
-        raise Refused(422, facts.flat, "projection")
-    _check_alpha(facts.alpha, suffix)
     pages = pages_made(facts, box, suffix)
+    sizes = facts.sizes if facts.sizes and pages > 1 else (facts.size,) * pages
+    if request.projection == "erp":
+        _check_panorama(facts, sizes)
+    _check_alpha(facts.alpha, suffix)
     if request.mask is not None and pages > 1:
         raise Refused(422, f"a mask is for one picture, and this file has {pages} pages or frames", "mask")
-    area = out[0] * out[1]
+    area = sum(math.prod(out_size(size, request)) for size in sizes)
     if box is not None:
         area = round(area * (box[2] - box[0]) * (box[3] - box[1]) / (facts.size[0] * facts.size[1]))
-    if area * pages > limits.max_pixels:
+    if area > limits.max_pixels:
         told = f"{out[1]}x{out[0]}" + (f" in {pages} pages or frames" if pages > 1 else "")
+        if len(set(sizes)) > 1:
+            told = f"{pages} pages of several sizes"
         raise Refused(
             422,
-            f"{told} are {area * pages / 1e6:.0f} megapixels, and this server makes at most "
+            f"{told} are {area / 1e6:.0f} megapixels, and this server makes at most "
             f"{limits.max_pixels / 1e6:.0f} (--max-pixels): ask for less",
             "long_edge" if request.long_edge is not None else "size" if request.size else "scale",
         )
     return out
+
+
+def _check_panorama(facts: Facts, sizes: Sequence[Size]) -> None:
+    """Every page that is made must be a 360° picture: the first also by its metadata, the others by their sides."""
+    if facts.flat is not None:
+        raise Refused(422, facts.flat, "projection")
+    for number, size in enumerate(sizes[1:], 2):
+        if size != facts.size and (reason := _flat(size)) is not None:
+            raise Refused(422, f"page {number} of {len(sizes)}: {reason}", "projection")
 
 
 def _check_alpha(alpha: bool, suffix: str) -> None:

@@ -115,14 +115,14 @@ def train(
         return _train_queue(queue, tuple(data or ()), val, seconds, quiet)
     if recipe is None or not data:
         raise InvalidRequest("name a recipe and --data DIR; scalewise train --list says which recipes there are")
-    if stage is not None and start is None:
-        raise InvalidRequest(f"--stage {stage} begins with weights that are there: name them by --start FILE or NAME")
 
     from scalewise.recipes import find
     from scalewise.recipes.queue import QueuedTraining
 
     chosen = find(recipe, model=model, stage=stage, steps=steps, seed=seed, vgg=vgg)
     training = QueuedTraining(recipe, data=tuple(data), val=val, **given)
+    if stage is not None and start is None and not (resume and _has_state(training, chosen)):
+        raise InvalidRequest(f"--stage {stage} begins with weights that are there: name them by --start FILE or NAME")
     done = _train_one(chosen, training, seconds, quiet, resume=resume, devices=devices, nodes=nodes)
     if not done.main:
         return
@@ -146,10 +146,11 @@ def _train_one(
     """One training, from its pictures to its weights. `log`: a file that gets a line for each validation."""
     from scalewise.data import open_pictures
     from scalewise.evaluate.validation import Validation
-    from scalewise.training.engine import TrainOptions
+    from scalewise.training.engine import TrainOptions, is_first_process
     from scalewise.training.engine import train as run
 
     out = _folder(training, recipe)
+    quiet = quiet or not is_first_process()  # of several, which run the same command
     start = _start(training, recipe, resume, quiet)
     say = None if quiet else (lambda name: typer.echo(f"reading {name}", err=True))
     pictures = [picture for folder in training.data for picture in open_pictures(folder, progress=say)]
@@ -172,6 +173,12 @@ def _folder(training: QueuedTraining, recipe: Recipe) -> Path:
     return training.out or Path("runs") / recipe.name
 
 
+def _has_state(training: QueuedTraining, recipe: Recipe) -> bool:
+    from scalewise.training.state import has_state
+
+    return has_state(_folder(training, recipe), training.state, recipe.name)
+
+
 def _start(training: QueuedTraining, recipe: Recipe, resume: bool, quiet: bool) -> Start | None:
     """The weights that a training begins with, compared with the recipe's network; None if it has a state to go on
     from, which comes first."""
@@ -179,9 +186,8 @@ def _start(training: QueuedTraining, recipe: Recipe, resume: bool, quiet: bool) 
         return None
     from scalewise import zoo
     from scalewise.recipes.start import read_start
-    from scalewise.training.state import has_state
 
-    if resume and has_state(_folder(training, recipe), training.state, recipe.name):
+    if resume and _has_state(training, recipe):
         if not quiet:
             typer.echo(f"{recipe.name} goes on from its state, and not from {training.start}", err=True)
         return None

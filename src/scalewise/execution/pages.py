@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from scalewise.budget.budget import Budget
 from scalewise.budget.cost import CostReport
+from scalewise.errors import InvalidRequest
 from scalewise.execution.checkpoint import RunCheckpoint
 from scalewise.execution.deadline import sample_of
 from scalewise.execution.enlarge import enlarge
 from scalewise.execution.plan import RunOptions, RunPlan
 from scalewise.execution.planner import plan_run
 from scalewise.execution.progress import Progress
-from scalewise.images import PageWriter
+from scalewise.geometry.projection import Projection, frame_of
+from scalewise.images import PageWriter, Source
+from scalewise.images.pages import ANIMATIONS
 from scalewise.models.model import Model
 
 MIN_PAGE_SHARE = 0.01  # of a file's seconds, that its later pages still get when earlier ones used them up
@@ -35,6 +39,7 @@ def enlarge_pages(
 
     The pages are discarded on any error. `run_plan` and `checkpoint` are those of a single page.
     """
+    check_projection(pages.source, len(pages), options.projection)
     reports: list[CostReport] = []
     encoding = 0.0  # seconds, when all pages are rendered
     with pages:
@@ -55,6 +60,22 @@ def enlarge_pages(
             reports.append(enlarge(planned, sink, progress and of_all, checkpoint=checkpoint)[1])
         path = pages.finish()
     return path, joined(reports, pages.notes)
+
+
+def check_projection(source: Source, pages: int, projection: Projection) -> None:
+    """Raises InvalidRequest, before any page is rendered, where 360° pictures are asked for and a page can be none."""
+    if projection != "erp" or source.format in ANIMATIONS:  # whose frames are alike
+        return
+    for number in range(pages if pages > 1 else 0):
+        try:
+            if source.sizes:
+                with suppress(InvalidRequest):  # then its metadata may make it a part of one
+                    frame_of(source.sizes[number], projection)
+                    continue
+            page = source.at(number)
+            frame_of(page.size, projection, page.gpano)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"page {number + 1} of {pages}: {error}") from None
 
 
 def joined(reports: Sequence[CostReport], notes: tuple[str, ...] = (), called: str = "pages or frames") -> CostReport:

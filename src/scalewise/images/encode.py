@@ -17,7 +17,7 @@ import pyvips
 from scalewise.errors import InvalidRequest, UnwritableOutput
 from scalewise.images.decode import reason
 from scalewise.images.metadata import containers
-from scalewise.images.metadata.carried import fitted
+from scalewise.images.metadata.carried import fitted, hdr_lost
 from scalewise.images.metadata.metadata import MILLIMETRES_PER_INCH, Dpi, Metadata, set_blob
 from scalewise.images.metadata.tiff import TiffWriter
 from scalewise.images.source import Depth, Source
@@ -140,7 +140,7 @@ def encode(
     size = (canvas.shape[0] // max(1, len(frames)), canvas.shape[1])
     image = _image(pixels, format, like)
     if how.strip:
-        metadata, left_out = Metadata(), []
+        metadata, left_out = Metadata(), hdr_lost(like.metadata)
         image, _ = _in_srgb(image, like)
     else:
         metadata, notes = like.metadata.updated(like.size, size, how.dpi, how.note)

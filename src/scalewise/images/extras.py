@@ -117,5 +117,5 @@ def _look_into_heif(path: Path, found: Extras) -> None:
         primaries, transfer = int.from_bytes(head[at + 8 : at + 10]), int.from_bytes(head[at + 10 : at + 12])
         found.colours, hdr = colour.of_code_points(primaries, transfer)
         if hdr:
-            found.notes.append("its colours are HDR (PQ or HLG), which are not carried: it will look flat")
+            found.notes.append(colour.HDR_LEFT_OUT)
     found.notes += dict.fromkeys(f"the {what} was left out" for word, what in _HEIF_AUXILIARY if word in head)

@@ -106,7 +106,11 @@ def _tiff(path: Path, name: str, survey: TiffPages, page: int | None, max_pixels
             f"{name} is compressed by {tiff_pages.COMPRESSIONS[compression]}, which is not read here, or damaged: "
             "rewrite it with deflate (tiffcp -c zip)"
         ) from None
-    return replace(source, turn=lambda number: open_file(path, max_pixels, number)) if pages > 1 else source
+    if pages == 1:
+        return source
+    sizes = () if page else tuple(map(survey.upright_size, survey.pictures))
+    sound = all(min(size) > 0 for size in sizes)  # else a later page is damaged, and said to be when it is read
+    return replace(source, sizes=sizes if sound else (), turn=lambda number: open_file(path, max_pixels, number))
 
 
 def _lab(path: Path, name: str, directory: int) -> pyvips.Image:

@@ -44,6 +44,7 @@ class Source:
     format: str | None = None  # a file's: png, jpeg, webp, tiff, avif, heic, gif
     pages: int = 1  # frames or pages in the file, of which this is one: `at` gives the others
     page: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()  # (h, w) upright of every page, in the first one of a TIFF
     levels: tuple[float, float] = (0.0, 255.0)  # the raw values that are read as 0 and 1; alpha of float: 0 and 1
     holes: bool = False  # a float file with pixels that are not finite
     depth: int | None = None  # bits of an AVIF or HEIC sample: 8, 10 or 12

@@ -249,13 +249,18 @@ def _fabric(options: TrainOptions) -> Fabric:
     )
 
 
+def is_first_process() -> bool:
+    """False in the others of several processes, also before they have found each other."""
+    from lightning.fabric.utilities import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Hold the folder of a run against other runs. The first process of several holds it for all: the others are
     started while it does. Raises UnwritableOutput."""
-    from lightning.fabric.utilities import rank_zero_only
-
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not is_first_process():
         yield
         return
     with locked(out / LOCK_NAME, f"another training is writing to {str(out)!r}: wait for it, or choose another --out"):

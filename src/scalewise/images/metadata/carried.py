@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 
 from scalewise.images.metadata import exif as exif_block
+from scalewise.images.metadata.colour import HDR_LEFT_OUT
 from scalewise.images.metadata.ifd import DamagedDirectory
 from scalewise.images.metadata.metadata import Metadata
 from scalewise.images.metadata.xmp import note_of
@@ -16,9 +17,14 @@ _RESOLUTION_IN_EXIF = ("webp", "avif")
 _NAMED_TEXTS = 5  # so many are named one by one
 
 
+def hdr_lost(metadata: Metadata) -> list[str]:
+    """What is lost of HDR colours where a PNG's chunks are left out and no profile says what they are."""
+    return [HDR_LEFT_OUT] if metadata.hdr and metadata.icc is None else []
+
+
 def fitted(metadata: Metadata, format: str) -> tuple[Metadata, list[str]]:
     """`metadata` as the container holds them, and what has no place in it, as sentences."""
-    lost: list[str] = []
+    lost = hdr_lost(metadata) if format != "png" else []
     if metadata.density == (1.0, 1.0) and format != "tiff":  # pixels are square: that says nothing
         metadata = replace(metadata, density=None)
     article = f"an {format}" if format[0] in "aeiou" else f"a {format}"

@@ -24,6 +24,7 @@ _PRIMARIES: dict[int, tuple[Primaries, Point]] = {
     12: (((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)), D65),
 }
 _HDR = (16, 18)  # PQ, HLG
+HDR_LEFT_OUT = "its colours are HDR (PQ or HLG), which are not carried: it will look flat"
 _UNKNOWN = (0, 2)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 

@@ -36,6 +36,7 @@ class Metadata:
     chunks: bytes = b""  # PNG's texts and colour chunks, whole
     texts: tuple[str, ...] = ()  # keywords of the texts in `chunks`
     colours: bytes | None = None  # a profile that says in ICC's words what the file says in others (gAMA, cICP)
+    hdr: bool = False  # `chunks` say that colours are PQ or HLG, which no such profile says
     comments: tuple[bytes, ...] = ()  # JPEG's and GIF's
     delay: tuple[int, ...] = ()  # milliseconds of each frame of an animation
     loop: int = 0  # how often an animation plays; 0: for ever

@@ -55,6 +55,7 @@ def read_metadata(path: Path) -> tuple[Metadata, set[bytes]]:
                         parts.append(head + chunk)
     dpi, density = _resolution(words.get(_RESOLUTION, b""))
     icc = profiles.get("icc", b"")
+    colours, hdr = _colours(words)
     found = Metadata(
         icc=icc if icc[36:40] == b"acsp" else None,
         exif=profiles.get("exif"),
@@ -64,7 +65,8 @@ def read_metadata(path: Path) -> tuple[Metadata, set[bytes]]:
         density=density,
         chunks=b"".join(parts),
         texts=tuple(texts),
-        colours=_colours(words),
+        colours=colours,
+        hdr=hdr,
     )
     return found, seen
 
@@ -115,15 +117,16 @@ def _resolution(data: bytes) -> tuple[Pair | None, Pair | None]:
     return ((x * _INCHES_PER_METRE, y * _INCHES_PER_METRE), None) if unit == 1 else (None, (float(x), float(y)))
 
 
-def _colours(words: dict[bytes, bytes]) -> bytes | None:
-    """A profile of what the colour chunks say, in the order of PNG 3: cICP, sRGB, gAMA with cHRM."""
+def _colours(words: dict[bytes, bytes]) -> tuple[bytes | None, bool]:
+    """A profile of what the colour chunks say, in the order of PNG 3: cICP, sRGB, gAMA with cHRM; and if it is
+    HDR."""
     if len(cicp := words.get(b"cICP", b"")) == 4:
-        return colour.of_code_points(cicp[0], cicp[1])[0]
+        return colour.of_code_points(cicp[0], cicp[1])
     if b"sRGB" in words or len(words.get(b"gAMA", b"")) != 4:
-        return None
+        return None, False
     gamma = int.from_bytes(words[b"gAMA"]) / 100_000
     if len(words.get(b"cHRM", b"")) != 32:
-        return colour.of_gamma(gamma, None, None)
+        return colour.of_gamma(gamma, None, None), False
     numbers = [number / 100_000 for number in struct.unpack(">8I", words[b"cHRM"])]
     white, red, green, blue = zip(numbers[::2], numbers[1::2], strict=True)
-    return colour.of_gamma(gamma, (red, green, blue), white)
+    return colour.of_gamma(gamma, (red, green, blue), white), False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalewise.errors import UnreadableImage
+from scalewise.images.metadata.exif import ORIENTATION
 from scalewise.images.metadata.ifd import DamagedDirectory, Ifd, Layout, ReadAt, directory, header, integers, text
 
 SUBFILE_TYPE, OLD_SUBFILE_TYPE, SUB_DIRECTORIES = 0x00FE, 0x00FF, 0x014A
@@ -44,7 +45,7 @@ UNSPECIFIED = 0  # kind of an extra sample; 1 and 2 are opacity
 _MOST_DIRECTORIES = 10_001
 _MOST_VALUE_BYTES = 2**12
 _LOOKED_AT = {SUBFILE_TYPE, OLD_SUBFILE_TYPE, SUB_DIRECTORIES, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES}
-_LOOKED_AT |= {EXTRA_SAMPLES, SAMPLE_FORMAT, _MAKE, _MODEL, _DNG_VERSION, _UNIQUE_MODEL, _SUBSAMPLING}
+_LOOKED_AT |= {ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT, _MAKE, _MODEL, _DNG_VERSION, _UNIQUE_MODEL, _SUBSAMPLING}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class TiffPages:
     def numbers(self, page: int, tag: int, otherwise: tuple[int, ...]) -> tuple[int, ...]:
         """The integers of a tag of a directory, or `otherwise`."""
         return numbers(self.directories[page], self.layout, tag, otherwise)
+
+    def upright_size(self, page: int) -> tuple[int, int]:
+        """(h, w) of a directory's picture as it is to be looked at."""
+        height, width = self.number(page, HEIGHT, 0), self.number(page, WIDTH, 0)
+        return (width, height) if self.number(page, ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
 
     def unspecified(self, page: int) -> bool:
         """True if a sample beyond the colours is declared to be neither kind of opacity: it is data."""
