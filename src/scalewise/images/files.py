@@ -134,8 +134,9 @@ def _check_pages(name: str, pages: int, page: int) -> None:
 def container(path: Path) -> str | None:
     """The format of a picture file by its first bytes: png, jpeg, gif, webp, tiff, avif or heic; None for any other."""
     try:
+        _check_file(path, "")  # a pipe would wait for ever
         found = _container(start := _start(path))
-    except OSError:
+    except (OSError, UnreadableImage):
         return None
     if found != "heif":
         return found
