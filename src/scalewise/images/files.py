@@ -78,7 +78,7 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
 def _is_clear(first: pyvips.Image) -> bool:
     """False if all pixels of the first frame of a GIF are opaque: a writer may name a transparent colour for later ones."""
     try:
-        return first.hasalpha() and first[first.bands - 1].min() < 255
+        return first.hasalpha() and first[first.bands - 1].min() < 255  # pyright: ignore[reportOperatorIssue] (typed as if min gave more)
     except pyvips.Error:  # damaged: said when it is read
         return True
 
