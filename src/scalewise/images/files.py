@@ -76,9 +76,10 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
 
 
 def _is_clear(first: pyvips.Image) -> bool:
-    """False if all pixels of the first frame of a GIF are opaque: a writer may name a transparent colour for later ones."""
+    """False if the first frame of a GIF is opaque: a writer may name a transparent colour for later ones alone."""
     try:
-        return first.hasalpha() and first[first.bands - 1].min() < 255  # pyright: ignore[reportOperatorIssue] (typed as if min gave more)
+        least = first[first.bands - 1].min()
+        return first.hasalpha() and least < 255  # pyright: ignore[reportOperatorIssue] (typed as if min gave more)
     except pyvips.Error:  # damaged: said when it is read
         return True
 

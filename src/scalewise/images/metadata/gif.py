@@ -17,8 +17,8 @@ _MOST_COMMENT_BYTES = 2**16
 
 @dataclass
 class GifFrames:
-    """Boxes (y0, x0, y1, x1) of the frames within the screen of `size` (h, w), and how each is disposed of. `clear`: the
-    first one may have transparent pixels."""
+    """Boxes (y0, x0, y1, x1) of the frames within the screen of `size` (h, w), and how each is disposed of.
+    `clear`: the first one may have transparent pixels."""
 
     size: tuple[int, int]
     clear: bool = False
