@@ -103,6 +103,7 @@ def test_a_stored_picture_serves_several_jobs(server: tuple[httpx.Client, Any]) 
         ({"budget": "a lot"}, "budget", "50%"),
         ({"budget": "50"}, "budget", "100%"),
         ({"budget": "50%"}, "budget", "below the least"),
+        ({"budget": "0.4%"}, "budget", "budget 0.4% is below the least"),
         ({"model": "fasst"}, "model", "choose one of"),
         ({"format": "doc"}, "format", "png"),
         ({"quality": "0"}, "quality", "1"),

@@ -197,7 +197,7 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         called = "your weight file" if request.own is not None else f"model {request.model!r}"
         raise Refused(
             422,
-            f"budget {budget.value:.0%} is below the least of {called}, {math.ceil(floor * 100)}%: ask for more",
+            f"budget {100 * budget.value:.3g}% is below the least of {called}, {math.ceil(floor * 100)}%: ask for more",
             "budget",
         )
     if request.mask is not None and not takes_mask(model):
