@@ -155,6 +155,18 @@ def test_a_note_says_once_and_rightly_why_pages_are_left_out(server: tuple[httpx
     assert [note for note in unlike if "page" in note] == [f"the first of 2 pages or frames: {said}"]
 
 
+def test_bands_of_a_map_that_are_left_out_are_not_called_pages(
+    server: tuple[httpx.Client, Any], tmp_path: Path
+) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="needs rasterio: pip install '.[geo]'")
+    how: dict[str, Any] = {"driver": "GTiff", "width": 24, "height": 20, "count": 5, "dtype": "uint8"}
+    place = rasterio.transform.from_origin(8, 49, 0.1, 0.1)
+    with rasterio.open(tmp_path / "map.tif", "w", crs="EPSG:4326", transform=place, **how) as file:
+        file.write(np.full((5, 20, 24), 90, np.uint8))
+    notes = finished(server[0], (tmp_path / "map.tif").read_bytes(), format="png")["report"]["notes"]
+    assert any("all bands but 1, 2, 3" in note for note in notes) and not any("page" in note for note in notes)
+
+
 def test_a_weight_file_of_ones_own(server: tuple[httpx.Client, Any]) -> None:
     client, found = server
     first = client.post("/v1/weights", files={"file": ("mine.safetensors", SHIPPED.read_bytes())})

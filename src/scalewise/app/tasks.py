@@ -278,7 +278,7 @@ def enlarge(
             progress(0.98 * share)
 
         picture, report = enlarge_pages(album, loaded.model, budget, how, told, run_plan=run_plan)
-        if left > 0:
+        if left > 0 and source.bands is None:  # of bands it is said already
             notes = (note for note in report.notes if note not in which_page(source))  # said here with its reason
             report = replace(report, notes=(*notes, _first_only(like.pages, suffix)))
         cells, extent = _cells(report, source.size, folder)
