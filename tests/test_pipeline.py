@@ -185,6 +185,27 @@ def test_saving_keeps_metadata_and_is_atomic(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "photo.jpg"]
 
 
+def test_a_result_is_written_with_the_options_that_the_command_line_has(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a heron"  # ImageDescription
+    Image.fromarray(array(16, 16)).save(tmp_path / "photo.jpg", exif=exif, dpi=(300, 300))
+    result = bicubic(tmp_path / "photo.jpg")
+    options: dict[str, dict[str, Any]] = {"lossless.webp": {"lossless": True}, "bare.png": {"strip": True}}
+    for name, how in (options | {"print.png": {"dpi": "scale"}, "small.jpg": {"quality": 5}}).items():
+        path = result.save(tmp_path / name, **how)
+        assert result.to_bytes(path.suffix[1:], **how) == path.read_bytes(), name
+    with Image.open(tmp_path / "lossless.webp") as saved:
+        assert np.array_equal(np.asarray(saved), result.image)
+    with Image.open(tmp_path / "bare.png") as saved:
+        assert not saved.getexif() and "dpi" not in saved.info and "xmp" not in saved.info
+    with Image.open(tmp_path / "print.png") as saved:
+        assert saved.info["dpi"] == pytest.approx((600, 600), abs=0.1)
+    with pytest.raises(InvalidRequest, match="contradict"):
+        result.to_bytes("webp", lossless=True, quality=50)
+    with pytest.raises(InvalidRequest, match="cannot be lossless"):
+        result.save(tmp_path / "no.jpg", lossless=True)
+
+
 def test_opacity_is_enlarged_on_the_same_grid() -> None:
     image = np.full((8, 8, 4), 0.25, np.float32)
     image[:, 4:] = 1

@@ -94,17 +94,28 @@ class Upscaled(Generic[Picture]):
         path: str | Path,
         *,
         quality: int | None = None,
-        encoding: images.Encoding | None = None,
+        lossless: bool = False,
+        strip: bool = False,
+        dpi: images.Dpi = "keep",
         overwrite: bool = False,
     ) -> Path:
         """Write the picture with the input's metadata; atomic. What the format cannot hold is added to `report.notes`.
-        Raises UnwritableOutput."""
+        Raises UnwritableOutput, and InvalidRequest for options that contradict each other or the format.
+
+        Args:
+            path: Its extension names the format.
+            quality: 1 to 100, for JPEG, WebP and AVIF; by default 95.
+            lossless: For WebP and AVIF; PNG and TIFF always are.
+            strip: Pixels only, in sRGB: no metadata, no note, no profile.
+            dpi: `scale`: the resolution grows with the picture, so that prints keep their size.
+            overwrite: Replace a file that is there.
+        """
         notes: list[str] = []
         path = images.save(
             path,
             self.image,
             like=self._like,
-            encoding=self._encoding(quality, encoding),
+            encoding=images.Encoding(quality, lossless, strip, dpi, self.note),
             overwrite=overwrite,
             notes=notes,
         )
@@ -112,12 +123,18 @@ class Upscaled(Generic[Picture]):
         return path
 
     def to_bytes(
-        self, format: str = "png", *, quality: int | None = None, encoding: images.Encoding | None = None
+        self,
+        format: str = "png",
+        *,
+        quality: int | None = None,
+        lossless: bool = False,
+        strip: bool = False,
+        dpi: images.Dpi = "keep",
     ) -> bytes:
-        """The file that `save` would write, as bytes: `png`, `jpg`, `webp`, `tif`, `avif`, `gif`. Raises
-        UnwritableOutput."""
+        """The file that `save` would write with the same options, as bytes: `png`, `jpg`, `webp`, `tif`, `avif`, `gif`.
+        Raises UnwritableOutput and InvalidRequest."""
         notes: list[str] = []
-        how = self._encoding(quality, encoding)
+        how = images.Encoding(quality, lossless, strip, dpi, self.note)
         data = images.to_bytes(format, self.image, like=self._like, encoding=how, notes=notes)
         self._add_notes(notes)
         return data
@@ -143,9 +160,6 @@ class Upscaled(Generic[Picture]):
     def _like(self) -> images.Source:
         self._check_single()
         return cropped(self.source, self.crop)
-
-    def _encoding(self, quality: int | None, encoding: images.Encoding | None) -> images.Encoding:
-        return replace(encoding or images.Encoding(quality), note=self.note)
 
     def _check_single(self) -> None:
         if self.each:

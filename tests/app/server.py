@@ -1,9 +1,10 @@
-"""A running server for the tests: uvicorn in a thread, on a free port."""
+"""A running server for the tests: uvicorn in a thread, on a free port; and its jobs."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,3 +63,27 @@ def pages(count: int, format: str, side: int = 16) -> bytes:
     more = {"loop": 0, "duration": 80} if format == "gif" else {}
     made[0].save(held, format, save_all=True, append_images=made[1:], **more)
     return held.getvalue()
+
+
+def start(client: httpx.Client, data: bytes, name: str = "x.png", **form: str) -> httpx.Response:
+    return client.post("/v1/jobs", files={"file": (name, data)}, data={"model": "bicubic", **form})
+
+
+def finished(client: httpx.Client, data: bytes, name: str = "x.png", **form: str) -> dict[str, Any]:
+    """A job, from its stream of events."""
+    started = start(client, data, name, **form)
+    assert started.status_code == 202, started.text
+    told: dict[str, Any] = {}
+    with client.stream("GET", f"/v1/jobs/{started.json()['id']}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                told = json.loads(line[6:])
+    assert told["state"] in ("done", "failed", "cancelled"), "the last event is the end"
+    return told
+
+
+def image_of(client: httpx.Client, job: dict[str, Any], what: str = "result") -> Image.Image:
+    answer = client.get(f"/v1/jobs/{job['id']}/{what}")
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(answer.content))

@@ -96,18 +96,35 @@ def test_a_preview_shows_three_frames_before_and_after(server: tuple[httpx.Clien
         ({"model": "../../x"}, "model", "not served"),
         ({"model": "own:x"}, "model", "not here any more"),
         ({"size": "-3x"}, "size", "size"),
-        ({"crf": "52"}, "crf", "0 (best) to 51 in mp4"),
+        ({"size": "201x101"}, "size", "needs even sides: ask for 200x100"),
+        ({"budget": "2e9macs"}, "budget", "realtime"),
+        ({"crf": "52"}, "crf", "0 (best) to 51 for h264"),
     ],
 )
 def test_refusals_name_the_field(
     server: tuple[httpx.Client, Any], tmp_path: Path, form: dict[str, str], field: str, says: str
 ) -> None:
     client, found = server
-    clip = stored(client, write(tmp_path / "in.mkv", screen(3))).json()
+    clip = stored(client, write(tmp_path / "in.mkv", screen(3), codec="libx264", pix_fmt="yuv420p")).json()
     jobs = len(found.worker.jobs)
     answer = client.post("/v1/clip-jobs", data={"clip": clip["id"], **form})
     assert answer.status_code == 422 and answer.json()["field"] == field and says in answer.json()["detail"]
     assert len(found.worker.jobs) == jobs
+
+
+@pytest.mark.parametrize("chroma", ["420", "444"])
+@pytest.mark.parametrize("asked", [{"scale": "1.57"}, {"size": "101x"}, {"size": "x75"}])
+def test_a_job_says_the_size_that_its_frames_will_have(
+    server: tuple[httpx.Client, Any], tmp_path: Path, asked: dict[str, str], chroma: str
+) -> None:
+    client, _ = server
+    clip = stored(client, write(tmp_path / "in.mkv", screen(3), codec="libx264", pix_fmt=f"yuv{chroma}p")).json()
+    job = finished(server, "clip-jobs", clip["id"], **asked)
+    (tmp_path / "out.mp4").write_bytes(client.get(f"/v1/jobs/{job['id']}/result").content)
+    height, width = read(tmp_path / "out.mp4")[0][0].shape[:2]
+    assert (job["width"], job["height"]) == (width, height)
+    assert (width % 2 == height % 2 == 0) == (chroma == "420")
+    assert job["name"] == ("a talk_1.57x.mp4" if "scale" in asked else f"a talk_{width}x{height}.mp4")
 
 
 def test_what_the_clip_itself_forbids_ends_the_job_in_one_sentence(

@@ -60,6 +60,11 @@ def test_a_picture_is_called_by_its_own_name_not_by_that_of_a_link(folder: Path)
     found = files.find_pictures([folder])
     assert names([one.path for one in found.pictures], folder) == ["a.jpg", "b.PNG"]
     assert found.passed_over["twice"] == [folder / "a link.png"]
+    (folder / "sub" / "c.webp").unlink()
+    (folder / "sub" / "c.webp").symlink_to(folder / "a.jpg")
+    for inputs in ([folder, folder / "sub"], [folder / "sub", folder]):
+        found = files.find_pictures(inputs)
+        assert names([one.path for one in found.pictures], folder) == ["a.jpg", "b.PNG"], "in whatever order they come"
 
 
 def test_results_do_not_leave_the_output_folder_by_a_link(folder: Path, tmp_path: Path) -> None:
@@ -148,7 +153,7 @@ def test_results_that_would_meet_are_refused(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"2 inputs cannot all go to 'big\.png'"):
         plan([folder / "a.jpg", folder / "b.PNG"], "big.png", "_x2")
     (folder / "sub" / "a.jpg").touch()
-    with pytest.raises(InvalidRequest, match="would both go to") as caught:
+    with pytest.raises(InvalidRequest, match=r"would both go to 'out/a_x2\.jpg'") as caught:
         plan([folder / "a.jpg", folder / "sub" / "a.jpg"], "out/", "_x2")
     assert "\n" not in str(caught.value)
 
@@ -158,9 +163,27 @@ def test_pictures_of_one_name_and_two_extensions_keep_both(folder: Path) -> None
     made = [output.name for _, output in plan([folder], None, "_x2", ".webp")]
     assert made == ["a.jpg_x2.webp", "a.png_x2.webp", "b_x2.webp"]
     assert [output.name for _, output in plan([folder], "out", "")] == ["a.jpg", "a.png", "b.PNG"]
-    (folder / "a.png.jpg").touch()
-    with pytest.raises(InvalidRequest, match="would both go to"):
-        plan([folder], "out", "", ".jpg")
+
+
+def test_a_whole_name_that_meets_another_picture_leaves_that_its_whole_name_too(folder: Path) -> None:
+    for name in ("a.png", "a.png.jpg", "a.png.jpg.gif"):
+        (folder / name).touch()
+    expected = {
+        "a.jpg": "a.jpg.jpg",
+        "a.png": "a.png.jpg",
+        "a.png.jpg": "a.png.jpg.jpg",
+        "a.png.jpg.gif": "a.png.jpg.gif.jpg",
+        "b.PNG": "b.jpg",
+    }
+    inputs = [folder / name for name in expected]
+    for given in (inputs, inputs[::-1], [folder]):
+        made = {one.name: output.name for one, output in plan(given, "out/", "", ".jpg")}
+        assert made == expected, "in whatever order they come"
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "a.jpg.webp")
+    assert [output.name for _, output in plan([folder / "a.jpg.webp"], None, "_x2")] == ["a.jpg_x2.webp"]
 
 
 def test_an_input_is_nobody_s_output(folder: Path) -> None:

@@ -35,6 +35,20 @@ def test_what_is_no_budget_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("50", "write 50% or, in seconds, 50s"),
+        (1.5, "write 1.5% or, in seconds, 1.5s"),
+        ("1e6", r"\(100%\)$"),
+        ("150%", "^budget 150% .* at most 100%$"),
+    ],
+)
+def test_a_share_above_1_is_refused_with_what_may_have_been_meant(text: str | float, says: str) -> None:
+    with pytest.raises(BudgetInfeasible, match=says):
+        Budget.parse(text)
+
+
 problems = st.integers(1, 5).flatmap(
     lambda units: st.tuples(
         st.lists(st.lists(st.floats(-1, 5), min_size=3, max_size=3), min_size=units, max_size=units),

@@ -264,6 +264,29 @@ def test_what_no_frame_covers_is_transparent(tmp_path: Path) -> None:
     assert (first[..., 3] == 0).any() and (first[..., 3] == 255).any()
 
 
+@pytest.mark.parametrize("hole", [False, True])
+def test_an_animation_has_opacity_only_where_something_shows_through(tmp_path: Path, hole: bool) -> None:
+    """A transparent colour that only keeps what a frame does not change is none: such a GIF can become a JPEG."""
+    frames = []
+    for step in range(4):
+        frame = np.full((40, 60, 4), (200, 100, 50, 255), np.uint8)
+        frame[5:15, 5 + 8 * step : 15 + 8 * step, :3] = 0, 0, 255
+        frame[30:, :9, 3] = 0 if hole else 255
+        frames.append(Image.fromarray(frame))
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    enlarged(tmp_path / "a.gif", tmp_path / "b.gif")
+    for path in (tmp_path / "a.gif", tmp_path / "b.gif"):
+        opened = [images.open(path), images.open(path, page=2), images.open(path).at(3)]
+        assert [one.alpha for one in opened] == [hole] * 3, path
+        with Image.open(path) as picture:
+            picture.seek(3)
+            expected = np.asarray(picture.convert("RGB"))[: opened[2].size[0] // 2]
+        shown = opened[2].read().numpy().transpose(1, 2, 0)[: len(expected)]
+        assert np.abs(shown * 255 - expected).max() < 1e-3
+    if not hole:
+        enlarged(tmp_path / "b.gif", tmp_path / "c.jpg")
+
+
 @pytest.mark.parametrize("out", [".png", ".jpg", ".webp", ".tif"])
 @pytest.mark.parametrize("kind", [".png", ".jpg", ".webp", ".tif"])
 @pytest.mark.parametrize("profile", ["cut", "gray", "L*a*b*"])

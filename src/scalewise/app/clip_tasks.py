@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from scalewise.app.store import Held
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.meter import listening
-from scalewise.errors import MissingDependency, UnreadableImage
+from scalewise.errors import InvalidRequest, MissingDependency, UnreadableImage
 from scalewise.execution.plan import RunOptions
 from scalewise.geometry.grid import Size
-from scalewise.geometry.sizes import parse_size, wanted_size
-from scalewise.video.clip import open_clip, pictures
-from scalewise.video.convert import VideoJob, plan_video
-from scalewise.video.formats import CODECS
+from scalewise.geometry.sizes import Sides, parse_size
+from scalewise.video.clip import Clip, open_clip, pictures
+from scalewise.video.convert import VideoJob, frame_size, plan_video
+from scalewise.video.formats import coding_for
 from scalewise.video.frames import FrameUpscaler, Window
 from scalewise.video.report import Forecast, Progress
 from scalewise.video.request import VideoRequest
@@ -33,20 +33,23 @@ LATE = 1.2  # expected over allowed seconds, from which on a job is refused befo
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What an upload is: size (H, W) upright, frames and seconds as far as the file tells."""
+    """What an upload is, as far as the file tells."""
 
-    size: Size
-    frames: int
-    seconds: float
-    rate: float
-    codec: str
-    interlaced: bool
+    clip: Clip
     bytes: int
 
+    @property
+    def seconds(self) -> float:
+        return self.clip.seconds
+
+    @property
+    def interlaced(self) -> bool:
+        return self.clip.interlaced
+
     def as_dict(self) -> dict[str, Any]:
-        named = asdict(self)
-        del named["size"], named["interlaced"]
-        return named | {"width": self.size[1], "height": self.size[0]}
+        clip = self.clip
+        named = {"width": clip.size[1], "height": clip.size[0], "frames": clip.frames, "seconds": clip.seconds}
+        return named | {"rate": float(clip.rate), "codec": clip.codec, "bytes": self.bytes}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class ClipRequest:
     def factor(self) -> float | None:
         """None where a size is asked for."""
         return self.scale if self.size else self.scale or 2.0
+
+    @property
+    def sides(self) -> Sides | None:
+        return parse_size(self.size) if self.size else None
 
     def model_on(self, device: str | None) -> zoo.LoadedModel:
         """The model, ready to run. Raises Refused."""
@@ -115,24 +122,24 @@ def look(path: Path, limits: Limits) -> ClipFacts:
         raise Refused(
             413, f"the clip is {clip.seconds:.0f} s long; at most {limits.clip_seconds:g} s are taken here", "file"
         )
-    return ClipFacts(
-        clip.size, clip.frames, clip.seconds, float(clip.rate), clip.codec, clip.interlaced, path.stat().st_size
-    )
+    return ClipFacts(clip, path.stat().st_size)
 
 
 def check(facts: ClipFacts, request: ClipRequest, limits: Limits) -> Size:
-    """The size (H, W) of the frames, before it is made even; raises Refused for what this server will not do."""
+    """The size (H, W) of the frames that are made; raises Refused for what this server will not do."""
     if request.scale is not None and request.size:
         raise Refused(422, "say how large by one of scale and size, not by both", "size")
     if request.format not in FORMATS:
         raise Refused(422, f"format {request.format!r} cannot be written: allowed are {', '.join(FORMATS)}", "format")
-    worst = CODECS["av1" if request.format == "webm" else "h264"].worst
-    if request.crf is not None and request.crf > worst:
-        raise Refused(422, f"crf {request.crf} is out of range: 0 (best) to {worst} in {request.format}", "crf")
+    with said_of("crf"):
+        coding = coding_for(facts.clip, facts.clip.path.with_name(f"result.{request.format}"), crf=request.crf)
     if request.own is None:
         known(request.model)
-    with said_of("size" if request.size else "scale"):
-        out = wanted_size(facts.size, request.factor, request.size or None)
+    try:
+        out = frame_size(facts.clip, coding, request.factor, request.sides)
+    except InvalidRequest as error:  # without the codecs that no visitor can choose
+        told = str(error).partition(", or for codec")[0]
+        raise Refused(422, told, "size" if request.size else "scale") from None
     with said_of("budget"):
         parse_budget(request.budget, facts.seconds)
     if out[0] * out[1] > limits.clip_pixels:
@@ -232,7 +239,7 @@ def preview(
 def _planned(upload: Path, facts: ClipFacts, request: ClipRequest, folder: Path, limits: Limits) -> VideoJob:
     asked = VideoRequest(
         scale=request.factor,
-        size=parse_size(request.size) if request.size else None,
+        size=request.sides,
         budget=request.budget,
         crf=request.crf,
         deinterlace=facts.interlaced,

@@ -215,7 +215,7 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         called = "your weight file" if request.own is not None else f"model {request.model!r}"
         raise Refused(
             422,
-            f"budget {budget.value:.0%} is below the least of {called}, {math.ceil(floor * 100)}%: ask for more",
+            f"budget {100 * budget.value:.3g}% is below the least of {called}, {math.ceil(floor * 100)}%: ask for more",
             "budget",
         )
     if request.mask is not None and not takes_mask(model):
@@ -308,7 +308,7 @@ def enlarge(
             progress(0.98 * share)
 
         picture, report = enlarge_pages(album, loaded.model, budget, how, told, run_plan=run_plan)
-        if left > 0:
+        if left > 0 and source.bands is None:  # of bands it is said already
             notes = (note for note in report.notes if note not in which_page(source))  # said here with its reason
             report = replace(report, notes=(*notes, _first_only(like.pages, suffix)))
         cells, extent = _cells(report, source.size, folder)

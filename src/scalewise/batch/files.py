@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,13 +54,14 @@ class PlannedOutput:
 
 
 def find_pictures(inputs: Iterable[StrPath], recursive: bool = False) -> Found:
-    """The pictures that `inputs` name: files as they are, folders by the pictures in them, sorted; none twice.
+    """The pictures that `inputs` name: files as they are, folders by the pictures in them, sorted; none twice. Of a
+    picture and links to it the picture itself counts, in whatever order they come.
 
     In folders, files count whose extension is in `images.READABLE` and whose name does not start with a dot.
     `recursive` goes into sub-folders, but not through links, which may lead in circles. Raises UnreadableImage for a
     name without a file, and for a folder without a picture.
     """
-    found, seen = Found(), set[str]()
+    found, named = Found(), list[FoundPicture]()
     for name in inputs:
         start = Path(name)
         is_folder = _exists(start)
@@ -70,15 +70,15 @@ def find_pictures(inputs: Iterable[StrPath], recursive: bool = False) -> Found:
             hint = "" if recursive else " (sub-folders were not searched)"
             allowed = " ".join(sorted(READABLE))
             raise UnreadableImage(f"folder {str(start)!r} holds no picture{hint}; allowed are {allowed}")
-        new: list[Path] = []
-        for path in sorted(pictures, key=os.path.islink):  # the file itself, rather than a link to it
-            real = os.path.realpath(path)
-            if real in seen:
-                found.pass_over("twice", path)
-                continue
-            seen.add(real)
-            new.append(path)
-        found.pictures += [FoundPicture(path, start if is_folder else None) for path in sorted(new)]
+        named += [FoundPicture(path, start if is_folder else None) for path in pictures]
+    chosen: dict[str, FoundPicture] = {}
+    for one in sorted(named, key=lambda one: os.path.islink(one.path)):  # the file itself, rather than a link to it
+        chosen.setdefault(os.path.realpath(one.path), one)
+    for one in named:
+        if chosen[os.path.realpath(one.path)] is one:
+            found.pictures.append(one)
+        else:
+            found.pass_over("twice", one.path)
     return found
 
 
@@ -111,12 +111,14 @@ def output_path(
     bytes say what it is: a WebP that is called `.jpg` may have alpha and frames, which a JPEG would lose.
     """
     input = Path(input)
-    if ext is None:
-        format = container(input)
-        by_name = format is None or format == FORMATS.get(input.suffix.lower())
-        ext = input.suffix if by_name and input.suffix.lower() in WRITABLE else extension_of(format)
-    name = f"{input.name if whole_name else input.stem}{suffix}{ext}"
+    name = f"{input.name if whole_name else input.stem}{suffix}{ext or _extension(input)}"
     return Path(folder or input.parent) / name
+
+
+def _extension(input: Path) -> str:
+    format = container(input)
+    by_name = format is None or format == FORMATS.get(input.suffix.lower())
+    return input.suffix if by_name and input.suffix.lower() in WRITABLE else extension_of(format)
 
 
 def plan_outputs(
@@ -126,7 +128,7 @@ def plan_outputs(
 
     `out` is a folder if there is one of that name, if it ends with a slash, or if an input is a folder; else it names
     the file. Pictures of one name and several extensions, whose results would meet, keep their whole names in them.
-    Raises InvalidRequest for results that meet all the same, and UnwritableOutput.
+    Raises InvalidRequest for results of pictures of one name that meet, and UnwritableOutput.
     """
     folder = output_folder(out, any(one.folder is not None for one in pictures))
     if out is not None and folder is None and len(pictures) > 1:
@@ -157,12 +159,20 @@ def _result_names(pictures: Sequence[FoundPicture], folder: Path | None, suffix:
     if folder is not None:
         for one in pictures:
             _check_links(folder, one.below)
-    plain = [output_path(one.path, parent, suffix, ext) for one, parent in zip(pictures, parents, strict=True)]
-    meeting = {output for output, times in Counter(plain).items() if times > 1}
-    return [
-        output_path(one.path, parent, suffix, ext, whole_name=True) if output in meeting else output
-        for one, parent, output in zip(pictures, parents, plain, strict=True)
-    ]
+    extensions = [ext or _extension(one.path) for one in pictures]
+    whole = [False] * len(pictures)
+    while True:  # a whole name may meet the result of a picture that is called so: that one keeps its own too
+        outputs = [
+            output_path(one.path, parent, suffix, extension, whole_name=all_of_it)
+            for one, parent, extension, all_of_it in zip(pictures, parents, extensions, whole, strict=True)
+        ]
+        met: dict[Path, set[str]] = {}
+        for one, output in zip(pictures, outputs, strict=True):
+            met.setdefault(output, set()).add(one.path.name)
+        meeting = [before or len(met[output]) > 1 for before, output in zip(whole, outputs, strict=True)]
+        if meeting == whole:
+            return outputs
+        whole = meeting
 
 
 def output_folder(out: StrPath | None, from_folder: bool) -> Path | None:

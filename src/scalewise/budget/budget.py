@@ -36,7 +36,8 @@ class Budget:
     @classmethod
     def fraction(cls, value: float) -> Budget:
         if not (math.isfinite(value) and 0 < value <= 1):
-            raise BudgetInfeasible(f"budget {value:g} is out of range: a share is above 0 and at most 1 (100%)")
+            meant = f": write {value:g}% or, in seconds, {value:g}s" if 1 < value <= 100 else ""
+            raise BudgetInfeasible(f"budget {value:g} is out of range: a share is above 0 and at most 1 (100%){meant}")
         return cls("fraction", value)
 
     @classmethod
@@ -81,6 +82,8 @@ class Budget:
             return cls.macs(value)
         if unit in ("s", "ms"):
             return cls.seconds(value / 1000 if unit == "ms" else value)
+        if unit == "%" and not 0 < value <= 100:
+            raise BudgetInfeasible(f"budget {value:g}% is out of range: a share is above 0 and at most 100%")
         return cls.fraction(value / 100 if unit == "%" else value)
 
     def allowed(self, full: int) -> float:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scalewise.images.encode import FORMATS, QUALITY, WRITABLE, Encoding, check_format, extension_of
     from scalewise.images.files import container
-    from scalewise.images.metadata.metadata import Metadata
+    from scalewise.images.metadata.metadata import Dpi, Metadata
     from scalewise.images.pages import PageWriter
     from scalewise.images.read import open
     from scalewise.images.sink import Sink
@@ -35,6 +35,7 @@ __all__ = [
     "READABLE",
     "WRITABLE",
     "Box",
+    "Dpi",
     "Encoding",
     "Metadata",
     "PageWriter",
@@ -52,7 +53,8 @@ __all__ = [
     "to_pil",
 ]
 
-_HOMES = {"Metadata": "metadata.metadata", "PageWriter": "pages", "Sink": "sink", "container": "files", "open": "read"}
+_HOMES = {"PageWriter": "pages", "Sink": "sink", "container": "files", "open": "read"}
+_HOMES |= dict.fromkeys(["Dpi", "Metadata"], "metadata.metadata")
 _HOMES |= dict.fromkeys(["FORMATS", "QUALITY", "WRITABLE", "Encoding", "check_format", "extension_of"], "encode")
 _HOMES |= dict.fromkeys(["create", "create_pages", "save", "thumbnail", "to_bytes", "to_pil"], "write")
 

@@ -63,7 +63,7 @@ def source_of(
         turned = opened.copy()
         turned.set_type(pyvips.GValue.gint_type, "orientation", orientation)
         colour = _as_gray_or_rgb(_tiff_colours(turned, extras, directory, said).autorot(), said)
-        return _with_uncovered(colour, extras.gif, page)
+        return _with_opacity(colour, extras.gif, page)
 
     try:
         metadata = extras.add_to(metadata_of(image, orientation))
@@ -258,9 +258,14 @@ def _rgb_of_ycbcr(image: pyvips.Image, extras: Extras) -> pyvips.Image:
     return colour.copy(interpretation="srgb")
 
 
-def _with_uncovered(image: pyvips.Image, frames: GifFrames | None, frame: int) -> pyvips.Image:
-    """An opaque frame of a GIF, with opacity 0 where nothing was drawn: browsers show the page there."""
-    if frames is None or frames.complete or image.bands != 3 or frames.size != (image.height, image.width):
+def _with_opacity(image: pyvips.Image, frames: GifFrames | None, frame: int) -> pyvips.Image:
+    """A frame of a GIF, with opacity 0 where nothing was drawn: browsers show the page there. Without opacity if all is
+    drawn: libvips has it too where a transparent colour only keeps what a frame does not change."""
+    if frames is None or frames.size != (image.height, image.width):
+        return image
+    if frames.opaque and image.hasalpha():
+        return image.extract_band(0, n=image.bands - 1)
+    if frames.complete or image.bands != 3:
         return image
     covered = frames.covered(frame).astype(np.uint8) * 255
     return image.bandjoin(pyvips.Image.new_from_array(covered))

@@ -48,6 +48,8 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
     page = page or 0
     _check_pages(name, pages, page)
     check_size(name, (image.height, image.width), max_pixels)
+    if extras.gif is not None and extras.gif.clear:
+        extras.gif.clear = _is_clear(image if page == 0 else load(path, name, format, 0))
     if format == "png":
         _check_promise(path, name)
     if format == "jpeg" and extras.short:
@@ -71,6 +73,15 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         return replace(source_of(path, name, format, frame, extras, number, pages), turn=turn)
 
     return replace(source, turn=turn)
+
+
+def _is_clear(first: pyvips.Image) -> bool:
+    """False if the first frame of a GIF is opaque: a writer may name a transparent colour for later ones alone."""
+    try:
+        least = first[first.bands - 1].min()
+        return first.hasalpha() and least < 255  # pyright: ignore[reportOperatorIssue] (typed as if min gave more)
+    except pyvips.Error:  # damaged: said when it is read
+        return True
 
 
 def _tiff(path: Path, name: str, survey: TiffPages, page: int | None, max_pixels: int) -> Source:
@@ -138,8 +149,9 @@ def _check_pages(name: str, pages: int, page: int) -> None:
 def container(path: Path) -> str | None:
     """The format of a picture file by its first bytes: png, jpeg, gif, webp, tiff, avif or heic; None for any other."""
     try:
+        _check_file(path, "")  # a pipe would wait for ever
         found = _container(start := _start(path))
-    except OSError:
+    except (OSError, UnreadableImage):
         return None
     if found != "heif":
         return found

@@ -21,9 +21,9 @@ import torch
 
 from scalewise.budget.budget import Budget
 from scalewise.budget.route import paint
-from scalewise.errors import BudgetInfeasible, Cancelled, InvalidRequest, UnreadableImage, UnwritableOutput
+from scalewise.errors import Cancelled, InvalidRequest, UnreadableImage, UnwritableOutput
 from scalewise.geometry.grid import Size
-from scalewise.geometry.sizes import wanted_size
+from scalewise.geometry.sizes import Sides, wanted_size
 from scalewise.pipeline import provenance, resolve_model
 from scalewise.storage import check_writable
 from scalewise.video.clip import Clip, Damage, check_progressive, open_clip
@@ -259,10 +259,7 @@ def plan_video(
         clip = replace(clip, interlaced=False)
     check_span(clip, request)
     coding = coding_for(clip, output, request.codec, request.crf, request.preset)
-    target = wanted_size(clip.size, request.scale, request.size)
-    out = wanted_size(
-        clip.size, None, fitted(target, coding, asked=request.size is not None and None not in request.size)
-    )
+    out = frame_size(clip, coding, request.scale, request.size)
     if coding.codec != FOLDER:
         check_writable(output, overwrite=request.overwrite)
     elif not request.resume and output.is_dir() and any(output.iterdir()) and not request.overwrite:
@@ -281,8 +278,6 @@ def plan_video(
     if request.start is not None or request.stop is not None:
         seconds = min(seconds or math.inf, request.stop or math.inf) - (request.start or 0.0)
     budget = parse_budget(request.budget, seconds if math.isfinite(seconds) else 0.0)
-    if budget.kind == "macs":
-        raise BudgetInfeasible("a clip takes a share of the MACs (40%), realtime, or seconds (90s, 2min)")
     asked = asked_of(clip, request, coding, ready, out, budget)
     suffix = CODECS[coding.codec].part_suffix
     parts = open_parts(output, asked, suffix, resume=request.resume, restart=request.restart)
@@ -307,6 +302,12 @@ def plan_video(
     return VideoJob(
         clip, output, effort_map, request, coding, copied, ready, str(name), out, budget, still, parts, forecast, clock
     )
+
+
+def frame_size(clip: Clip, coding: Coding, scale: object, size: Sides | None) -> Size:
+    """The size (rows, columns) of the frames, in sides that the codec holds. Raises InvalidRequest."""
+    exactly = size is not None and None not in size
+    return wanted_size(clip.size, None, fitted(wanted_size(clip.size, scale, size), coding, asked=exactly))
 
 
 def upscale_video(

@@ -28,7 +28,10 @@ def parse_budget(text: str | float | Budget | None, seconds: float) -> Budget:
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(min|h)\s*", text)
         if match:
             return Budget.seconds(float(match[1]) * _UNITS[match[2]])
-    return Budget.parse(text)
+    budget = Budget.parse(text)
+    if budget.kind == "macs":
+        raise BudgetInfeasible("a clip takes a share of the MACs (40%), realtime, or seconds (90s, 2min)")
+    return budget
 
 
 @dataclass

@@ -17,9 +17,11 @@ _MOST_COMMENT_BYTES = 2**16
 
 @dataclass
 class GifFrames:
-    """Boxes (y0, x0, y1, x1) of the frames within the screen of `size` (h, w), and how each is disposed of."""
+    """Boxes (y0, x0, y1, x1) of the frames within the screen of `size` (h, w), and how each is disposed of.
+    `clear`: the first one may have transparent pixels."""
 
     size: tuple[int, int]
+    clear: bool = False
     boxes: list[tuple[int, int, int, int]] = field(default_factory=list)
     disposals: list[int] = field(default_factory=list)
     comments: list[bytes] = field(default_factory=list)
@@ -29,6 +31,11 @@ class GifFrames:
         """True if the first frame covers the screen, and no frame clears a part of it."""
         whole = not self.boxes or self.boxes[0] == (0, 0, *self.size)
         return whole and _CLEARED not in self.disposals[:-1]
+
+    @property
+    def opaque(self) -> bool:
+        """True if no frame shows what lies below: a transparent colour of later ones keeps what the first has drawn."""
+        return self.complete and bool(self.boxes) and not self.clear and _RESTORED not in self.disposals[:-1][:1]
 
     def covered(self, frame: int) -> np.ndarray:
         """Which pixels (h, w) of the screen are covered when a frame is shown."""
@@ -54,6 +61,7 @@ def read_frames(path: Path) -> GifFrames:
             label = data[at + 1]
             if label == _GRAPHIC_CONTROL and at + 4 <= len(data):
                 disposal = data[at + 3] >> 2 & 7
+                found.clear |= not found.boxes and bool(data[at + 3] & 1)
             body, at = _blocks(data, at + 2)
             if label == _COMMENT and sum(map(len, found.comments)) + len(body) <= _MOST_COMMENT_BYTES:
                 found.comments.append(body)
