@@ -15,8 +15,10 @@ from app.server import small
 
 from scalewise import images, zoo
 from scalewise.app import Limits, tasks
+from scalewise.app.forecast import Speeds, forecast
 from scalewise.app.problems import Refused
 from scalewise.budget.budget import Budget
+from scalewise.budget.speed import Speed
 from scalewise.errors import InvalidRequest
 from scalewise.execution.plan import RunOptions
 from scalewise.execution.planner import plan_run
@@ -105,3 +107,28 @@ def test_the_sizes_of_all_pages_count(tmp_path: Path) -> None:
     assert refused.value.field == "scale"
     assert tasks.check(facts, replace(asked, scale=1.5), limits) == (30, 60)
     assert tasks.check(facts, replace(asked, format="png"), limits) == (40, 80)
+
+
+def test_a_later_page_that_cannot_be_enlarged_so_is_named(tmp_path: Path) -> None:
+    facts = tasks.look(in_pages(tmp_path / "a.tif", (20, 40), (20, 40), (100, 100)), Limits())
+    asked = tasks.JobRequest(model="bicubic", long_edge=80)
+    with pytest.raises(Refused, match="page 3 of 3: target 80x80 is smaller than the input 100x100") as refused:
+        tasks.check(facts, asked, Limits())
+    assert refused.value.field == "long_edge"
+    assert tasks.check(facts, replace(asked, crop=(0, 0, 20, 20)), Limits()) == (40, 80)
+
+
+@pytest.mark.parametrize("budget", ["100%", "60s"])
+def test_the_forecast_is_of_all_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str) -> None:
+    speeds, asked = Speeds(), tasks.JobRequest(model="bicubic", scale=2, budget=budget)
+    monkeypatch.setattr(speeds, "of", lambda request: Speed(1e-3, 1e-6))
+
+    def seconds(*sizes: tuple[int, int]) -> float:
+        ahead = forecast(tasks.look(in_pages(tmp_path / "a.tif", *sizes), Limits()), asked, Limits(), speeds)
+        assert ahead.pages == len(sizes) and ahead.size == (2 * sizes[0][0], 2 * sizes[0][1])
+        return ahead.seconds
+
+    small, large = (20, 40), (60, 80)
+    apart = seconds(small) + 2 * seconds(large)
+    assert seconds(small, large, large) == pytest.approx(apart) == pytest.approx(seconds(large, small, large))
+    assert seconds(small, small) == pytest.approx(2 * seconds(small))

@@ -19,6 +19,7 @@ from rasterio.transform import from_origin
 
 from scalewise import images
 from scalewise.errors import UnreadableImage
+from scalewise.images.metadata import tiff_pages
 from scalewise.pipeline import upscale
 
 # What a TIFF is.
@@ -183,3 +184,34 @@ def test_sizes_of_pages_are_known_upright(tmp_path: Path) -> None:
             writer.write(np.full((20, 40), 90, np.uint8), extratags=turned, contiguous=False)
     source = images.open(tmp_path / "a.tif")
     assert source.sizes == ((20, 40), (40, 20), (20, 40)) == tuple(source.at(n).size for n in range(3))
+
+
+@pytest.mark.parametrize("lab", [False, True])
+@pytest.mark.parametrize("sides", [(40, 4), (4, 40)])
+def test_a_size_that_is_stated_twice_is_no_way_round_the_limit(
+    tmp_path: Path, sides: tuple[int, int], lab: bool
+) -> None:
+    """Of a tag that is there twice, libtiff takes the first, Pillow the last: whichever decodes keeps to the limit."""
+    tags = [(256, side) for side in sides] + [(257, side) for side in sides]
+    tags += [(258, 8), (259, 1), (262, 8 if lab else 1), (273, 8), (277, 3 if lab else 1), (278, 40), (279, 4800)]
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + packed + bytes(4 + 4800)
+    (tmp_path / "a.tif").write_bytes(content)
+    if sides[0] < sides[1] and not lab:
+        source = images.open(tmp_path / "a.tif", max_pixels=100)
+        assert source.size == source.read().shape[-2:] == (4, 4)
+        return
+    with pytest.raises(UnreadableImage, match="has 40x40 pixels; at most 100 are read"):
+        images.open(tmp_path / "a.tif", max_pixels=100)
+
+
+def test_pages_are_opened_by_one_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A survey of all directories for each page would take the square of their number."""
+    Image.new("L", (8, 6)).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("L", (5, 4))] * 3)
+    surveys: list[Path] = []
+    made = tiff_pages.survey
+    monkeypatch.setattr(tiff_pages, "survey", lambda path, name: surveys.append(path) or made(path, name))
+    source = images.open(tmp_path / "a.tif")
+    pages = [source.at(number).at(3 - number) for number in range(4)]
+    assert [page.size for page in pages] == [(4, 5), (4, 5), (4, 5), (6, 8)]
+    assert [page.page for page in pages] == [3, 2, 1, 0] and len(surveys) == 1

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from scalewise import images
-from scalewise.app.tasks import Facts, JobRequest, box_of, check, pages_made, suffix_of
+from scalewise.app.tasks import Facts, JobRequest, box_of, check, out_size, pages_made, suffix_of
 from scalewise.app.worker import Limits
 from scalewise.budget.budget import Budget
 from scalewise.budget.quality import Calibration
@@ -74,24 +75,29 @@ class Speeds:
 def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) -> Forecast:
     """Raises Refused for what the job would be refused for."""
     out, budget, box = check(facts, request, limits), Budget.parse(request.budget), box_of(request, facts.size)
-    loaded, size = request.model_on(limits.device), facts.size
-    whole = model_at(loaded.model, size, out).full_macs(Frame(size), size, (0, 0, *size), out)
-    area = out[0] * out[1]
-    if box is not None:
-        part = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
-        whole, area = round(whole * part), round(area * part)
-    suffix = suffix_of(facts, request)
+    loaded, suffix = request.model_on(limits.device), suffix_of(facts, request)
     pages = pages_made(facts, box, suffix)
-    speed, ratio, writing = speeds.of(request), speeds.ratio(request), area * SECONDS_PER_PIXEL
-    read = size[0] * size[1] if box is None else (box[2] - box[0]) * (box[3] - box[1])
-    if budget.kind == "seconds":  # as much as fits, and no more than there is
-        fits = speed.macs(max(0.0, budget.value / pages / ratio - writing), read)
-        share = min(1.0, fits / max(whole, 1))
-    else:
-        share = min(1.0, budget.allowed(whole) / max(whole, 1))
-    seconds = pages * ratio * (speed.seconds(read, share * whole) + writing)
-    loss = loss_of(loaded.card, max(out[0] / size[0], out[1] / size[1]), share)
-    return Forecast(out, pages, seconds, loss, suffix[1:])
+    speed, ratio = speeds.of(request), speeds.ratio(request)
+
+    def page(size: Size) -> tuple[float, float]:
+        """Seconds of a page, and the share of its work that is done in them."""
+        made, read = out_size(size, request), size[0] * size[1]
+        whole = model_at(loaded.model, size, made).full_macs(Frame(size), size, (0, 0, *size), made)
+        area = made[0] * made[1]
+        if box is not None:
+            part = (box[2] - box[0]) * (box[3] - box[1]) / read
+            whole, area, read = round(whole * part), round(area * part), round(read * part)
+        writing = area * SECONDS_PER_PIXEL
+        if budget.kind == "seconds":  # as much as fits, and no more than there is
+            work = speed.macs(max(0.0, budget.value / len(pages) / ratio - writing), read)
+        else:
+            work = budget.allowed(whole)
+        share = min(1.0, work / max(whole, 1))
+        return ratio * (speed.seconds(read, share * whole) + writing), share
+
+    seconds = sum(count * page(size)[0] for size, count in Counter(pages).items())
+    loss = loss_of(loaded.card, max(out[0] / facts.size[0], out[1] / facts.size[1]), page(facts.size)[1])
+    return Forecast(out, len(pages), seconds, loss, suffix[1:])
 
 
 def loss_of(card: Any, scale: float, share: float) -> float | None:

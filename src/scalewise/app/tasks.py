@@ -196,11 +196,13 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if f".{name}" in WRITABLE)
 
 
-def pages_made(facts: Facts, box: Box | None, suffix: str) -> int:
-    """How many pages or frames of an upload the file of a job holds: one of a crop, or where the format has no more;
-    pages of several sizes are for TIFF alone."""
+def pages_made(facts: Facts, box: Box | None, suffix: str) -> tuple[Size, ...]:
+    """The sizes of the pages or frames of an upload that the file of a job holds: one of a crop, or where the format
+    has no more; pages of several sizes are for TIFF alone."""
     held = _OF_TIFF if facts.sizes else _OF_PAGES
-    return facts.pages if box is None and suffix in held else 1
+    if box is not None or suffix not in held:
+        return (facts.size,)
+    return facts.sizes or (facts.size,) * facts.pages
 
 
 def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
@@ -226,14 +228,19 @@ def check(facts: Facts, request: JobRequest, limits: Limits) -> Size:
         raise Refused(
             422, f"projection {request.projection[:20]!r} is not known: allowed are auto, flat, erp", "projection"
         )
-    pages = pages_made(facts, box, suffix)
-    sizes = facts.sizes if facts.sizes and pages > 1 else (facts.size,) * pages
+    sizes = pages_made(facts, box, suffix)
+    pages = len(sizes)
     if request.projection == "erp":
         _check_panorama(facts, sizes)
     _check_alpha(facts.alpha, suffix)
     if request.mask is not None and pages > 1:
         raise Refused(422, f"a mask is for one picture, and this file has {pages} pages or frames", "mask")
-    area = sum(math.prod(out_size(size, request)) for size in sizes)
+    area = 0
+    for number, size in enumerate(sizes, 1):
+        try:
+            area += math.prod(out_size(size, request))
+        except Refused as error:  # not of the first page, which is checked by now
+            raise Refused(error.status, f"page {number} of {pages}: {error}", error.field) from None
     if box is not None:
         area = round(area * (box[2] - box[0]) * (box[3] - box[1]) / (facts.size[0] * facts.size[1]))
     if area > limits.max_pixels:

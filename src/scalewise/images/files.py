@@ -36,9 +36,9 @@ def open_file(path: Path, max_pixels: int, page: int | None = None) -> Source:
         survey = tiff_pages.survey(path, name)
         if geotiff.wanted(path, survey):
             return geotiff.open_file(path, max_pixels, page)
-    extras = read_extras(path, name, format)
     if survey is not None:
         return _tiff(path, name, survey, page, max_pixels)
+    extras = read_extras(path, name, format)
     image = load(path, name, format, page or 0)
     pages = integer(image, "n-pages", 1)
     _check_pages(name, pages, 0)
@@ -99,9 +99,10 @@ def _tiff(path: Path, name: str, survey: TiffPages, page: int | None, max_pixels
         and survey.number(directory, tiff_pages.BITS, 1) == 8
         and survey.number(directory, tiff_pages.SAMPLES, 1) == 3
     ):
-        image = _lab(path, name, directory)
+        image = _lab(path, name, directory, max_pixels)
     else:
         image = load(path, name, "tiff", directory)
+        check_size(name, (image.height, image.width), max_pixels)  # as libtiff reads a directory that is damaged
     extras.survey = survey
     compression = survey.number(directory, tiff_pages.COMPRESSION, 1)
     try:
@@ -120,11 +121,15 @@ def _tiff(path: Path, name: str, survey: TiffPages, page: int | None, max_pixels
     if pages == 1:
         return source
     sizes = () if page else tuple(map(survey.upright_size, survey.pictures))
+
+    def turn(number: int) -> Source:  # by the same survey: one for each page would take the square of their number
+        return _tiff(path, name, survey, number, max_pixels)
+
     sound = all(min(size) > 0 for size in sizes)  # else a later page is damaged, and said to be when it is read
-    return replace(source, sizes=sizes if sound else (), turn=lambda number: open_file(path, max_pixels, number))
+    return replace(source, sizes=sizes if sound else (), turn=turn)
 
 
-def _lab(path: Path, name: str, directory: int) -> pyvips.Image:
+def _lab(path: Path, name: str, directory: int, max_pixels: int) -> pyvips.Image:
     """CIE L*a*b* of 8 bit, which libvips does not read, by Pillow: L over 255, a* and b* plus 128."""
     from PIL import Image
 
@@ -133,6 +138,7 @@ def _lab(path: Path, name: str, directory: int) -> pyvips.Image:
             picture.seek(directory)
             if picture.mode != "LAB":
                 raise UnreadableImage(f"{name} has L*a*b* pixels of a kind that is not read: convert it to RGB")
+            check_size(name, (picture.height, picture.width), max_pixels)
             values = np.asarray(picture) ^ np.array([0, 128, 128], np.uint8)  # a* and b* have a sign
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"{name} is truncated or damaged: {' '.join(str(error).split())}") from error

@@ -65,7 +65,8 @@ def directory(
 ) -> tuple[Ifd, int]:
     """The tags at `offset` and where the next directory is (0: nowhere). What lies outside the file is left out.
 
-    `most_bytes` bounds one value; `only` names the tags that are wanted. Raises DamagedDirectory.
+    `most_bytes` bounds one value; `only` names the tags that are wanted. Of a tag that is there twice, the first
+    counts, as in libtiff. Raises DamagedDirectory.
     """
     order, big = layout.order, layout.big
     number, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
@@ -81,7 +82,7 @@ def directory(
             tag, kind, many = struct.unpack_from(order + entry, table, i * step)
             size = SIZES.get(kind, 0) * many
             value = table[(i + 1) * step - room : (i + 1) * step]
-            if not 0 < size <= most_bytes or (only is not None and tag not in only):
+            if not 0 < size <= most_bytes or tag in ifd or (only is not None and tag not in only):
                 continue
             if size > room:
                 (where,) = struct.unpack(order + ("Q" if big else "I"), value)
