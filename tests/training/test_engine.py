@@ -173,11 +173,13 @@ def test_a_portable_state_goes_on_and_warms_the_learning_rate_up(tmp_path: Path)
         acting(3, lambda: os.kill(os.getpid(), signal.SIGTERM)), waves(), tmp_path / "a", replace(PLAN, state=keep)
     )
     assert first.step == 4 and {file.name for file in keep.iterdir()} == {"toy.safetensors", "toy.jsonl"}
-    halves = load_file(keep / "toy.safetensors")
-    assert all(value.dtype == torch.float16 for value in halves.values())
+    halves, earlier = load_file(keep / "toy.safetensors"), (keep / "toy.jsonl").read_text().splitlines()
+    assert earlier and all(value.dtype == torch.float16 for value in halves.values())
     other = train(TOY, waves(), tmp_path / "b", replace(PLAN, resume=True, state=keep, log_every=1))
     assert other.stage == "finish" and {file.name for file in keep.iterdir()} == {"toy.safetensors", "toy.jsonl"}
-    line = json.loads((tmp_path / "b" / "log.jsonl").read_text().splitlines()[0])
+    log = (tmp_path / "b" / "log.jsonl").read_text().splitlines()
+    assert log[: len(earlier)] == earlier and (keep / "toy.jsonl").read_text().splitlines() == log
+    line = json.loads(log[len(earlier)])
     assert line["step"] == 5 and 0 < line["rate"] <= STAGE.rate(4) / 100
 
 

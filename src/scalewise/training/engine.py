@@ -190,6 +190,10 @@ def _train(
     start = options.start if state is None else None
     origin = Origin(**state["start"]) if state and state.get("start") else start and start.origin
     stop = Stop(started + options.seconds)
+    if state and "portable" in state and options.state is not None and fabric.is_global_zero:
+        earlier = options.state / f"{recipe.name}.jsonl"  # the log goes on as the weights do
+        if earlier.exists():
+            shutil.copyfile(earlier, out / LOG_NAME)
     log = Log(out, enabled=fabric.is_global_zero, quiet=options.quiet)
 
     def run_so_far() -> dict[str, Any]:
