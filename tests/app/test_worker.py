@@ -122,6 +122,7 @@ def test_closing_cancels_and_refuses(tmp_path: Path) -> None:
     jobs = [worker.submit("me", picture, endless) for _ in range(3)]
     worker.close()
     assert all(job.done.is_set() and job.state == "cancelled" for job in jobs)
+    assert all(job.problem is not None and job.problem.status == 503 for job in jobs)
     with pytest.raises(Refused, match="ending"):
         worker.submit("me", picture, endless)
     assert not (tmp_path / "store").exists()

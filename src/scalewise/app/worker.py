@@ -299,7 +299,8 @@ class Worker:
             job.result = job.run(job)
             state = "done"
         except Cancelled:
-            state, job.problem = "cancelled", Refused(410, "the job was cancelled")
+            ending = Refused(503, "the server is ending")
+            state, job.problem = "cancelled", ending if self.closing.is_set() else Refused(410, "the job was cancelled")
         except Refused as error:
             job.problem = Refused(error.status, error.detail, error.field)  # without frames, which hold pictures
         except ScalewiseError as error:
