@@ -69,7 +69,7 @@ def add_clips(app: FastAPI, server: Server) -> None:
         "/v1/jobs/{id}/frames/{number}",
         tags=[tag],
         summary="A frame of a preview",
-        responses={**binary("the frame", "image/png"), **told(404, 409, 410, 422, 504)},
+        responses={**binary("the frame", "image/png"), **told(404, 409, 410, 422, 503, 504)},
     )
     async def frame(id: str, number: int, owner: Owner, before: Annotated[bool, Query()] = False) -> Response:
         """The first, second or third frame, enlarged; or, with `before`, as it is in the clip."""

@@ -86,7 +86,7 @@ def add_jobs(app: FastAPI, server: Server) -> None:
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    gone = told(404, 409, 410, 422, 504)
+    gone = told(404, 409, 410, 422, 503, 504)
 
     @app.get(
         "/v1/jobs/{id}/result",
