@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +94,9 @@ def forecast(facts: Facts, request: JobRequest, limits: Limits, speeds: Speeds) 
         share = min(1.0, work / max(whole, 1))
         return ratio * (speed.seconds(read, share * whole) + writing), share
 
-    seconds = sum(count * page(size)[0] for size, count in Counter(pages).items())
-    loss = loss_of(loaded.card, max(out[0] / facts.size[0], out[1] / facts.size[1]), page(facts.size)[1])
+    told = {size: page(size) for size in {facts.size, *pages}}
+    seconds = sum(told[size][0] for size in pages)
+    loss = loss_of(loaded.card, max(out[0] / facts.size[0], out[1] / facts.size[1]), told[facts.size][1])
     return Forecast(out, len(pages), seconds, loss, suffix[1:])
 
 

@@ -24,7 +24,7 @@ from scalewise.app.forms import (
 )
 from scalewise.app.problems import Refused
 from scalewise.app.server import ONE_FORM, Owner, Server, attached, binary, shown, shown_part, told
-from scalewise.app.worker import Job
+from scalewise.app.worker import ENDING, Job
 
 Quality = Annotated[int | None, Query(ge=1, le=100)]
 POLL_SECONDS = 0.05  # between two looks at a job
@@ -212,7 +212,7 @@ def add_jobs(app: FastAPI, server: Server) -> None:
         try:
             while not job.done.is_set():
                 if worker.closing.is_set():
-                    raise Refused(503, "the server is ending")
+                    raise Refused(503, ENDING)
                 if await request.is_disconnected():
                     raise Refused(410, "the client left")
                 await _wait(job, POLL_SECONDS)

@@ -25,6 +25,7 @@ from scalewise.errors import Cancelled, ScalewiseError
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 LOG = logging.getLogger(__name__)
 TICK_SECONDS = 1.0  # between two looks at who left and what nobody asked for
+ENDING = "the server is ending"
 UNEXPECTED = "something went wrong that is not your fault; the server's log has the details"
 
 
@@ -234,7 +235,7 @@ class Worker:
     ) -> Job:
         """Queue `run(job)`, with the picture linked into the job's folder. Raises Refused (429, 503)."""
         if self.closing.is_set():
-            raise Refused(503, "the server is ending")
+            raise Refused(503, ENDING)
         self._check_room(owner)
         with self._lock:
             waiting = [job for job in self.jobs.values() if not job.done.is_set()]
@@ -299,8 +300,8 @@ class Worker:
             job.result = job.run(job)
             state = "done"
         except Cancelled:
-            ending = Refused(503, "the server is ending")
-            state, job.problem = "cancelled", ending if self.closing.is_set() else Refused(410, "the job was cancelled")
+            state = "cancelled"
+            job.problem = Refused(503, ENDING) if self.closing.is_set() else Refused(410, "the job was cancelled")
         except Refused as error:
             job.problem = Refused(error.status, error.detail, error.field)  # without frames, which hold pictures
         except ScalewiseError as error:

@@ -191,8 +191,8 @@ def _train(
     origin = Origin(**state["start"]) if state and state.get("start") else start and start.origin
     stop = Stop(started + options.seconds)
     if state and "portable" in state and options.state is not None and fabric.is_global_zero:
-        earlier = options.state / f"{recipe.name}.jsonl"  # the log goes on as the weights do
-        if earlier.exists():
+        earlier = states.portable_log(options.state, recipe.name)
+        if earlier.exists():  # it goes on as the weights do
             shutil.copyfile(earlier, out / LOG_NAME)
     log = Log(out, enabled=fabric.is_global_zero, quiet=options.quiet)
 
@@ -208,7 +208,7 @@ def _train(
             return
         about = run_so_far() | {"stage": task.stage.name, "step": task.step}
         states.write_portable(options.state, recipe.name, model, about)
-        shutil.copyfile(out / LOG_NAME, options.state / f"{recipe.name}.jsonl")
+        shutil.copyfile(out / LOG_NAME, states.portable_log(options.state, recipe.name))
 
     loop = TrainingLoop(fabric, options, log, stop, validate, save, keep_portable)
     task = None

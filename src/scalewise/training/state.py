@@ -45,11 +45,20 @@ def read_state(out: Path) -> dict[str, Any] | None:
     return state
 
 
+def portable(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
+
+
+def portable_log(folder: Path, name: str) -> Path:
+    """The log of the training that a portable state is of."""
+    return folder / f"{name}.jsonl"
+
+
 def write_portable(folder: Path, name: str, model: nn.Module, about: Mapping[str, Any]) -> Path:
     """Replace `folder/NAME.safetensors` by the model's weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     halves = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    path = folder / f"{name}.safetensors"
+    path = portable(folder, name)
     save_tensors(path, halves, {key: json.dumps(value) for key, value in about.items()})
     return path
 
@@ -64,7 +73,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 def read_portable(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Weights (float32) and what the file says of them; None if there is no such state. Raises TrainingError."""
-    path = folder / f"{name}.safetensors"
+    path = portable(folder, name)
     if not path.exists():
         return None
     try:
@@ -78,7 +87,7 @@ def read_portable(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str,
 
 def has_state(out: Path, folder: Path | None, name: str) -> bool:
     """Whether there is a state to go on from: the last of a run's folder, or a portable one in `folder`."""
-    return (out / LAST).exists() or (folder is not None and (folder / f"{name}.safetensors").exists())
+    return (out / LAST).exists() or (folder is not None and portable(folder, name).exists())
 
 
 def check_space(out: Path, needed: int) -> None:
