@@ -1,4 +1,5 @@
-"""A toy of our multi-exit model for tests, far from the identity, so that every rim and every rounding is felt."""
+"""A toy of our multi-exit model for tests, far from the identity, so that every rim and every rounding is felt; each
+second block has half as many channels inside."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from scalewise.routing.patch import PatchRouter
 
 def toy_exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...], patch: int = 16) -> MultiExitModel:
     torch.manual_seed(0)
-    network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels)
+    hidden = tuple(channels // (1 + block % 2) for block in range(exit_after[-1]))
+    network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels, hidden=hidden)
     for name, weight in network.named_parameters():
         if name.endswith(("conv2.weight", "coefficients.weight")):
             weight.data *= 10

@@ -165,7 +165,7 @@ def test_of_the_context_of_a_small_tile_each_block_computes_what_later_ones_see(
     assert (rendered.rgb - whole[:, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1]).abs().max() <= 1e-5
     assert rendered.macs.total == counter.get_total_flops() // 2
     if budget == 1.0:
-        blocks = model.network.block_macs(*part.shape[-2:]).total * model.network.depth
+        blocks = model.network.block_macs(1, *part.shape[-2:]).total * model.network.depth
         assert rendered.macs.total < 0.75 * blocks
 
 
