@@ -1,5 +1,4 @@
-"""A toy of our multi-exit model for tests, far from the identity, so that every rim and every rounding is felt; each
-second block has half as many channels inside."""
+"""A toy of our multi-exit model for tests, far from the identity, so that every rim and every rounding is felt."""
 
 from __future__ import annotations
 
@@ -10,9 +9,14 @@ from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
 
 
-def toy_exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...], patch: int = 16) -> MultiExitModel:
+def toy_exits(
+    channels: int,
+    exit_after: tuple[int, ...],
+    kernels: tuple[int, ...],
+    patch: int = 16,
+    hidden: tuple[int, ...] | None = None,
+) -> MultiExitModel:
     torch.manual_seed(0)
-    hidden = tuple(channels // (1 + block % 2) for block in range(exit_after[-1]))
     network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels, hidden=hidden)
     for name, weight in network.named_parameters():
         if name.endswith(("conv2.weight", "coefficients.weight")):

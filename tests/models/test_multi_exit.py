@@ -31,7 +31,7 @@ OUTPUTS = [(150, 202), (203, 273), (225, 141), (75, 101)]  # ×2, ×2.7, 3 × 1.
 
 @pytest.fixture(scope="module")
 def model() -> MultiExitModel:
-    return toy_exits(8, (1, 2, 4), (3, 3, 4))
+    return toy_exits(8, (1, 2, 4), (3, 3, 4), hidden=(8, 5, 12, 3))
 
 
 @pytest.fixture(scope="module")
