@@ -225,6 +225,15 @@ def test_what_a_file_says_cannot_command_a_terminal(tmp_path: Path) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("widths", [[], [8, 4], [4, 9], [0, 8]])
+def test_settings_that_a_constructor_refuses_are_the_files_fault(tmp_path: Path, widths: list[int]) -> None:
+    backbone = {"name": "fsrcnn", "channels": 8, "scale": 4}
+    settings = {"backbone": backbone, "widths": widths, "bins": 4, "costs": [0.0, 0.5, 1.0]}
+    weights = {f"{number}.weight": torch.rand(2) for number in range(4)}
+    native.write(tmp_path / "x.safetensors", weights, "arm", settings, {})
+    refused(tmp_path / "x.safetensors", "they rise and end with its own")
+
+
 def test_absurd_metadata_builds_nothing(tmp_path: Path) -> None:
     tensors = {"head.weight": torch.rand(2)}
     encoder = {"name": "edsr", "arguments": {"channels": 64, "blocks": 10**9}}

@@ -34,7 +34,7 @@ needs_vnni = pytest.mark.skipif(not fast_int8(CPU), reason="the processor has no
 
 @pytest.fixture
 def model() -> MultiExitModel:
-    return toy_exits(8, (1, 2), (3, 3), hidden=(8, 4)).requires_grad_(False)
+    return toy_exits(8, (1, 2), (3, 3)).requires_grad_(False)
 
 
 @pytest.fixture

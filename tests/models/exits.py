@@ -9,15 +9,9 @@ from scalewise.multiexit.anyscale import AnyScaleExits
 from scalewise.routing.patch import PatchRouter
 
 
-def toy_exits(
-    channels: int,
-    exit_after: tuple[int, ...],
-    kernels: tuple[int, ...],
-    patch: int = 16,
-    hidden: tuple[int, ...] | None = None,
-) -> MultiExitModel:
+def toy_exits(channels: int, exit_after: tuple[int, ...], kernels: tuple[int, ...], patch: int = 16) -> MultiExitModel:
     torch.manual_seed(0)
-    network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels, hidden=hidden)
+    network = AnyScaleExits(channels, exit_after=exit_after, kernels=kernels)
     for name, weight in network.named_parameters():
         if name.endswith(("conv2.weight", "coefficients.weight")):
             weight.data *= 10

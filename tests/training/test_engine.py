@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import training.toy as toy
 from safetensors.torch import load_file
 from training.toy import PLAN, STAGE, TOY, acting, waves
 
-from scalewise import zoo
+from scalewise import images, zoo
 from scalewise.checkpoints.spec import Pair, spec, tail
 from scalewise.data import FixedScaleCrops
 from scalewise.encoders.edsr import EDSR
@@ -69,6 +70,22 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, straight: Train
     assert same(load_file(resumed.weights), load_file(straight.weights))
     fresh = TOY.network.build().state_dict()
     assert not same(fresh, straight.model.state_dict())
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_a_stage_leaves_out_in_part(tmp_path: Path) -> None:
+    """The trunk of `lean` learns before the early heads, which are among the stage's parameters."""
+    images.save(tmp_path / "a.png", np.random.default_rng(1).integers(0, 256, (260, 260, 3)).astype(np.uint8))
+    words = ("lean-tiny", "--devices", "2", "--steps", "4", "--workers", "0", "-q", "--out", str(tmp_path / "out"))
+    command = [sys.executable, "-m", "scalewise", "train", *words, "--data", str(tmp_path)]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "lean-tiny.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -149,16 +149,9 @@ def patch_routed(
     patch: int = 32,
     router_channels: int = 48,
     slope: float = 0.0,
-    hidden: Sequence[int] | None = None,
 ) -> MultiExitModel:
     """Our multi-exit any-scale network with its router."""
-    network = AnyScaleExits(
-        channels,
-        exit_after=tuple(exit_after),
-        kernels=tuple(kernels),
-        slope=slope,
-        hidden=None if hidden is None else tuple(hidden),
-    )
+    network = AnyScaleExits(channels, exit_after=tuple(exit_after), kernels=tuple(kernels), slope=slope)
     return MultiExitModel(PatchRouter(network.exits, patch=patch, channels=router_channels), network, patch=patch)
 
 

@@ -80,7 +80,10 @@ def load_native(content: Content, overrides: Mapping[str, Any]) -> Loaded:
         it = native.read(content)
     if it.builder not in BUILDERS:
         raise CheckpointError(f"{content.path} wants the builder {it.builder!r}; known are {', '.join(BUILDERS)}")
-    model = fill(content.path, partial(BUILDERS[it.builder], **it.arguments), it.tensors)
+    try:
+        model = fill(content.path, partial(BUILDERS[it.builder], **it.arguments), it.tensors)
+    except InvalidRequest as error:  # nobody asked for this but the file
+        raise CheckpointError(f"{content.path}: {error}") from None
     lacks = "" if hasattr(model, "render") else "an upsampler: it holds an encoder alone; train or add one"
     return Loaded(
         model,

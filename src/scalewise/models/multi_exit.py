@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -299,11 +298,10 @@ class MultiExitModel(nn.Module, Model):
         """(exits + 1, n) float64: MACs of each exit of each patch with its rims; exit 0 is free."""
         network, (sides, kind) = self.network, cells.kinds
         h, w, hq, wq = sides.unbind(1)
-        blocks, options = torch.zeros_like(h * w), [torch.zeros_like(h * w)]
-        for level, (before, after) in enumerate(pairwise((0, *network.exit_after)), 1):
-            for index in range(before + 1, after + 1):
-                blocks = blocks + torch.as_tensor(network.block_macs(index, h, w).total)
-            options.append(blocks + network.exit_macs(level, (h, w), (hq, wq), factors).total)
+        block = torch.as_tensor(network.block_macs(h, w).total)
+        options = [torch.zeros_like(h * w)]
+        for level, after in enumerate(network.exit_after, 1):
+            options.append(block * after + network.exit_macs(level, (h, w), (hq, wq), factors).total)
         return torch.stack(options)[:, kind]
 
     def _work(
@@ -331,8 +329,8 @@ class MultiExitModel(nn.Module, Model):
         for index, bands, boxes in self._steps(cells, choice, core) if steps is None else steps:
             pieces = (boxes if bands is None else torch.tensor(bands)).double()
             rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
-            work += _sum(network.block_macs(index, rows, columns), torch.ones_like(rows))
-            lean += _sum(network.lean_block_macs(index, h, w), counts[:, network.level(index) :, 1].sum(1)).total
+            work += _sum(network.block_macs(rows, columns), torch.ones_like(rows))
+            lean += _sum(network.lean_block_macs(h, w), counts[:, network.level(index) :, 1].sum(1)).total
         for level in range(1, network.exits + 1):
             leaving = counts[:, level, 1]
             if not bool(leaving.any()):

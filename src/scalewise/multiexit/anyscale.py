@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
-from scalewise.errors import InvalidRequest
 from scalewise.geometry.grid import Query, Size, axis_positions
 from scalewise.layers import repeat_edge
 from scalewise.multiexit.eight_bits import EightBitBlock, span
@@ -34,14 +33,13 @@ MAX_SHUFFLE = 16  # output pixels per LR pixel up to which one convolution is ch
 class ValidResidualBlock(nn.Module):
     """x + conv(ReLU(conv(x))) without padding: (h + 4, w + 4) → (h, w).
 
-    With a `slope` the ReLU is a leaky one: in narrow networks plain ones die while they learn. `hidden`: the channels
-    between the convolutions, as many as outside by default."""
+    With a `slope` the ReLU is a leaky one: in narrow networks plain ones die while they learn."""
 
-    def __init__(self, channels: int, slope: float = 0.0, *, hidden: int | None = None) -> None:
+    def __init__(self, channels: int, slope: float = 0.0) -> None:
         super().__init__()
-        self.slope, self.hidden = slope, hidden or channels
-        self.conv1 = nn.Conv2d(channels, self.hidden, 3)
-        self.conv2 = nn.Conv2d(self.hidden, channels, 3)
+        self.slope = slope
+        self.conv1 = nn.Conv2d(channels, channels, 3)
+        self.conv2 = nn.Conv2d(channels, channels, 3)
         with torch.no_grad():
             self.conv2.weight.mul_(0.1)  # close to the identity, so that deep stacks learn from the first step
 
@@ -66,10 +64,7 @@ def masked_block(
 
 
 class AnyScaleExits(nn.Module):
-    """`channels` features; exit k after `exit_after[k-1]` blocks, with `kernels[k-1]` kernels per axis in its head.
-    `hidden`: the channels inside each block, `channels` in all of them by default.
-
-    Raises InvalidRequest if `hidden` has not one positive number for each block."""
+    """`channels` features; exit k after `exit_after[k-1]` blocks, with `kernels[k-1]` kernels per axis in its head."""
 
     def __init__(
         self,
@@ -78,7 +73,6 @@ class AnyScaleExits(nn.Module):
         exit_after: tuple[int, ...] = (1, 3, 6),
         kernels: tuple[int, ...] = (4, 4, 5),
         slope: float = 0.0,
-        hidden: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.channels, self.slope = channels, slope
@@ -87,10 +81,7 @@ class AnyScaleExits(nn.Module):
         self.exits = len(exit_after)
         self.depth = exit_after[-1]
         self.stem = nn.Conv2d(3, channels, 3)
-        self.hidden = hidden or (channels,) * self.depth
-        if len(self.hidden) != self.depth or min(self.hidden) < 1:
-            raise InvalidRequest(f"hidden {self.hidden}: {self.depth} blocks have one positive number each")
-        self.blocks = nn.ModuleList(ValidResidualBlock(channels, slope, hidden=inside) for inside in self.hidden)
+        self.blocks = nn.ModuleList(ValidResidualBlock(channels, slope) for _ in range(self.depth))
         self.heads = nn.ModuleList(SeparableKernels(channels, m) for m in kernels)
         self.stem_margin, self.block_margin = STEM_MARGIN, BLOCK_MARGIN
         self.masked_block = masked_block
@@ -199,17 +190,15 @@ class AnyScaleExits(nn.Module):
     def stem_macs(self, height: int, width: int) -> Macs:
         return cost.conv2d(3, self.channels, 3, height, width)
 
-    def block_macs(self, index: int, height: Any, width: Any) -> Macs:
-        """Block `index` (1-based) whose output is height × width: the first convolution computes a ring of one more
-        pixel."""
-        inside = self.hidden[index - 1]
-        return cost.conv2d(self.channels, inside, 3, height + 2, width + 2) + cost.conv2d(
-            inside, self.channels, 3, height, width
+    def block_macs(self, height: Any, width: Any) -> Macs:
+        """One block whose output is height × width: the first convolution computes a ring of one more pixel."""
+        return cost.conv2d(self.channels, self.channels, 3, height + 2, width + 2) + cost.conv2d(
+            self.channels, self.channels, 3, height, width
         )
 
-    def lean_block_macs(self, index: int, height: Any, width: Any) -> Macs:
-        """The same without that ring."""
-        return cost.conv2d(self.channels, self.hidden[index - 1], 3, height, width) * 2
+    def lean_block_macs(self, height: Any, width: Any) -> Macs:
+        """One block without that ring."""
+        return cost.conv2d(self.channels, self.channels, 3, height, width) * 2
 
     def exit_macs(self, level: int, size: Any, out: Any, factors: tuple[int, int] | None) -> Macs:
         """Head and blend of exit `level` for a patch of `size`, which renders `out` pixels."""

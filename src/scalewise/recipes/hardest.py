@@ -17,18 +17,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scalewise.checkpoints import files, native
+from scalewise.checkpoints.load import load_native
 from scalewise.data import open_pictures
-from scalewise.errors import DataError, ScalewiseError
+from scalewise.errors import DataError, InvalidRequest, ScalewiseError, UnwritableOutput
 from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.geometry.resize import imresize
-from scalewise.machine.device import pick_dtype
+from scalewise.machine.device import numbers, pick_dtype
+from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.recipes.narrow import open_exits
 
 SQUARE, AROUND, SCALE, BATCH = 256, 64, 4, 16
 WORST, KEPT = 0.05, 0.5  # shares of the squares
 
 Place = tuple[int, int, int]  # number of the picture, first row, first column
+
+
+def open_exits(file: Path) -> AnyScaleExits:
+    """The network of a weight file with exits of ours. Raises InvalidRequest for others, and CheckpointError for what
+    is no weight file."""
+    content = files.read(file)
+    model = load_native(content, {}).model if native.accepts(content) else None
+    if not isinstance(model, MultiExitModel):
+        raise InvalidRequest(f"{file} is not of a network with our exits: give a file of fast, quality or photo")
+    return model.network
 
 
 def squares(pictures: Sequence[Tensor]) -> Iterator[Place]:
@@ -57,24 +69,28 @@ def errors(network: AnyScaleExits, pictures: Sequence[Tensor], places: Sequence[
 
 
 def hard_half(error: Tensor) -> list[int]:
-    """Numbers (sorted) of what is kept of (n,) errors: the half below the worst."""
+    """Numbers (sorted) of what is kept of (n,) errors: the half below the worst, at least one."""
     order = error.argsort(descending=True).tolist()
-    return sorted(order[int(WORST * len(order)) : int((WORST + KEPT) * len(order))])
+    first, last = int(WORST * len(order)), int((WORST + KEPT) * len(order))
+    return sorted(order[first : max(first + 1, last)])
 
 
 def write(folders: Sequence[Path], file: Path, out: Path) -> int:
     """Write the tiles as PNG and return how many there are. Raises DataError if no picture is large enough,
-    InvalidRequest and CheckpointError for the network."""
-    _, model = open_exits(file)
+    UnwritableOutput for the folder, InvalidRequest and CheckpointError for the network."""
+    network = open_exits(file)
     pictures = [picture for folder in folders for picture in open_pictures(folder)]
     places = list(squares(pictures))
     if not places:
         raise DataError(f"no picture has {SQUARE} pixels on both sides: give larger ones")
-    bf16 = pick_dtype("auto", torch.device("cpu")) == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        error = errors(model.network, pictures, places)
-    out.mkdir(parents=True, exist_ok=True)
-    kept = [places[index] for index in hard_half(error)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnwritableOutput(f"cannot make {out}: {error.strerror}") from None
+    cpu = torch.device("cpu")
+    with numbers(cpu, pick_dtype("auto", cpu)):
+        found = errors(network, pictures, places)
+    kept = [places[index] for index in hard_half(found)]
     for number, top, left in kept:
         picture = pictures[number]
         y, x = (
