@@ -243,7 +243,7 @@ def _fabric(options: TrainOptions) -> Fabric:
     """The processes that share each batch, on GPUs where there are any. Imported here, so that listing recipes does not
     load Lightning."""
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies import DDPStrategy
+    from lightning.fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # it greets on every start
     return Fabric(
