@@ -8,7 +8,7 @@ the steps is the share of the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from torch import nn
@@ -25,6 +25,13 @@ from scalewise.training.stage import Stage, constant, cosine, inverse_root, one_
 
 def network(model: nn.Module) -> Iterable[nn.Parameter]:
     return model.get_submodule("network").parameters()
+
+
+def trunk(model: nn.Module) -> Iterator[nn.Parameter]:
+    """What `trunk_loss` uses: several processes cannot share a stage that trains more."""
+    heads = model.get_submodule("network.heads")
+    early = {id(p) for head in list(heads.children())[:-1] for p in head.parameters()}
+    return (p for p in network(model) if id(p) not in early)
 
 
 def router(model: nn.Module) -> Iterable[nn.Parameter]:
@@ -150,11 +157,11 @@ PHOTO_TINY = tiny(PHOTO, replace(CROPS, reduce=SEEN))
 LEAN_CROPS = AnyScaleCrops(lr_side=64, points=128, layout="rows", base=True, whole=0.6, unequal=0.1, tries=3)
 TRUNK = Stage(
     "trunk", 400_000, LEAN_CROPS, trunk_loss, batch=8, learning_rate=3e-3, schedule=inverse_root(0.005), warmup=300,
-    optimizer="soap", betas=(0.9, 0.99), clip=0.5, ema=0.999, trains=network, prepare=bind_stem,
+    optimizer="soap", betas=(0.9, 0.99), clip=0.5, ema=0.999, trains=trunk, prepare=bind_stem,
 )  # fmt: skip
 TRUNK_END = replace(TRUNK, name="trunk-end", steps=20_000, learning_rate=1e-3, schedule=cosine, warmup=0)
 LEAN_EXITS = replace(
-    TRUNK_END, name="exits", steps=20_000, loss=ExitLoss((0.3, 1.0), squared=True)
+    TRUNK_END, name="exits", steps=20_000, loss=ExitLoss((0.3, 1.0), squared=True), trains=network
 )  # fmt: skip
 SLOPE = 0.1  # with 0, 16 of 32 channels of the average block answered nowhere after 8000 steps
 LEAN = Recipe(

@@ -13,13 +13,14 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from scalewise.checkpoints import files, native
 from scalewise.checkpoints.load import load_native
-from scalewise.data import open_pictures
+from scalewise.data import bicubic_8bit, open_pictures
 from scalewise.errors import DataError, InvalidRequest, ScalewiseError, UnwritableOutput
 from scalewise.geometry.grid import Frame, Query, rectangle
 from scalewise.geometry.resize import imresize
@@ -60,7 +61,7 @@ def errors(network: AnyScaleExits, pictures: Sequence[Tensor], places: Sequence[
         some = places[first : first + BATCH]
         cut = [pictures[number][:, top : top + SQUARE, left : left + SQUARE] for number, top, left in some]
         hr = torch.stack(cut).float() / 255
-        lr = (imresize(hr, (side, side)).clamp(0, 1) * 255).round() / 255
+        lr = bicubic_8bit(hr, (side, side), np.random.default_rng())
         one = rectangle(Frame((side, side)), (SQUARE, SQUARE))
         query = Query(*(part.expand(len(some), *part.shape[1:]) for part in (one.y, one.x, one.cell)))
         residual = network.full(lr.contiguous(memory_format=torch.channels_last), query)

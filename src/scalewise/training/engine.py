@@ -243,15 +243,13 @@ def _fabric(options: TrainOptions) -> Fabric:
     """The processes that share each batch, on GPUs where there are any. Imported here, so that listing recipes does not
     load Lightning."""
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # it greets on every start
     return Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=options.devices,
         num_nodes=options.nodes,
-        # A stage may train what its loss does not use, as the early heads while the trunk learns.
-        strategy=DDPStrategy(find_unused_parameters=True) if options.processes > 1 else "auto",
+        strategy="ddp" if options.processes > 1 else "auto",
     )
 
 
