@@ -78,3 +78,18 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     parameter = nn.Parameter(torch.ones(3))
     SOAP([parameter], 0.1).step()
     assert torch.equal(parameter, torch.ones(3))
+
+
+def test_factors_of_dead_channels_and_small_gradients_have_a_basis() -> None:
+    """In float32 LAPACK fails at some of these, or answers NaN."""
+    for seed in range(12):
+        random = torch.Generator().manual_seed(seed)
+        sizes = torch.logspace(-16, -24, 144)[torch.randperm(144, generator=random)]
+        gradient = torch.randn(16, 144, generator=random) * sizes
+        gradient[:, torch.randperm(144, generator=random)[:48]] = 0
+        parameter = nn.Parameter(torch.ones(16, 144))
+        optimizer = SOAP([parameter], 0.1)
+        descend(optimizer, parameter, [gradient, gradient])
+        basis = optimizer.state[parameter]["columns_basis"]
+        torch.testing.assert_close(basis.T @ basis, torch.eye(144), atol=1e-4, rtol=0)
+        assert parameter.isfinite().all()

@@ -56,7 +56,7 @@ def _step(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dic
     if not state:
         state.update(step=0, mean=torch.zeros_like(matrix), square=torch.zeros_like(matrix))
         for side, factor in _factors(matrix).items():
-            state[side], state[f"{side}_basis"] = factor, torch.linalg.eigh(factor)[1]
+            state[side], state[f"{side}_basis"] = factor, _eigenvectors(factor)
         return
     state["step"] += 1
     first, second = group["betas"]
@@ -78,6 +78,13 @@ def _factors(matrix: Tensor) -> dict[str, Tensor]:
     rows, columns = matrix.shape
     factors = {"rows": matrix @ matrix.T} if rows <= LARGEST_SIDE else {}
     return factors | ({"columns": matrix.T @ matrix} if columns <= LARGEST_SIDE else {})
+
+
+def _eigenvectors(factor: Tensor) -> Tensor:
+    """Those of a symmetric matrix, in float64: in float32 eigh fails or answers NaN where gradients are small, as late
+    ones are, and most eigenvalues nearly 0."""
+    largest = factor.abs().max().double().clamp_min(torch.finfo(torch.float64).tiny)
+    return torch.linalg.eigh(factor.double() / largest)[1].to(factor.dtype)
 
 
 def _turned(matrix: Tensor, state: dict[str, Any], *, back: bool = False) -> Tensor:
