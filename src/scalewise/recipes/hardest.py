@@ -27,6 +27,7 @@ from scalewise.geometry.resize import imresize
 from scalewise.machine.device import numbers, pick_dtype
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits
+from scalewise.recipes.pictures import save_png
 
 SQUARE, AROUND, SCALE, BATCH = 256, 64, 4, 16
 WORST, KEPT = 0.05, 0.5  # shares of the squares
@@ -78,7 +79,7 @@ def hard_half(error: Tensor) -> list[int]:
 
 def write(folders: Sequence[Path], file: Path, out: Path) -> int:
     """Write the tiles as PNG and return how many there are. Raises DataError if no picture is large enough,
-    UnwritableOutput for the folder, InvalidRequest and CheckpointError for the network."""
+    UnwritableOutput for the folder or a full disk, InvalidRequest and CheckpointError for the network."""
     network = open_exits(file)
     pictures = [picture for folder in folders for picture in open_pictures(folder)]
     places = list(squares(pictures))
@@ -100,7 +101,7 @@ def write(folders: Sequence[Path], file: Path, out: Path) -> int:
         )
         side = SQUARE + 2 * AROUND
         tile = picture[:, y : y + side, x : x + side].permute(1, 2, 0).contiguous()
-        Image.fromarray(tile.numpy()).save(out / f"{number:04d}-{top:04d}-{left:04d}.png", compress_level=1)
+        save_png(Image.fromarray(tile.numpy()), out / f"{number:04d}-{top:04d}-{left:04d}.png")
     return len(kept)
 
 

@@ -17,6 +17,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from scalewise.data.decode import decode, find
+from scalewise.errors import DataError, ScalewiseError, UnwritableOutput
+from scalewise.storage import atomic_write
+
 PAGE = (1600, 1200)
 TEXT = (
     "light river stone the of and a measure window scale between paper north grain field 12 3.7 2026 copper quiet "
@@ -97,6 +101,37 @@ def _shade(draw_from: random.Random, low: int, high: int) -> tuple[int, int, int
     return draw_from.randint(low, high), draw_from.randint(low, high), draw_from.randint(low, high)
 
 
+def write(folders: Sequence[Path], fonts: Path, pages: int, out: Path) -> None:
+    """Link the photos, and write them reduced, and pages. Raises DataError if a folder has no picture or one is bad, or
+    if there are no fonts; UnwritableOutput if `out` cannot be made or written."""
+    faces = sorted(path for path in fonts.glob("DejaVu*.ttf") if "Display" not in path.name)
+    if pages and not faces:
+        raise DataError(f"no DejaVu*.ttf in {str(fonts)!r}: give a folder that has them, or --pages 0")
+    photos = sorted(path for folder in folders for path in find(folder))
+    draw_from = random.Random(1)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for photo in photos:
+            link = out / photo.name
+            if not link.exists():
+                link.symlink_to(photo.resolve())
+            whole = Image.fromarray(decode(photo).permute(1, 2, 0).numpy())
+            factor = draw_from.uniform(1.25, 2)
+            small = (round(whole.width / factor), round(whole.height / factor))
+            if min(small) >= 260:
+                save_png(whole.resize(small, Image.Resampling.LANCZOS), out / f"{photo.stem}_reduced.png")
+    except OSError as error:
+        raise UnwritableOutput(f"cannot make {str(out)!r}: {error.strerror}") from error
+    for number in range(pages):
+        save_png((page if number % 2 else drawing)(faces, draw_from), out / f"page_{number:02d}.png")
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Whole or not at all. Raises UnwritableOutput."""
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG", compress_level=1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("photos", type=Path, nargs="+")
@@ -104,20 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pages", type=int, default=24, help="pages and drawings, half of each")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    draw_from = random.Random(1)
-    fonts = sorted(path for path in given.fonts.glob("DejaVu*.ttf") if "Display" not in path.name)
-    for photo in sorted(path for folder in given.photos for path in folder.glob("*.jpg")):
-        link = given.out / photo.name
-        if not link.exists():
-            link.symlink_to(photo.resolve())
-        whole, factor = Image.open(photo).convert("RGB"), draw_from.uniform(1.25, 2)
-        small = (round(whole.width / factor), round(whole.height / factor))
-        if min(small) >= 260:
-            whole.resize(small, Image.Resampling.LANCZOS).save(given.out / f"{photo.stem}_reduced.png")
-    for number in range(given.pages):
-        made = (page if number % 2 else drawing)(fonts, draw_from)
-        made.save(given.out / f"page_{number:02d}.png")
+    try:
+        write(given.photos, given.fonts, given.pages, given.out)
+    except ScalewiseError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
