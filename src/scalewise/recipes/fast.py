@@ -1,9 +1,10 @@
 """How our own networks are made: `fast`, `quality`, `photo`; the model cards have the dB and the hours.
 
 Exits: L1 at every exit, crops of 48×48 LR at scales U(1, 4), a quarter of them unequal, the most detailed of three in
-half of the samples, AdamW with cosine decay, EMA. Finish: a tenth as long with squared error. Router: the network
-frozen, crops of 96×96. The shipped weights were made from these values by `training/device_loop.py`, where the share of
-the steps is the share of the time.
+half of the samples, AdamW with cosine decay, EMA. Finish: a tenth as long with squared error. Harder: the same with
+SOAP, on tiles of the harder half. Router: the network frozen, crops of 96×96. The shipped weights of the first two and
+the last stage were made from these values by `training/device_loop.py`, where the share of the steps is the share of
+the time, and those of `harder` by `scalewise train`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ ROUTER = Stage(
     "router", 8_000, WIDE, router_loss, batch=8, learning_rate=1e-3, schedule=one_cycle, decay=1e-4, clip=0.5,
     trains=router, exact=True,
 )  # fmt: skip
+# From weights that the stages before have made, on the harder half of the photos and pages (`recipes/hardest.py`).
+HARDER = replace(
+    FINISH, name="harder", steps=4_000, samples=replace(CROPS, whole=0.6, unequal=0.1), batch=4, optimizer="soap",
+    learning_rate=2e-4, warmup=100,
+)  # fmt: skip
 SOURCE = "ours; sampling after LIIF (arXiv:2012.09161, section 4), routing after ENAF (WACV 2025)"
 
 
@@ -80,7 +86,7 @@ def exits_of(
 FAST = Recipe(
     "fast",
     exits_of(64, (1, 3, 6, 10), (4, 4, 4, 5)),
-    (EXITS, FINISH, ROUTER),
+    (EXITS, FINISH, HARDER, ROUTER),
     source=SOURCE,
     summary="multi-exit, any scale, any budget",
     # protocol default, budget 100%: at least
@@ -91,7 +97,7 @@ QUALITY = replace(
     FAST,
     name="quality",
     network=exits_of(96, (2, 5, 10, 16), (4, 4, 5, 6)),
-    stages=(replace(EXITS, batch=64, learning_rate=8e-4), replace(FINISH, batch=64), ROUTER),
+    stages=(replace(EXITS, batch=64, learning_rate=8e-4), replace(FINISH, batch=64), HARDER, ROUTER),
     summary="the same, wider and deeper",
     expects={"Set5 x2": 37.6, "Set5 x3": 34.0, "Set5 x4": 31.9, "Set14 x4": 28.4, "B100 x2": 31.9, "B100 x4": 27.4},
 )
