@@ -91,7 +91,7 @@ def pair(encoder: str, upsampler: str, trunk: Spec[nn.Module], upsampling: Spec[
 
 def exits(recipe: Recipe, of: Network | None = None, shares: tuple[float, ...] = ()) -> Recipe:
     """Ours, with the stage that all have; `shares` of the exits in the loss, if they are others than the recipe's."""
-    learn, _, route = recipe.stages
+    learn, *_, route = recipe.stages
     loss = learn.loss if not shares else ExitLoss(shares)
     learn = replace(STAGE, name="exits", steps=85, samples=BASED, loss=loss, trains=learn.trains)
     route = replace(route, steps=15, samples=replace(BASED, lr_side=96, points=96))

@@ -48,13 +48,20 @@ def test_the_command_links_photos_reduces_them_and_adds_pages(photos: Path, tmp_
     assert 300 <= Image.open(out / "large_reduced.png").width <= 480
 
 
-@pytest.mark.parametrize("kind", ["no fonts", "no photos", "bad photo", "taken"])
+@pytest.mark.parametrize("kind", ["no fonts", "bad font", "no photos", "bad photo", "one name", "taken"])
 def test_what_cannot_be_read_or_made_is_refused(
-    photos: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fonts, out, why = tmp_path / "fonts", tmp_path / "out", kind
     if kind == "no fonts":
         fonts, why = photos, "no DejaVu"
+    elif kind == "bad font":
+        monkeypatch.undo()
+        (fonts / "DejaVuSans.ttf").rename(fonts / "DejaVuNone.ttf")  # Pillow looks for others of a known name
+        why = "DejaVuNone.ttf' is no font"
+    elif kind == "one name":
+        Image.new("RGB", (8, 8)).save(photos / "large.webp")
+        why = "two photos are called 'large'"
     elif kind == "no photos":
         photos, why = tmp_path / "fonts", "no pictures in"
     elif kind == "bad photo":

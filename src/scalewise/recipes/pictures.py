@@ -4,13 +4,14 @@
 
 Every photo of DIR is linked and, reduced by a factor from 1.25 to 2, written again: sharper from pixel to pixel, at
 another size of the same things. Pages are drawn with the fonts given (free ones, as DejaVu), so that the network meets
-letters, thin lines and flat colour, which photos hardly have. Seeded: the same pictures each time.
+letters, thin lines and flat colour, which photos hardly have. Seeded: the same pictures each time of the same photos.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,26 +103,36 @@ def _shade(draw_from: random.Random, low: int, high: int) -> tuple[int, int, int
 
 
 def write(folders: Sequence[Path], fonts: Path, pages: int, out: Path) -> None:
-    """Link the photos, and write them reduced, and pages. Raises DataError if a folder has no picture or one is bad, or
-    if there are no fonts; UnwritableOutput if `out` cannot be made or written."""
+    """Link the photos, and write them reduced, and pages. Raises DataError if a folder has no picture or one is bad, if
+    two have one name, or if there are no fonts or bad ones; UnwritableOutput if `out` cannot be made or written."""
     faces = sorted(path for path in fonts.glob("DejaVu*.ttf") if "Display" not in path.name)
     if pages and not faces:
         raise DataError(f"no DejaVu*.ttf in {str(fonts)!r}: give a folder that has them, or --pages 0")
+    for face in faces:
+        try:
+            ImageFont.truetype(str(face), 11)
+        except OSError as error:
+            raise DataError(f"{str(face)!r} is no font: {error}") from error
     photos = sorted(path for folder in folders for path in find(folder))
+    taken: set[str] = set()
+    for photo in photos:
+        if photo.stem in taken:
+            raise DataError(f"two photos are called {photo.stem!r}: rename one, as the second would take its place")
+        taken.add(photo.stem)
     draw_from = random.Random(1)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for photo in photos:
-            link = out / photo.name
-            if not link.exists():
+            if not os.path.lexists(link := out / photo.name):
                 link.symlink_to(photo.resolve())
-            whole = Image.fromarray(decode(photo).permute(1, 2, 0).numpy())
-            factor = draw_from.uniform(1.25, 2)
-            small = (round(whole.width / factor), round(whole.height / factor))
-            if min(small) >= 260:
-                save_png(whole.resize(small, Image.Resampling.LANCZOS), out / f"{photo.stem}_reduced.png")
     except OSError as error:
-        raise UnwritableOutput(f"cannot make {str(out)!r}: {error.strerror}") from error
+        raise UnwritableOutput(f"cannot make {str(out)!r}: {error.strerror or error}") from error
+    for photo in photos:
+        whole = Image.fromarray(decode(photo).permute(1, 2, 0).numpy())
+        factor = draw_from.uniform(1.25, 2)
+        small = (round(whole.width / factor), round(whole.height / factor))
+        if min(small) >= 260:
+            save_png(whole.resize(small, Image.Resampling.LANCZOS), out / f"{photo.stem}_reduced.png")
     for number in range(pages):
         save_png((page if number % 2 else drawing)(faces, draw_from), out / f"page_{number:02d}.png")
 

@@ -81,8 +81,8 @@ def _factors(matrix: Tensor) -> dict[str, Tensor]:
 
 
 def _eigenvectors(factor: Tensor) -> Tensor:
-    """Those of a symmetric matrix, in float64: in float32 eigh fails or answers NaN where gradients are small, as late
-    ones are, and most eigenvalues nearly 0."""
+    """Eigenvectors of a symmetric matrix, in float64: in float32 eigh fails or answers NaN where gradients are small,
+    as they are late in a training."""
     largest = factor.abs().max().double().clamp_min(torch.finfo(torch.float64).tiny)
     return torch.linalg.eigh(factor.double() / largest)[1].to(factor.dtype)
 

@@ -16,7 +16,7 @@ from scalewise.data import AnyScaleCrops, Numbered
 from scalewise.models.model import Model
 from scalewise.models.multi_exit import MultiExitModel
 from scalewise.multiexit.anyscale import AnyScaleExits
-from scalewise.recipes.fast import EXITS, FAST, FINISH, ROUTER
+from scalewise.recipes.fast import EXITS, FAST, FINISH, HARDER, ROUTER
 from scalewise.routing.patch import PatchRouter
 from scalewise.training.engine import TrainOptions, train
 from scalewise.training.losses.exits import ExitLoss, patch_drops, query_of, random_choice, router_loss, trunk_loss
@@ -149,12 +149,14 @@ def test_the_recipe_runs_from_photos_to_a_weight_file(tmp_path: Path) -> None:
     stages = (
         replace(EXITS, samples=CROPS, batch=1),
         replace(FINISH, samples=CROPS, batch=1),
+        replace(HARDER, samples=CROPS, batch=1),
         replace(ROUTER, samples=replace(CROPS, lr_side=32), batch=1),
     )
-    tiny = replace(FAST, stages=stages).shortened(3)
+    assert [stage.name for stage in FAST.stages] == [stage.name for stage in stages]
+    tiny = replace(FAST, stages=stages).shortened(4)
     done = train(tiny, pictures, tmp_path / "out", TrainOptions(workers=0, quiet=True))
     loaded = zoo.load(done.weights)
-    assert loaded.card["licence"] == "Apache-2.0" and loaded.card["steps"] == "exits 1, finish 1, router 1"
+    assert loaded.card["licence"] == "Apache-2.0" and loaded.card["steps"] == "exits 1, finish 1, harder 1, router 1"
     lr = torch.rand(1, 3, 40, 40)
     half = Budget.fraction(0.6)
     models: list[Model] = [done.model, loaded.model]  # type: ignore[list-item]
