@@ -107,7 +107,7 @@ def write(folders: Sequence[Path], fonts: Path, pages: int, out: Path) -> None:
     two have one name, or if there are no fonts or bad ones; UnwritableOutput if `out` cannot be made or written."""
     faces = sorted(path for path in fonts.glob("DejaVu*.ttf") if "Display" not in path.name)
     if pages and not faces:
-        raise DataError(f"no DejaVu*.ttf in {str(fonts)!r}: give a folder that has them, or --pages 0")
+        raise DataError(f"no DejaVu*.ttf in {str(fonts)!r}: give a folder that has them")
     for face in faces:
         try:
             ImageFont.truetype(str(face), 11)
