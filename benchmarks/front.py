@@ -72,9 +72,11 @@ class Times:
             run.default = getattr(convolution, "default", None)  # type: ignore[attr-defined]  # torch asks for it
             return run
 
-        own = torch.ops.onednn
+        own, fused = torch.ops.onednn, torch.ops.mkldnn
         with (
             patch.object(F, "conv2d", timed(F.conv2d)),
+            patch.object(fused, "_convolution_pointwise", timed(fused._convolution_pointwise)),  # and what follows it
+            patch.object(fused._convolution_pointwise_, "binary", timed(fused._convolution_pointwise_.binary)),
             patch.object(own, "qconv2d_pointwise", timed(own.qconv2d_pointwise)),  # in 8 bits
         ):
             began = time.process_time()

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
+from scalewise.budget.meter import tick
 from scalewise.geometry.grid import Size
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB in [0, 1] over DIV2K's training images, which many networks subtract
@@ -102,18 +103,52 @@ def ready_linear(
     """A linear layer, and `after` it "relu" or "gelu", for calls without gradients; its weights are cast once.
 
     On a CPU it is oneDNN's product: in fp32 PyTorch's own goes to MKL, which was less than half as fast on an AMD
-    processor with AVX512, and oneDNN's activation takes no time of its own. The operators have no public name; without
-    them, or while a graph is recorded or products are counted, plain ones run.
+    processor with AVX512, and oneDNN's activation takes no time of its own.
     """
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None  # pyright: ignore[reportPrivateImportUsage]
-    fast = dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    if weight.device.type != "cpu" or recorded or not fast or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not _onednn(weight.device, dtype, "_linear_pointwise"):
         activation = {"none": lambda x: x, "relu": F.relu_, "gelu": F.gelu}[after]
         return lambda x: activation(F.linear(x, weight, bias))
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     algorithm = "none" if after == "gelu" else ""
     return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(dtype), packed, bias, after, [], algorithm)
+
+
+def _onednn(device: torch.device, dtype: torch.dtype, operator: str) -> bool:
+    """True if oneDNN's `operator` can be called, which has no public name: without it, or while a graph is recorded or
+    products are counted, plain ones run."""
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None  # pyright: ignore[reportPrivateImportUsage]
+    fast = dtype == torch.float32 or (dtype == torch.bfloat16 and _has_bf16())
+    return device.type == "cpu" and not recorded and fast and hasattr(torch.ops.mkldnn, operator)
+
+
+@lru_cache(maxsize=1)
+def _has_bf16() -> bool:
+    """True if oneDNN multiplies in bf16 on this machine; the answer takes as long as a small convolution."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def valid_convolution(x: Tensor, layer: nn.Conv2d, *, slope: float | None = None, plus: Tensor | None = None) -> Tensor:
+    """A plain convolution without padding, after it a leaky ReLU of `slope` (0: a ReLU), or `plus` added.
+
+    Without gradients on a CPU, oneDNN does what comes after while it writes the sums: a pass over memory less, and in
+    bf16 the sum is rounded once.
+    """
+    weight, bias, dtype = layer.weight, layer.bias, working_dtype(x)
+    if torch.is_grad_enabled() or not _onednn(x.device, dtype, "_convolution_pointwise"):
+        y = layer(x)
+        y = y if slope is None else F.leaky_relu_(y, slope)
+        return y if plus is None else y.add_(plus)
+    height, width = (n - k + 1 for n, k in zip(x.shape[-2:], layer.kernel_size, strict=True))
+    tick(len(x) * height * width * weight.numel())
+    given = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    how = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
+    if plus is not None:
+        total = plus.to(dtype, copy=True, memory_format=torch.channels_last)  # a copy, as the sum is written into it
+        torch.ops.mkldnn._convolution_pointwise_.binary(total, *given, *how, "add", 1.0, None, [], None)
+        return total
+    after = {None: "none", 0.0: "relu"}.get(slope, "leaky_relu")
+    return torch.ops.mkldnn._convolution_pointwise(*given, *how, after, [slope] if after == "leaky_relu" else [], "")
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, after: str = "none") -> Tensor:

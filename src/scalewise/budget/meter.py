@@ -63,10 +63,10 @@ def listening(listener: Listener | None) -> Iterator[None]:
             _HOOK.release()
 
 
-def tick() -> None:
-    """A place in a long loop without modules where the run may end."""
+def tick(macs: int = 0) -> None:
+    """A place where the run may end: in a long loop without modules, or before `macs` that no module computes."""
     if not torch.compiler.is_compiling() and _THREAD.listener is not None:
-        _THREAD.listener(0)
+        _THREAD.listener(macs)
 
 
 def _before(module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ class MultiExitModel(nn.Module, Model):
         top = torch.full((1, *shape), exits, dtype=torch.int64)
         fixed = self.router.macs(size)  # type: ignore[operator]
         whole = (0, 0, *size)
-        full = self._work(cells, top.flatten(), whole, Frame(size), out)[0].total + fixed.total
+        full = self._work(cells, top.flatten(), whole, Frame(size), out).total + fixed.total
         costs = self._option_costs(cells, self.network.factors(size, out))
         area = cells.lengths.prod(1, keepdim=True)
         gain = F.pad(evidence.detach().double().cpu().flatten(1).cumsum(0), (0, 0, 1, 0)).T * area
@@ -100,12 +100,12 @@ class MultiExitModel(nn.Module, Model):
             if always > allowed:
                 raise below_floor(budget, always, full)
 
-            known: dict[bytes, int] = {}  # MACs of choices that were looked at: they come again and again
+            known = {top.numpy().tobytes(): full}  # MACs of choices that were looked at: they come again and again
 
             def needs(choice: Tensor) -> int:
                 key = choice.numpy().tobytes()
                 if key not in known:
-                    known[key] = self._work(cells, choice.flatten(), whole, Frame(size), out)[0].total + fixed.total
+                    known[key] = self._work(cells, choice.flatten(), whole, Frame(size), out).total + fixed.total
                 return known[key]
 
             def wins(choice: Tensor) -> float:
@@ -123,9 +123,8 @@ class MultiExitModel(nn.Module, Model):
                 candidate = envelope.solve(grant).view(1, *shape)
                 for level in range(exits + 1):
                     raised = candidate.clamp_min(level)
-                    cost_of_it = needs(raised)
-                    if cost_of_it <= allowed and wins(raised) > best:
-                        choice, spent, best = raised, cost_of_it, wins(raised)
+                    if (gained := wins(raised)) > best and (cost_of_it := needs(raised)) <= allowed:
+                        choice, spent, best = raised, cost_of_it, gained
                 left = allowed - needs(candidate)
                 if left >= 0:
                     low, grant = grant, grant + left
@@ -155,8 +154,8 @@ class MultiExitModel(nn.Module, Model):
             self._all_blocks(features, inside, picture, on_rows)
         else:
             self._blocks(features, choice, inside, steps, picture)
-        macs, lean = self._work(cells, choice, core, frame, out, steps)
-        return Rendered(canvas, macs, lean)
+        macs = self._work(cells, choice, core, frame, out, steps)
+        return Rendered(canvas, macs, self._lean(cells, choice, core, frame, out, steps))
 
     def _steps(self, cells: Cells, choice: Tensor, core: Box) -> Iterator[Step]:
         """The blocks that run on a tile: the number of each, and the boxes (n, 4) of the tile that it renews, those of
@@ -168,7 +167,11 @@ class MultiExitModel(nn.Module, Model):
         deepest = int(choice[cells.inside(core)].max())
         last = network.exit_after[deepest - 1] if deepest else 0
         boxes, trimmed = torch.tensor(cells.boxes), _trimmed(cells, core)
+        bands, renewed = self._bands((0, 0, height, width)), boxes
         for index in range(1, last + 1):
+            if not trimmed and index - 1 not in (0, *network.exit_after):
+                yield index, bands, renewed  # as the block before
+                continue
             active = choice >= network.level(index)
             needed = (0, 0, height, width)
             if trimmed:
@@ -183,7 +186,8 @@ class MultiExitModel(nn.Module, Model):
                 boxes = torch.cat((boxes[:, :2].maximum(limit[:2]), boxes[:, 2:].minimum(limit[2:])), 1)
                 touched = (boxes[:, :2] < boxes[:, 2:]).all(1)
                 boxes, choice, active = boxes[touched], choice[touched], active[touched]
-            yield index, self._bands(needed) if bool(active.all()) else None, joined(boxes[active])
+            bands, renewed = self._bands(needed) if bool(active.all()) else None, joined(boxes[active])
+            yield index, bands, renewed
 
     def _blocks(
         self, features: Tensor, choice: Tensor, inside: Tensor, steps: Sequence[Step], picture: _Picture
@@ -284,12 +288,12 @@ class MultiExitModel(nn.Module, Model):
         """MACs of one tile with every patch at the last exit, the router left out."""
         cells = cut(frame, tile, self.patch, out)
         top = torch.full((len(cells.boxes),), self.network.exits)
-        return self._work(cells, top, core, frame, out)[0].total
+        return self._work(cells, top, core, frame, out).total
 
     def planned_macs(self, frame: Frame, tile: Size, core: Box, out: Size, plan: RoutePlan) -> int:
         """MACs that `render` will run on a tile."""
         cells = cut(frame, tile, self.patch, out)
-        return self._work(cells, plan.route[0].choice[0][cells.patch.unbind(1)], core, frame, out)[0].total
+        return self._work(cells, plan.route[0].choice[0][cells.patch.unbind(1)], core, frame, out).total
 
     def _always(self, size: Size, out: Size) -> Macs:
         return self.network.stem_macs(*size) + _base(Frame(size), out, (0, 0, *out))
@@ -305,42 +309,47 @@ class MultiExitModel(nn.Module, Model):
         return torch.stack(options)[:, kind]
 
     def _work(
-        self,
-        cells: Cells,
-        choice: Tensor,
-        core: Box,
-        frame: Frame,
-        out: Size,
-        steps: Sequence[Step] | None = None,
-    ) -> tuple[Macs, int]:
-        """MACs that `render` runs on a tile, and those without rims of patches and context of the tile; `steps`: the
-        blocks that it ran, if it did."""
-        network, (height, width) = self.network, cells.tile
-        (sides, kind), inside = cells.kinds, cells.inside(core)
-        h, w, hq, wq = sides.unbind(1)
-        exits = network.exits + 1
-        cell = (kind * exits + choice) * 2 + inside
-        counts = cell.bincount(minlength=len(sides) * exits * 2).view(len(sides), exits, 2)
-        factors = network.factors(frame.size, out)
-        core_size = (core[2] - core[0], core[3] - core[1])
-        target = output_box(core, frame.size, out)
-        base, positions = _base(frame, out, target), target[2] - target[0] + target[3] - target[1]
-        work, lean = network.stem_macs(height, width) + base, (network.stem_macs(*core_size) + base).total
-        for index, bands, boxes in self._steps(cells, choice, core) if steps is None else steps:
-            pieces = (boxes if bands is None else torch.tensor(bands)).double()
-            rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
-            work += _sum(network.block_macs(rows, columns), torch.ones_like(rows))
-            lean += _sum(network.lean_block_macs(h, w), counts[:, network.level(index) :, 1].sum(1)).total
+        self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size, steps: Iterable[Step] | None = None
+    ) -> Macs:
+        """MACs that `render` runs on a tile; `steps`: the blocks that it ran, if it did."""
+        network, seen, block = self.network, None, Macs()
+        work = network.stem_macs(*cells.tile) + _base(frame, out, output_box(core, frame.size, out))
+        for _, bands, boxes in self._steps(cells, choice, core) if steps is None else steps:
+            if boxes is not seen:  # blocks of one exit renew the same
+                pieces = (boxes if bands is None else torch.tensor(bands)).double()
+                rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
+                seen, block = boxes, _sum(network.block_macs(rows, columns), torch.ones_like(rows))
+            work += block
+        return work + self._heads(cells, choice, core, frame, out, network.exit_macs)
+
+    def _lean(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size, steps: Iterable[Step]) -> int:
+        """MACs of the same without rims of patches and context of the tile."""
+        network, (h, w) = self.network, cells.kinds[0].unbind(1)[:2]
+        lean = network.stem_macs(core[2] - core[0], core[3] - core[1])
+        lean += _base(frame, out, output_box(core, frame.size, out))
+        counts = self._leaving(cells, choice, core)
+        for index, _, _ in steps:
+            lean += _sum(network.lean_block_macs(h, w), counts[:, network.level(index) :].sum(1))
+        return (lean + self._heads(cells, choice, core, frame, out, network.lean_exit_macs)).total
+
+    def _heads(
+        self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size, exit_macs: Callable[..., Macs]
+    ) -> Macs:
+        """MACs of the exits that cells inside the core leave at, each at a cost of `exit_macs`."""
+        network, (h, w, hq, wq) = self.network, cells.kinds[0].unbind(1)
+        factors, (y0, x0, y1, x1) = network.factors(frame.size, out), output_box(core, frame.size, out)
+        work, counts = Macs(), self._leaving(cells, choice, core)
         for level in range(1, network.exits + 1):
-            leaving = counts[:, level, 1]
-            if not bool(leaving.any()):
-                continue
-            work += _sum(network.exit_macs(level, (h, w), (hq, wq), factors), leaving)
-            lean += _sum(network.lean_exit_macs(level, (h, w), (hq, wq), factors), leaving).total
-            tables = network.table_macs(level, positions, factors)
-            work += tables
-            lean += tables.total
-        return work, lean
+            if bool((leaving := counts[:, level]).any()):
+                work += _sum(exit_macs(level, (h, w), (hq, wq), factors), leaving)
+                work += network.table_macs(level, y1 - y0 + x1 - x0, factors)
+        return work
+
+    def _leaving(self, cells: Cells, choice: Tensor, core: Box) -> Tensor:
+        """(kinds, exits + 1): how many cells of each kind inside the core leave at each exit."""
+        (sides, kind), exits = cells.kinds, self.network.exits + 1
+        leaving = (kind * exits + choice)[cells.inside(core)]
+        return leaving.bincount(minlength=len(sides) * exits).view(len(sides), exits)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Query, Size, axis_positions
-from scalewise.layers import repeat_edge
+from scalewise.layers import repeat_edge, valid_convolution
 from scalewise.multiexit.eight_bits import EightBitBlock, span
 from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs, convolution_macs
 
@@ -49,7 +49,8 @@ class ValidResidualBlock(nn.Module):
         return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.leaky_relu_(self.conv1(x), self.slope)).add_(x[..., 2:-2, 2:-2])
+        inner = valid_convolution(x, self.conv1, slope=self.slope)
+        return valid_convolution(inner, self.conv2, plus=x[..., 2:-2, 2:-2])
 
 
 def masked_block(
@@ -93,7 +94,7 @@ class AnyScaleExits(nn.Module):
 
     def enter(self, lr: Tensor) -> Tensor:
         """lr (b, 3, h + 2, w + 2) in [0, 1] → features (b, c, h, w)."""
-        return self.stem(lr - 0.5)
+        return self.stem((lr - 0.5).contiguous(memory_format=torch.channels_last))
 
     def block(self, index: int, features: Tensor) -> Tensor:
         """Block `index` (1-based): (b, c, h + 4, w + 4) → (b, c, h, w)."""

@@ -1,0 +1,69 @@
+"""A valid convolution and what follows it, as oneDNN does them at once and as plain operators do them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalewise.budget.meter import listening
+from scalewise.layers import valid_convolution
+
+bf16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bf16 on this processor")
+
+
+def features(layout: str) -> Tensor:
+    """(2, 8, 15, 13): of a buffer with channels last, its whole, or part of its rows and columns; or planes."""
+    buffer = torch.randn(2, 8, 19, 18, generator=torch.Generator().manual_seed(0))
+    if layout == "planes":
+        return buffer[..., 2:17, 3:16].contiguous()
+    part = buffer.contiguous(memory_format=torch.channels_last)[..., 2:17, 3:16]
+    return part if layout == "part" else part.contiguous(memory_format=torch.channels_last)
+
+
+def layer(bias: bool = True) -> nn.Conv2d:
+    torch.manual_seed(1)
+    return nn.Conv2d(8, 8, 3, bias=bias)
+
+
+def plain(x: Tensor, conv: nn.Conv2d, slope: float | None, plus: Tensor | None) -> Tensor:
+    y = F.conv2d(x, conv.weight, conv.bias)
+    y = y if slope is None else F.leaky_relu(y, slope)
+    return y if plus is None else y + plus
+
+
+@pytest.mark.parametrize("layout", ["whole", "part", "planes"])
+@pytest.mark.parametrize(("slope", "adds"), [(None, False), (0.0, False), (0.1, False), (None, True)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_is_the_convolution_and_what_follows(layout: str, slope: float | None, adds: bool, bias: bool) -> None:
+    x, conv = features(layout), layer(bias)
+    plus, before = (x[..., 1:-1, 1:-1] if adds else None), x.clone()
+    with torch.inference_mode():
+        torch.testing.assert_close(valid_convolution(x, conv, slope=slope, plus=plus), plain(x, conv, slope, plus))
+    assert torch.equal(x, before)  # the sum is not written into what is added
+
+
+@bf16
+@pytest.mark.parametrize("adds", [True, False])
+def test_in_bf16_the_sum_is_rounded_once(adds: bool) -> None:
+    x, conv = features("part").bfloat16(), layer()
+    plus = x[..., 1:-1, 1:-1] if adds else None
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = valid_convolution(x, conv, plus=plus)
+    assert found.dtype == torch.bfloat16
+    rounded = nn.Conv2d(8, 8, 3)
+    rounded.load_state_dict({name: value.bfloat16().float() for name, value in conv.state_dict().items()})
+    exact = plain(x.float(), rounded, None, None if plus is None else plus.float())
+    assert (found.float() - exact).abs().max() <= exact.abs().max() * 2**-8
+
+
+def test_gradients_reach_weights_and_input() -> None:
+    x, conv = features("whole").requires_grad_(), layer()
+    valid_convolution(x, conv, slope=0.1).sum().backward()
+    assert x.grad is not None and conv.weight.grad is not None and bool((conv.weight.grad != 0).any())
+
+
+def test_whoever_listens_hears_its_macs() -> None:
+    x, conv, heard = features("whole"), layer(), list[int]()
+    with torch.inference_mode(), listening(heard.append):
+        valid_convolution(x, conv, slope=0.0)
+    assert sum(heard) == 2 * 13 * 11 * 8 * 8 * 9
