@@ -23,6 +23,9 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: BT.601, what networks of
 ROWS = 16  # of an image, or of its windows' pixels, computed at a time: they stay in a processor's cache
 
 
+Convolution = Callable[..., Tensor]  # x (b, c, h, w) → (b, c', h - 2, w - 2); a second one of that shape is added
+
+
 def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Cache a pure function of sizes that builds a tensor on the CPU; users move it with `.to(device)`.
 
@@ -128,27 +131,40 @@ def _has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def valid_convolution(x: Tensor, layer: nn.Conv2d, *, slope: float | None = None, plus: Tensor | None = None) -> Tensor:
-    """A plain convolution without padding, after it a leaky ReLU of `slope` (0: a ReLU), or `plus` added.
+def ready_convolution(layer: nn.Conv2d, dtype: torch.dtype, *, slope: float | None = None) -> Convolution:
+    """A plain convolution without padding for calls without gradients, after it a leaky ReLU of `slope` (0: a ReLU);
+    its weights are cast and laid out once. Without a slope, a second tensor that it is called with is added.
 
-    Without gradients on a CPU, oneDNN does what comes after while it writes the sums: a pass over memory less, and in
-    bf16 the sum is rounded once.
+    On a CPU oneDNN does what comes after while it writes the sums: a pass over memory less, and in bf16 the sum is
+    rounded once.
     """
-    weight, bias, dtype = layer.weight, layer.bias, working_dtype(x)
-    if torch.is_grad_enabled() or not _onednn(x.device, dtype, "_convolution_pointwise"):
-        y = layer(x)
-        y = y if slope is None else F.leaky_relu_(y, slope)
-        return y if plus is None else y.add_(plus)
-    height, width = (n - k + 1 for n, k in zip(x.shape[-2:], layer.kernel_size, strict=True))
-    tick(len(x) * height * width * weight.numel())
-    given = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    if not _onednn(layer.weight.device, dtype, "_convolution_pointwise"):
+        return _plain(layer, slope)
+    weight, bias = layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
+    (_, inputs, *kernel), macs = weight.shape, weight.numel()
     how = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
-    if plus is not None:
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, [1, inputs, 64, 64])  # right for all sizes
+    convolve, into = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_.binary
+    after = "none" if slope is None else "leaky_relu" if slope else "relu"
+    slopes = [slope] if slope else []
+
+    def run(x: Tensor, plus: Tensor | None = None) -> Tensor:
+        tick(len(x) * (x.shape[-2] - kernel[0] + 1) * (x.shape[-1] - kernel[1] + 1) * macs)
+        if plus is None:
+            return convolve(x.to(dtype), packed, bias, *how, after, slopes, "")
         total = plus.to(dtype, copy=True, memory_format=torch.channels_last)  # a copy, as the sum is written into it
-        torch.ops.mkldnn._convolution_pointwise_.binary(total, *given, *how, "add", 1.0, None, [], None)
+        into(total, x.to(dtype), packed, bias, *how, "add", 1.0, None, [], None)
         return total
-    after = {None: "none", 0.0: "relu"}.get(slope, "leaky_relu")
-    return torch.ops.mkldnn._convolution_pointwise(*given, *how, after, [slope] if after == "leaky_relu" else [], "")
+
+    return run
+
+
+def _plain(layer: nn.Conv2d, slope: float | None) -> Convolution:
+    def run(x: Tensor, plus: Tensor | None = None) -> Tensor:
+        total = layer(x) if plus is None else layer(x).add_(plus)
+        return total if slope is None else F.leaky_relu_(total, slope)
+
+    return run
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, after: str = "none") -> Tensor:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BAND = 64  # rows computed at a time where all of a tile is computed: few, so that no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
-TRIMMED = 0.75  # of a tile: if its core is smaller, each block leaves out the context that no later one sees
+Block = Callable[[Tensor], Tensor]
 Step = tuple[int, list[Box] | None, Tensor]  # a block, and what it renews of a tile: see `MultiExitModel._steps`
 
 
@@ -150,10 +150,11 @@ class MultiExitModel(nn.Module, Model):
         inside = cells.inside(core)
         features = network.enter(repeat_edge(lr, network.stem_margin))
         steps = list(self._steps(cells, choice, core))
-        if bool((choice == network.exits).all()) and not _trimmed(cells, core):
-            self._all_blocks(features, inside, picture, on_rows)
+        blocks = network.ready_blocks(features.dtype, len(steps))
+        if bool((choice == network.exits).all()) and not cells.mostly_context(core):
+            self._all_blocks(features, blocks, inside, picture, on_rows)
         else:
-            self._blocks(features, choice, inside, steps, picture)
+            self._blocks(features, blocks, choice, inside, steps, picture)
         macs = self._work(cells, choice, core, frame, out, steps)
         return Rendered(canvas, macs, self._lean(cells, choice, core, frame, out, steps))
 
@@ -166,7 +167,7 @@ class MultiExitModel(nn.Module, Model):
         network, (oy, ox), (height, width) = self.network, cells.origin, cells.tile
         deepest = int(choice[cells.inside(core)].max())
         last = network.exit_after[deepest - 1] if deepest else 0
-        boxes, trimmed = torch.tensor(cells.boxes), _trimmed(cells, core)
+        boxes, trimmed = torch.tensor(cells.boxes), cells.mostly_context(core)
         bands, renewed = self._bands((0, 0, height, width)), boxes
         for index in range(1, last + 1):
             if not trimmed and index - 1 not in (0, *network.exit_after):
@@ -190,14 +191,20 @@ class MultiExitModel(nn.Module, Model):
             yield index, bands, renewed
 
     def _blocks(
-        self, features: Tensor, choice: Tensor, inside: Tensor, steps: Sequence[Step], picture: _Picture
+        self,
+        features: Tensor,
+        blocks: Sequence[Block],
+        choice: Tensor,
+        inside: Tensor,
+        steps: Sequence[Step],
+        picture: _Picture,
     ) -> None:
         """Block after block on the patches that go on, whose exits lie behind it."""
         network, field = self.network, Padded(features, self.network.block_margin)
         for index, bands, boxes in steps:
             level = network.level(index)
             groups = run_groups([tuple(box) for box in boxes.tolist()]) if bands is None else [[b] for b in bands]
-            fresh = [network.block(index, field.gather(group)) for group in groups]
+            fresh = [blocks[index - 1](field.gather(group)) for group in groups]
             for group, features in zip(groups, fresh, strict=True):
                 field.scatter(group, features)
             field.refresh()
@@ -205,7 +212,9 @@ class MultiExitModel(nn.Module, Model):
                 leaving = ((choice == level) & inside).nonzero().flatten().tolist()
                 self._render_exit(level, leaving, field, picture)
 
-    def _all_blocks(self, features: Tensor, inside: Tensor, picture: _Picture, on_rows: OnRows) -> None:
+    def _all_blocks(
+        self, features: Tensor, blocks: Sequence[Block], inside: Tensor, picture: _Picture, on_rows: OnRows
+    ) -> None:
         """Every patch through every block: band after band, each as far as blocks can see, so that upper rows of the
         picture are finished while lower ones are still to be computed."""
         network, cells, canvas = self.network, picture.cells, picture.canvas
@@ -214,8 +223,8 @@ class MultiExitModel(nn.Module, Model):
         stop = cells.stop[:, 0] - cells.origin[0]  # of each cell, in the tile
         first = cells.first[:, 0] - picture.target[0]
         for _, _, end, _ in self._bands((0, 0, *cells.tile)):
-            for index in range(1, network.depth + 1):
-                slope.put(index, network.block(index, slope.above(index, end)))
+            for index, block in enumerate(blocks, 1):
+                slope.put(index, block(slope.above(index, end)))
             seen = stop[todo] + network.block_margin <= slope.done if end < cells.tile[0] else stop[todo] > 0
             leaving, todo = todo[seen], todo[~seen]
             self._render_exit(network.exits, leaving.tolist(), slope.field, picture)
@@ -374,12 +383,6 @@ class _Picture:
             span = self.target[axis], self.target[axis + 2]
             self.kernels[level, axis] = network.kernels_at(level, *span, self.frame.size[axis], self.out[axis])
         return self.kernels[level, axis]
-
-
-def _trimmed(cells: Cells, core: Box) -> bool:
-    """True if the context of a tile is large enough beside its core to be left out bit by bit."""
-    height, width = cells.tile
-    return (core[2] - core[0]) * (core[3] - core[1]) < TRIMMED * height * width
 
 
 def _sum(macs: Macs, counts: Tensor) -> Macs:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from scalewise.geometry.grid import Box, Frame, Size, first_output
 
+TRIMMED = 0.75  # of a tile: if its core is smaller, each block leaves out the context that no later one sees
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -56,6 +58,10 @@ class Cells:
         """(n,) bool: cells that belong to the core of the tile."""
         y, x = self.start.unbind(1)
         return (core[0] <= y) & (y < core[2]) & (core[1] <= x) & (x < core[3])
+
+    def mostly_context(self, core: Box) -> bool:
+        """True if the context of a tile is large enough beside its core to be left out bit by bit."""
+        return (core[2] - core[0]) * (core[3] - core[1]) < TRIMMED * self.tile[0] * self.tile[1]
 
 
 def cut(frame: Frame, tile: Size, patch: int, out: Size) -> Cells:

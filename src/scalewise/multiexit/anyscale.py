@@ -13,6 +13,7 @@ block's level, else the ones it had. `dense` computes exactly that; `models/mult
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from scalewise.budget import cost
 from scalewise.budget.cost import Macs
 from scalewise.geometry.grid import Query, Size, axis_positions
-from scalewise.layers import repeat_edge, valid_convolution
+from scalewise.layers import ready_convolution, repeat_edge
 from scalewise.multiexit.eight_bits import EightBitBlock, span
 from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs, convolution_macs
 
@@ -49,8 +50,12 @@ class ValidResidualBlock(nn.Module):
         return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = valid_convolution(x, self.conv1, slope=self.slope)
-        return valid_convolution(inner, self.conv2, plus=x[..., 2:-2, 2:-2])
+        return self.conv2(F.leaky_relu_(self.conv1(x), self.slope)).add_(x[..., 2:-2, 2:-2])
+
+    def ready(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The same in numbers of `dtype` without gradients, its weights laid out once for many calls."""
+        first, second = ready_convolution(self.conv1, dtype, slope=self.slope), ready_convolution(self.conv2, dtype)
+        return lambda x: second(first(x), x[..., 2:-2, 2:-2])
 
 
 def masked_block(
@@ -99,6 +104,10 @@ class AnyScaleExits(nn.Module):
     def block(self, index: int, features: Tensor) -> Tensor:
         """Block `index` (1-based): (b, c, h + 4, w + 4) → (b, c, h, w)."""
         return self.blocks[index - 1](features)
+
+    def ready_blocks(self, dtype: torch.dtype, count: int) -> list[Callable[[Tensor], Tensor]]:
+        """The first `count` blocks in numbers of `dtype`, for many calls without gradients."""
+        return [block.ready(dtype) for block in self.blocks[:count]]  # type: ignore[operator, union-attr]
 
     def head(self, level: int) -> SeparableKernels:
         head = self.heads[level - 1]

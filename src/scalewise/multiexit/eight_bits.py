@@ -88,6 +88,10 @@ class EightBitBlock(nn.Module):
         first, second = (Steps(*pair) for pair in spans.double().view(2, 2).tolist())
         self.first, self.second = EightBitConvolution(conv1, first), EightBitConvolution(conv2, second)
 
+    def ready(self, dtype: torch.dtype) -> EightBitBlock:
+        """Itself: its weights are laid out already, and it answers in the number type of what it is given."""
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         inner, dtype = self.first.steps.of(x), x.dtype
         if self.slope == 0:
