@@ -127,21 +127,33 @@ def _onednn(device: torch.device, dtype: torch.dtype, operator: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _has_bf16() -> bool:
-    """True if oneDNN multiplies in bf16 on this machine; the answer takes as long as a small convolution."""
+    """True if oneDNN multiplies in bf16 here; asking takes as long as a small convolution."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def ready_convolution(layer: nn.Conv2d, dtype: torch.dtype, *, slope: float | None = None) -> Convolution:
+def ready_convolution(
+    weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, slope: float | None = None
+) -> Convolution:
     """A plain convolution without padding for calls without gradients, after it a leaky ReLU of `slope` (0: a ReLU);
     its weights are cast and laid out once. Without a slope, a second tensor that it is called with is added.
 
-    On a CPU oneDNN does what comes after while it writes the sums: a pass over memory less, and in bf16 the sum is
-    rounded once.
+    On a CPU oneDNN does what comes after while it writes the sums: a pass over memory and a rounding less.
     """
-    if not _onednn(layer.weight.device, dtype, "_convolution_pointwise"):
-        return _plain(layer, slope)
-    weight, bias = layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
-    (_, inputs, *kernel), macs = weight.shape, weight.numel()
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    (_, inputs, *kernel), weights = weight.shape, weight.numel()
+
+    def hear(x: Tensor) -> None:
+        tick(len(x) * (x.shape[-2] - kernel[0] + 1) * (x.shape[-1] - kernel[1] + 1) * weights)
+
+    if not _onednn(weight.device, dtype, "_convolution_pointwise"):
+
+        def plain(x: Tensor, plus: Tensor | None = None) -> Tensor:
+            hear(x)
+            total = F.conv2d(x, weight, bias)
+            total = total if plus is None else total.add_(plus)
+            return total if slope is None else F.leaky_relu_(total, slope)
+
+        return plain
     how = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, [1, inputs, 64, 64])  # right for all sizes
     convolve, into = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_.binary
@@ -149,20 +161,12 @@ def ready_convolution(layer: nn.Conv2d, dtype: torch.dtype, *, slope: float | No
     slopes = [slope] if slope else []
 
     def run(x: Tensor, plus: Tensor | None = None) -> Tensor:
-        tick(len(x) * (x.shape[-2] - kernel[0] + 1) * (x.shape[-1] - kernel[1] + 1) * macs)
+        hear(x)
         if plus is None:
             return convolve(x.to(dtype), packed, bias, *how, after, slopes, "")
         total = plus.to(dtype, copy=True, memory_format=torch.channels_last)  # a copy, as the sum is written into it
         into(total, x.to(dtype), packed, bias, *how, "add", 1.0, None, [], None)
         return total
-
-    return run
-
-
-def _plain(layer: nn.Conv2d, slope: float | None) -> Convolution:
-    def run(x: Tensor, plus: Tensor | None = None) -> Tensor:
-        total = layer(x) if plus is None else layer(x).add_(plus)
-        return total if slope is None else F.leaky_relu_(total, slope)
 
     return run
 

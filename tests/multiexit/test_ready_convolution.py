@@ -39,7 +39,7 @@ def test_it_is_the_convolution_and_what_follows(layout: str, slope: float | None
     x, conv = features(layout), layer(bias)
     plus, before = (x[..., 1:-1, 1:-1] if adds else None), x.clone()
     with torch.inference_mode():
-        found = ready_convolution(conv, x.dtype, slope=slope)(x, plus)
+        found = ready_convolution(conv.weight, conv.bias, x.dtype, slope=slope)(x, plus)
         torch.testing.assert_close(found, plain(x, conv, slope, plus))
     assert torch.equal(x, before)  # the sum is not written into what is added
 
@@ -50,7 +50,7 @@ def test_in_bf16_the_sum_is_rounded_once(adds: bool) -> None:
     x, conv = features("part").bfloat16(), layer()
     plus = x[..., 1:-1, 1:-1] if adds else None
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        found = ready_convolution(conv, torch.bfloat16)(x, plus)
+        found = ready_convolution(conv.weight, conv.bias, torch.bfloat16)(x, plus)
     assert found.dtype == torch.bfloat16
     rounded = nn.Conv2d(8, 8, 3)
     rounded.load_state_dict({name: value.bfloat16().float() for name, value in conv.state_dict().items()})
@@ -61,12 +61,12 @@ def test_in_bf16_the_sum_is_rounded_once(adds: bool) -> None:
 def test_while_products_are_counted_plain_operators_run() -> None:
     x, conv = features("whole"), layer()
     with FlopCounterMode(display=False) as counted, torch.no_grad():
-        ready_convolution(conv, x.dtype, slope=0.1)(x)
+        ready_convolution(conv.weight, conv.bias, x.dtype, slope=0.1)(x)
     assert counted.get_total_flops() == 2 * 2 * 13 * 11 * 8 * 8 * 9
 
 
 def test_whoever_listens_hears_its_macs() -> None:
     x, conv, heard = features("whole"), layer(), list[int]()
     with torch.inference_mode(), listening(heard.append):
-        ready_convolution(conv, x.dtype, slope=0.0)(x)
+        ready_convolution(conv.weight, conv.bias, x.dtype, slope=0.0)(x)
     assert sum(heard) == 2 * 13 * 11 * 8 * 8 * 9

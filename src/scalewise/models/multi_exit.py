@@ -16,7 +16,7 @@ from scalewise.budget.route import Decision
 from scalewise.budget.solver import Envelope
 from scalewise.geometry.grid import Box, Frame, Size, output_box
 from scalewise.geometry.resize import base_macs, bicubic_base
-from scalewise.layers import repeat_edge
+from scalewise.layers import Convolution, ready_convolution, repeat_edge
 from scalewise.models.model import (
     BYTES_PER_OUTPUT_PIXEL,
     Model,
@@ -278,11 +278,11 @@ class MultiExitModel(nn.Module, Model):
             return
         kernels, (fy, fx) = picture.convolutions, factors
         if level not in kernels:
-            kernels[level] = self.network.as_convolution(level, factors)
+            kernels[level] = ready_convolution(*self.network.as_convolution(level, factors), field.buffer.dtype)
         first = (picture.cells.first - torch.tensor(picture.target[:2]))[leaving].tolist()
         for (y0, x0, y1, x1), (y, x) in runs([picture.cells.boxes[k] for k in leaving], first):
             h, w = y1 - y0, x1 - x0
-            residual = F.conv2d(field.gather([(y0, x0, y1, x1)]), *kernels[level])
+            residual = kernels[level](field.gather([(y0, x0, y1, x1)]))
             pixels = picture.canvas[:, y : y + h * fy, x : x + w * fx].unflatten(1, (h, fy)).unflatten(3, (w, fx))
             pixels.add_(residual[0].unflatten(0, (3, fy, fx)).permute(0, 3, 1, 4, 2))
 
@@ -374,7 +374,7 @@ class _Picture:
     target: Box
     canvas: Tensor
     tables: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
-    convolutions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    convolutions: dict[int, Convolution] = field(default_factory=dict)
     kernels: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def kernels_at(self, network: AnyScaleExits, level: int, axis: int) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,11 @@ class ValidResidualBlock(nn.Module):
 
     def ready(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The same in numbers of `dtype` without gradients, its weights laid out once for many calls."""
-        first, second = ready_convolution(self.conv1, dtype, slope=self.slope), ready_convolution(self.conv2, dtype)
+        weight1, bias1, weight2, bias2 = self.tensors()
+        first, second = (
+            ready_convolution(weight1, bias1, dtype, slope=self.slope),
+            ready_convolution(weight2, bias2, dtype),
+        )
         return lambda x: second(first(x), x[..., 2:-2, 2:-2])
 
 
