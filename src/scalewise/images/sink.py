@@ -99,7 +99,7 @@ class Sink:
         different rectangles at once.
         """
         assert self._canvas is not None, "write after finish or abort"
-        assert not rgb.isnan().any(), "NaN must be dealt with where it arises"
+        assert not rgb.sum().isnan(), "NaN must be dealt with where it arises"
         _, height, width = rgb.shape
         if min(y0, x0) < 0 or y0 + height > self.size[0] or x0 + width > self.size[1]:
             raise InvalidRequest(
@@ -118,10 +118,12 @@ class Sink:
             low, high = self.levels
             colour = levels[:-1] if alpha is not None else levels
             colour.mul_(high - low).add_(low).clamp_(low, high)
-        block = levels.permute(1, 2, 0).cpu().numpy()
+        block, here = levels.cpu().numpy(), self._canvas[y0 : y0 + height, x0 : x0 + width]
         if self.like.holes and self.dtype == "float32":
-            block = self._with_holes(block, y0, x0)
-        self._canvas[y0 : y0 + height, x0 : x0 + width] = block
+            here[...] = self._with_holes(block.transpose(1, 2, 0), y0, x0)
+        else:
+            for channel, plane in enumerate(block):  # one after the other takes half of the time of all at once
+                here[..., channel] = plane
         self._cover((y0, x0, y0 + height, x0 + width))
 
     def _cover(self, box: tuple[int, int, int, int]) -> None:
