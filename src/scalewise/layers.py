@@ -23,7 +23,7 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: BT.601, what networks of
 ROWS = 16  # of an image, or of its windows' pixels, computed at a time: they stay in a processor's cache
 
 
-Convolution = Callable[..., Tensor]  # x (b, c, h, w) → (b, c', h - 2, w - 2); a second one of that shape is added
+Convolution = Callable[..., Tensor]  # as `ready_convolution` answers it
 
 
 def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -135,7 +135,8 @@ def ready_convolution(
     weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, slope: float | None = None
 ) -> Convolution:
     """A plain convolution without padding for calls without gradients, after it a leaky ReLU of `slope` (0: a ReLU);
-    its weights are cast and laid out once. Without a slope, a second tensor that it is called with is added.
+    its weights are cast and laid out once. Without a slope, a second tensor that it is called with is added, and the
+    sum may be written `into` memory that is then asked for (channels last).
 
     On a CPU oneDNN does what comes after while it writes the sums: a pass over memory and a rounding less.
     """
@@ -147,25 +148,24 @@ def ready_convolution(
 
     if not _onednn(weight.device, dtype, "_convolution_pointwise"):
 
-        def plain(x: Tensor, plus: Tensor | None = None) -> Tensor:
+        def plain(x: Tensor, plus: Tensor | None = None, into: Callable[[], Tensor] | None = None) -> Tensor:
             hear(x)
-            total = F.conv2d(x, weight, bias)
-            total = total if plus is None else total.add_(plus)
-            return total if slope is None else F.leaky_relu_(total, slope)
+            y = F.conv2d(x, weight, bias)
+            return y.add_(plus) if plus is not None else y if slope is None else F.leaky_relu_(y, slope)
 
         return plain
     how = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, [1, inputs, 64, 64])  # right for all sizes
-    convolve, into = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_.binary
+    convolve, add = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_.binary
     after = "none" if slope is None else "leaky_relu" if slope else "relu"
     slopes = [slope] if slope else []
 
-    def run(x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def run(x: Tensor, plus: Tensor | None = None, into: Callable[[], Tensor] | None = None) -> Tensor:
         hear(x)
         if plus is None:
             return convolve(x.to(dtype), packed, bias, *how, after, slopes, "")
-        total = plus.to(dtype, copy=True, memory_format=torch.channels_last)  # a copy, as the sum is written into it
-        into(total, x.to(dtype), packed, bias, *how, "add", 1.0, None, [], None)
+        total = torch.empty_like(plus, dtype=dtype, memory_format=torch.channels_last) if into is None else into()
+        add(total.copy_(plus), x.to(dtype), packed, bias, *how, "add", 1.0, None, [], None)
         return total
 
     return run

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise.budget.meter import listening
 from scalewise.layers import ready_convolution
+from scalewise.models.patch_buffers import Room
 
 bf16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bf16 on this processor")
 
@@ -42,6 +43,19 @@ def test_it_is_the_convolution_and_what_follows(layout: str, slope: float | None
         found = ready_convolution(conv.weight, conv.bias, x.dtype, slope=slope)(x, plus)
         torch.testing.assert_close(found, plain(x, conv, slope, plus))
     assert torch.equal(x, before)  # the sum is not written into what is added
+
+
+def test_the_sum_is_written_into_the_memory_that_is_asked_for() -> None:
+    x, conv = features("part"), layer()
+    room = Room(x[:1], 1000)
+    room.take([(0, 0, 10, 10)]).fill_(7)  # of another
+    with torch.inference_mode():
+        run = ready_convolution(conv.weight, conv.bias, x.dtype)
+        found = run(x, x[..., 1:-1, 1:-1], lambda: room.take([(0, 0, 13, 11), (0, 20, 13, 31)]))
+        torch.testing.assert_close(found, plain(x, conv, None, x[..., 1:-1, 1:-1]))
+    room.clear()
+    assert bool((room.take([(0, 0, 10, 10)]) == 7).all())
+    assert torch.equal(room.take([(0, 0, 13, 11), (0, 20, 13, 31)]), found)
 
 
 @bf16

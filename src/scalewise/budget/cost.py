@@ -43,6 +43,13 @@ class Macs:
     def __mul__(self, times: int) -> Macs:
         return Macs(*(value * times for value in self.as_dict().values()))
 
+    def summed(self, counts: Tensor) -> Macs:
+        """Of Macs whose fields are numbers or (n,) tensors: each taken as often as `counts` (n,) says, summed."""
+        total = int(counts.sum())
+        return Macs(
+            *(value * total if isinstance(value, int) else int((value * counts).sum()) for value in vars(self).values())
+        )
+
     def as_router(self) -> Macs:
         """The same work, counted as the router's."""
         return Macs(router=self.total, sampling=self.sampling)

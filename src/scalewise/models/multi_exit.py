@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,15 +30,14 @@ from scalewise.models.model import (
     below_floor,
     kinds,
 )
-from scalewise.models.patch_buffers import Padded, Slope, grouped, joined, run_groups, runs, shape_of
+from scalewise.models.patch_buffers import Padded, Room, Slope, grouped, joined, run_groups, runs, shape_of
 from scalewise.models.patch_cells import Cells, cut
 
 if TYPE_CHECKING:
-    from scalewise.multiexit.anyscale import AnyScaleExits
+    from scalewise.multiexit.anyscale import AnyScaleExits, Block
 
 BAND = 64  # rows computed at a time where all of a tile is computed: few, so that no large memory is asked for anew
 REFINEMENTS = 8  # times that what a plan leaves of its budget is granted again
-Block = Callable[[Tensor], Tensor]
 Step = tuple[int, list[Box] | None, Tensor]  # a block, and what it renews of a tile: see `MultiExitModel._steps`
 
 
@@ -201,12 +203,17 @@ class MultiExitModel(nn.Module, Model):
     ) -> None:
         """Block after block on the patches that go on, whose exits lie behind it."""
         network, field = self.network, Padded(features, self.network.block_margin)
-        for index, bands, boxes in steps:
+        groups = [
+            run_groups([tuple(box) for box in boxes.tolist()]) if bands is None else [[band] for band in bands]
+            for _, bands, boxes in steps
+        ]
+        room = Room(features, max((sum(math.prod(shape_of(b)) for b in chain(*parts)) for parts in groups), default=0))
+        for (index, _, _), block, parts in zip(steps, blocks, groups, strict=True):
             level = network.level(index)
-            groups = run_groups([tuple(box) for box in boxes.tolist()]) if bands is None else [[b] for b in bands]
-            fresh = [blocks[index - 1](field.gather(group)) for group in groups]
-            for group, features in zip(groups, fresh, strict=True):
-                field.scatter(group, features)
+            room.clear()
+            fresh = [block(field.gather(part), partial(room.take, part)) for part in parts]
+            for part, features in zip(parts, fresh, strict=True):
+                field.scatter(part, features)
             field.refresh()
             if index == network.exit_after[level - 1]:
                 leaving = ((choice == level) & inside).nonzero().flatten().tolist()
@@ -327,7 +334,7 @@ class MultiExitModel(nn.Module, Model):
             if boxes is not seen:  # blocks of one exit renew the same
                 pieces = (boxes if bands is None else torch.tensor(bands)).double()
                 rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
-                seen, block = boxes, _sum(network.block_macs(rows, columns), torch.ones_like(rows))
+                seen, block = boxes, network.block_macs(rows, columns).summed(torch.ones_like(rows))
             work += block
         return work + self._heads(cells, choice, core, frame, out, network.exit_macs)
 
@@ -338,7 +345,7 @@ class MultiExitModel(nn.Module, Model):
         lean += _base(frame, out, output_box(core, frame.size, out))
         counts = self._leaving(cells, choice, core)
         for index, _, _ in steps:
-            lean += _sum(network.lean_block_macs(h, w), counts[:, network.level(index) :].sum(1))
+            lean += network.lean_block_macs(h, w).summed(counts[:, network.level(index) :].sum(1))
         return (lean + self._heads(cells, choice, core, frame, out, network.lean_exit_macs)).total
 
     def _heads(
@@ -350,7 +357,7 @@ class MultiExitModel(nn.Module, Model):
         work, counts = Macs(), self._leaving(cells, choice, core)
         for level in range(1, network.exits + 1):
             if bool((leaving := counts[:, level]).any()):
-                work += _sum(exit_macs(level, (h, w), (hq, wq), factors), leaving)
+                work += exit_macs(level, (h, w), (hq, wq), factors).summed(leaving)
                 work += network.table_macs(level, y1 - y0 + x1 - x0, factors)
         return work
 
@@ -383,17 +390,6 @@ class _Picture:
             span = self.target[axis], self.target[axis + 2]
             self.kernels[level, axis] = network.kernels_at(level, *span, self.frame.size[axis], self.out[axis])
         return self.kernels[level, axis]
-
-
-def _sum(macs: Macs, counts: Tensor) -> Macs:
-    """Macs whose fields are (n,) tensors, each taken as often as `counts` says, summed."""
-    total = int(counts.sum())
-    return Macs(
-        **{
-            name: int((value * counts).sum()) if isinstance(value, Tensor) else value * total
-            for name, value in macs.as_dict().items()
-        }
-    )
 
 
 def _base(frame: Frame, out: Size, target: Box) -> Macs:

@@ -55,6 +55,26 @@ class Padded:
             self.buffer[0, :, y0 + m : y1 + m, x0 + m : x1 + m] = piece
 
 
+class Room:
+    """Memory for what a block renews of a tile (1, c, h, w), at most `pixels`, used again by the next block, as fresh
+    memory costs page faults; none if nothing is taken."""
+
+    def __init__(self, features: Tensor, pixels: int) -> None:
+        self._channels, self._pixels, self._taken = features.shape[1], pixels, 0
+        self._memory = features.new_empty(0)
+
+    def clear(self) -> None:
+        self._taken = 0
+
+    def take(self, boxes: Sequence[Box]) -> Tensor:
+        """For boxes of one shape, which do not overlap those of earlier calls: (boxes, c, h, w), channels last."""
+        if not len(self._memory):
+            self._memory = self._memory.new_empty(self._pixels * self._channels)
+        shape = (len(boxes), *shape_of(boxes[0]), self._channels)
+        start, self._taken = self._taken, self._taken + math.prod(shape)
+        return self._memory[start : self._taken].view(shape).permute(0, 3, 1, 2)
+
+
 class Slope:
     """Features of a tile (1, c, h, w) on their way through `depth` blocks, each of which sees `margin` pixels further.
 

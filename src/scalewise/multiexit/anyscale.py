@@ -29,6 +29,7 @@ from scalewise.upsamplers.separable import SeparableKernels, blend, blend_macs, 
 
 STEM_MARGIN, BLOCK_MARGIN, HEAD_MARGIN = 1, 2, 2  # the last: coefficients' 3×3, and the ring that the kernels reach
 MAX_SHUFFLE = 16  # output pixels per LR pixel up to which one convolution is cheaper than coefficients and their blend
+Block = Callable[..., Tensor]  # x (b, c, h + 4, w + 4), and who is asked for memory for the answer → (b, c, h, w)
 
 
 class ValidResidualBlock(nn.Module):
@@ -52,14 +53,14 @@ class ValidResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(F.leaky_relu_(self.conv1(x), self.slope)).add_(x[..., 2:-2, 2:-2])
 
-    def ready(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def ready(self, dtype: torch.dtype) -> Block:
         """The same in numbers of `dtype` without gradients, its weights laid out once for many calls."""
         weight1, bias1, weight2, bias2 = self.tensors()
         first, second = (
             ready_convolution(weight1, bias1, dtype, slope=self.slope),
             ready_convolution(weight2, bias2, dtype),
         )
-        return lambda x: second(first(x), x[..., 2:-2, 2:-2])
+        return lambda x, into=None: second(first(x), x[..., 2:-2, 2:-2], into)
 
 
 def masked_block(
@@ -109,7 +110,7 @@ class AnyScaleExits(nn.Module):
         """Block `index` (1-based): (b, c, h + 4, w + 4) → (b, c, h, w)."""
         return self.blocks[index - 1](features)
 
-    def ready_blocks(self, dtype: torch.dtype, count: int) -> list[Callable[[Tensor], Tensor]]:
+    def ready_blocks(self, dtype: torch.dtype, count: int) -> list[Block]:
         """The first `count` blocks in numbers of `dtype`, for many calls without gradients."""
         return [block.ready(dtype) for block in self.blocks[:count]]  # type: ignore[operator, union-attr]
 

@@ -92,7 +92,7 @@ class EightBitBlock(nn.Module):
         """Itself: its weights are laid out already, and it answers in the number type of what it is given."""
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, into: object = None) -> Tensor:
         inner, dtype = self.first.steps.of(x), x.dtype
         if self.slope == 0:
             inner = self.first(inner, dtype, into=self.second.steps)
