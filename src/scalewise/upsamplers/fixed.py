@@ -70,10 +70,22 @@ def pick(image: Tensor, query: Query, scale: int) -> Tensor:
     y = (query.y * scale).long().clamp(0, height - 1)
     x = (query.x * scale).long().clamp(0, width - 1)
     if query.rectangle and y.shape[0] == x.shape[0] == 1:
-        return image.index_select(2, y.flatten()).index_select(3, x.flatten())
+        rows, columns = y.flatten(), x.flatten()
+        # A GPU would have to be waited for, and a recorded graph has no numbers to look at.
+        if rows.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return image.index_select(2, rows).index_select(3, columns)
+        return _along(_along(image, rows, 2), columns, 3)
     batch = torch.arange(len(image), device=image.device).view(-1, *(1 for _ in y.shape[1:]))
     rgb = image.permute(0, 2, 3, 1)[batch, y, x]  # (b, hq, wq, 3) or (b, q, 3)
     return rgb.permute(0, 3, 1, 2) if query.rectangle else rgb
+
+
+def _along(image: Tensor, index: Tensor, axis: int) -> Tensor:
+    """The rows or columns `index`, rising, of an image: a view where they follow one another, as those of a tile do."""
+    first, count = int(index[0]), len(index)
+    if int(index[-1]) - first == count - 1 and bool((index.diff() == 1).all()):
+        return image.narrow(axis, first, count)
+    return image.index_select(axis, index)
 
 
 def stages(scale: int) -> tuple[int, ...]:
