@@ -72,7 +72,8 @@ def pick(image: Tensor, query: Query, scale: int) -> Tensor:
     if query.rectangle and y.shape[0] == x.shape[0] == 1:
         rows, columns = y.flatten(), x.flatten()
         # A GPU would have to be waited for, and a recorded graph has no numbers to look at.
-        if rows.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        if rows.device.type != "cpu" or recorded:
             return image.index_select(2, rows).index_select(3, columns)
         return _along(_along(image, rows, 2), columns, 3)
     batch = torch.arange(len(image), device=image.device).view(-1, *(1 for _ in y.shape[1:]))
