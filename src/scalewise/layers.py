@@ -21,9 +21,7 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB in [0, 1] over DIV2K's training ima
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: BT.601, what networks of one channel see
 
 ROWS = 16  # of an image, or of its windows' pixels, computed at a time: they stay in a processor's cache
-
-
-Convolution = Callable[..., Tensor]  # as `ready_convolution` answers it
+Convolution = Callable[..., Tensor]  # what `ready_convolution` returns
 
 
 def size_table(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -121,8 +119,8 @@ def _onednn(device: torch.device, dtype: torch.dtype, operator: str) -> bool:
     """True if oneDNN's `operator` can be called, which has no public name: without it, or while a graph is recorded or
     products are counted, plain ones run."""
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None  # pyright: ignore[reportPrivateImportUsage]
-    fast = dtype == torch.float32 or (dtype == torch.bfloat16 and _has_bf16())
-    return device.type == "cpu" and not recorded and fast and hasattr(torch.ops.mkldnn, operator)
+    there = device.type == "cpu" and not recorded and hasattr(torch.ops.mkldnn, operator)
+    return there and (dtype == torch.float32 or (dtype == torch.bfloat16 and _has_bf16()))
 
 
 @lru_cache(maxsize=1)
@@ -136,36 +134,38 @@ def ready_convolution(
 ) -> Convolution:
     """A plain convolution without padding for calls without gradients, after it a leaky ReLU of `slope` (0: a ReLU);
     its weights are cast and laid out once. Without a slope, a second tensor that it is called with is added, and the
-    sum may be written `into` memory that is then asked for (channels last).
+    sum is written into the memory that `into`, if any, then gives (channels last).
 
     On a CPU oneDNN does what comes after while it writes the sums: a pass over memory and a rounding less.
     """
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     (_, inputs, *kernel), weights = weight.shape, weight.numel()
 
-    def hear(x: Tensor) -> None:
+    def count(x: Tensor) -> None:
         tick(len(x) * (x.shape[-2] - kernel[0] + 1) * (x.shape[-1] - kernel[1] + 1) * weights)
 
     if not _onednn(weight.device, dtype, "_convolution_pointwise"):
 
         def plain(x: Tensor, plus: Tensor | None = None, into: Callable[[], Tensor] | None = None) -> Tensor:
-            hear(x)
+            assert plus is None or slope is None
+            count(x)
             y = F.conv2d(x, weight, bias)
             return y.add_(plus) if plus is not None else y if slope is None else F.leaky_relu_(y, slope)
 
         return plain
-    how = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
-    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, [1, inputs, 64, 64])  # right for all sizes
+    geometry = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, [1, inputs, 64, 64])  # right for all sizes
     convolve, add = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_.binary
     after = "none" if slope is None else "leaky_relu" if slope else "relu"
     slopes = [slope] if slope else []
 
     def run(x: Tensor, plus: Tensor | None = None, into: Callable[[], Tensor] | None = None) -> Tensor:
-        hear(x)
+        assert plus is None or slope is None
+        count(x)
         if plus is None:
-            return convolve(x.to(dtype), packed, bias, *how, after, slopes, "")
+            return convolve(x.to(dtype), packed, bias, *geometry, after, slopes, "")
         total = torch.empty_like(plus, dtype=dtype, memory_format=torch.channels_last) if into is None else into()
-        add(total.copy_(plus), x.to(dtype), packed, bias, *how, "add", 1.0, None, [], None)
+        add(total.copy_(plus), x.to(dtype), packed, bias, *geometry, "add", 1.0, None, [], None)
         return total
 
     return run

@@ -151,6 +151,25 @@ def test_gray_is_luma_and_equal_channels_stay_exact() -> None:
     assert (sink.finish() - (0.299 + 0.5 * 0.114)).abs().max() < 1e-6
 
 
+def test_pixels_may_lie_together_or_in_planes() -> None:
+    source, rgb = images.open(torch.rand(3, 4, 5)), torch.rand(3, 4, 5)
+    found = []
+    for pixels in (rgb, rgb.permute(1, 2, 0).contiguous().permute(2, 0, 1)):
+        with images.create(None, (4, 5), source) as sink:
+            sink.write(0, 0, pixels)
+            found.append(sink.finish())
+    assert torch.equal(found[0], rgb) and torch.equal(found[1], rgb)
+
+
+def test_infinite_numbers_are_clamped_and_nan_is_a_mistake() -> None:
+    source = images.open(torch.rand(3, 1, 2))
+    with images.create(None, (1, 2), source) as sink:
+        with pytest.raises(AssertionError, match="NaN"):
+            sink.write(0, 0, torch.full((3, 1, 2), torch.nan))
+        sink.write(0, 0, torch.tensor([torch.inf, -torch.inf]).expand(3, 1, 2))
+        assert torch.equal(sink.finish(), torch.tensor([1.0, 0.0]).expand(3, 1, 2))
+
+
 def test_other_float_types_are_written(tmp_path: Path) -> None:
     source = images.open(noise(4, 5, 4))
     for dtype in (torch.bfloat16, torch.float16, torch.float64):

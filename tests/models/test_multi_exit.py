@@ -67,6 +67,9 @@ def test_routed_equals_dense_then_select(
         expected = expected + torch.where(reached == level, residual, 0.0)
     rendered = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
     assert (rendered.rgb - expected[0]).abs().max() <= 1e-5
+    with torch.autocast("cpu", torch.bfloat16):  # emulated where the processor has none
+        rounded = model.render(lr, Frame(SIZE), (0, 0, *SIZE), out, plan)
+    assert 0 < (rounded.rgb - expected[0]).abs().max() <= 0.02
     assert (expected[0] - bicubic_base(lr, Frame(SIZE), out, (0, 0, *out))[0]).abs().max() > 1e-2  # exits do something
 
 

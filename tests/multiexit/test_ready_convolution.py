@@ -8,9 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scalewise.budget.meter import listening
 from scalewise.layers import ready_convolution
-from scalewise.models.patch_buffers import Room
+from scalewise.models.patch_buffers import BlockMemory
 
-bf16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bf16 on this processor")
+onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+bf16 = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="no bf16 on this processor",
+)
 
 
 def features(layout: str) -> Tensor:
@@ -45,17 +49,18 @@ def test_it_is_the_convolution_and_what_follows(layout: str, slope: float | None
     assert torch.equal(x, before)  # the sum is not written into what is added
 
 
+@onednn
 def test_the_sum_is_written_into_the_memory_that_is_asked_for() -> None:
     x, conv = features("part"), layer()
-    room = Room(x[:1], 1000)
-    room.take([(0, 0, 10, 10)]).fill_(7)  # of another
+    memory = BlockMemory(x[:1], 1000)
+    memory.take([(0, 0, 10, 10)]).fill_(7)  # of another
     with torch.inference_mode():
         run = ready_convolution(conv.weight, conv.bias, x.dtype)
-        found = run(x, x[..., 1:-1, 1:-1], lambda: room.take([(0, 0, 13, 11), (0, 20, 13, 31)]))
+        found = run(x, x[..., 1:-1, 1:-1], lambda: memory.take([(0, 0, 13, 11), (0, 20, 13, 31)]))
         torch.testing.assert_close(found, plain(x, conv, None, x[..., 1:-1, 1:-1]))
-    room.clear()
-    assert bool((room.take([(0, 0, 10, 10)]) == 7).all())
-    assert torch.equal(room.take([(0, 0, 13, 11), (0, 20, 13, 31)]), found)
+    memory.clear()
+    assert bool((memory.take([(0, 0, 10, 10)]) == 7).all())
+    assert torch.equal(memory.take([(0, 0, 13, 11), (0, 20, 13, 31)]), found)
 
 
 @bf16

@@ -22,6 +22,7 @@ from scalewise.upsamplers.fixed import (
     RepeatedShuffle,
     Residual,
     ResNetTail,
+    pick,
 )
 
 SIZE = (7, 9)
@@ -80,6 +81,15 @@ def test_points_are_pixels_of_the_picture(tail: FixedTail, scale: int) -> None:
     assert torch.equal(render(tail, features, lr, points), expected)
     band = rectangle(Frame(SIZE), out_size(scale), (1, 2, 4, 7))
     assert torch.equal(render(tail, features, lr, band), picture[..., 1:4, 2:7])
+
+
+@pytest.mark.parametrize("rows", [(2, 3, 4, 5), (2, 2, 3), (1, 3, 4), (6,)])
+@pytest.mark.parametrize("columns", [(0, 1, 2, 3, 4, 5, 6, 7, 8), (4, 4), (3, 5, 8)])
+def test_rows_and_columns_may_be_left_out_or_repeated(rows: tuple[int, ...], columns: tuple[int, ...]) -> None:
+    image = torch.rand(1, 3, *SIZE)
+    y, x = (torch.tensor(index, dtype=torch.float64) + 0.5 for index in (rows, columns))
+    found = pick(image, Query(y.view(1, -1, 1), x.view(1, 1, -1), torch.ones(1, 2)), 1)
+    assert torch.equal(found, image[:, :, rows, :][..., columns])
 
 
 @every_tail

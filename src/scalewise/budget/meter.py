@@ -2,7 +2,8 @@
 
 A model is shared between threads and keeps nothing of a run, so the listener belongs to the thread. It hears every
 module by one hook that torch calls for all modules; the hook is installed only while somebody listens. Long loops that
-call no module call `tick`. A listener may raise, which ends the run between two layers.
+call no module call `tick`, and so do convolutions that run without theirs. A listener may raise, which ends the run
+between two layers.
 """
 
 from __future__ import annotations

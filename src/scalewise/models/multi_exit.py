@@ -30,7 +30,7 @@ from scalewise.models.model import (
     below_floor,
     kinds,
 )
-from scalewise.models.patch_buffers import Padded, Room, Slope, grouped, joined, run_groups, runs, shape_of
+from scalewise.models.patch_buffers import BlockMemory, Padded, Slope, grouped, joined, run_groups, runs, shape_of
 from scalewise.models.patch_cells import Cells, cut
 
 if TYPE_CHECKING:
@@ -207,11 +207,13 @@ class MultiExitModel(nn.Module, Model):
             run_groups([tuple(box) for box in boxes.tolist()]) if bands is None else [[band] for band in bands]
             for _, bands, boxes in steps
         ]
-        room = Room(features, max((sum(math.prod(shape_of(b)) for b in chain(*parts)) for parts in groups), default=0))
+        memory = BlockMemory(
+            features, max((sum(math.prod(shape_of(b)) for b in chain(*parts)) for parts in groups), default=0)
+        )
         for (index, _, _), block, parts in zip(steps, blocks, groups, strict=True):
             level = network.level(index)
-            room.clear()
-            fresh = [block(field.gather(part), partial(room.take, part)) for part in parts]
+            memory.clear()
+            fresh = [block(field.gather(part), partial(memory.take, part)) for part in parts]
             for part, features in zip(parts, fresh, strict=True):
                 field.scatter(part, features)
             field.refresh()

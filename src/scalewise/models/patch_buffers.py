@@ -55,7 +55,7 @@ class Padded:
             self.buffer[0, :, y0 + m : y1 + m, x0 + m : x1 + m] = piece
 
 
-class Room:
+class BlockMemory:
     """Memory for what a block renews of a tile (1, c, h, w), at most `pixels`, used again by the next block, as fresh
     memory costs page faults; none if nothing is taken."""
 

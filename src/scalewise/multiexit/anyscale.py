@@ -56,10 +56,8 @@ class ValidResidualBlock(nn.Module):
     def ready(self, dtype: torch.dtype) -> Block:
         """The same in numbers of `dtype` without gradients, its weights laid out once for many calls."""
         weight1, bias1, weight2, bias2 = self.tensors()
-        first, second = (
-            ready_convolution(weight1, bias1, dtype, slope=self.slope),
-            ready_convolution(weight2, bias2, dtype),
-        )
+        first = ready_convolution(weight1, bias1, dtype, slope=self.slope)
+        second = ready_convolution(weight2, bias2, dtype)
         return lambda x, into=None: second(first(x), x[..., 2:-2, 2:-2], into)
 
 
