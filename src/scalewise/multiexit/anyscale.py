@@ -54,7 +54,7 @@ class ValidResidualBlock(nn.Module):
         return self.conv2(F.leaky_relu_(self.conv1(x), self.slope)).add_(x[..., 2:-2, 2:-2])
 
     def ready(self, dtype: torch.dtype) -> Block:
-        """The same in numbers of `dtype` without gradients, its weights laid out once for many calls."""
+        """The same in numbers of `dtype` without gradients, its weights cast once for many calls."""
         weight1, bias1, weight2, bias2 = self.tensors()
         first = ready_convolution(weight1, bias1, dtype, slope=self.slope)
         second = ready_convolution(weight2, bias2, dtype)
