@@ -543,7 +543,7 @@ def test_a_checkpoint_is_described_and_converted(photo: Path, shared: Path, tmp_
     assert described.code == 0 and "EDSR" in described.out and "assumed" in described.out
     assert json.loads(Answer("inspect", "--json", weights).out)["scales"] == [4]
     shipped = Answer("inspect", WEIGHTS)
-    assert "{" not in shipped.out and re.search(r"^×3 +50% +49\.9% +32\.07$", shipped.out, re.MULTILINE)
+    assert "{" not in shipped.out and re.search(r"^×3 +50% +49\.9% +32\.09$", shipped.out, re.MULTILINE)
     ours = tmp_path / "ours.safetensors"
     assert Answer("convert", weights, ours).code == 0
     assert Answer("convert", weights, ours).failed_by_one_line(1, "exists")

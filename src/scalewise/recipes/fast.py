@@ -56,8 +56,8 @@ ROUTER = Stage(
 # For weights that the stages before have made: `--start FILE --stage harder`, on tiles of the harder half of photos
 # (`recipes/hardest.py`) and on whole pages.
 HARDER = replace(
-    FINISH, name="harder", steps=4_000, samples=replace(CROPS, whole=0.6, unequal=0.1), batch=4, optimizer="soap",
-    learning_rate=2e-4, warmup=100,
+    FINISH, name="harder", steps=4_000, samples=replace(CROPS, whole=0.6, unequal=0.1), batch=8, optimizer="soap",
+    learning_rate=4e-4, warmup=100,
 )  # fmt: skip
 SOURCE = "ours; sampling after LIIF (arXiv:2012.09161, section 4), routing after ENAF (WACV 2025)"
 
@@ -98,7 +98,12 @@ QUALITY = replace(
     FAST,
     name="quality",
     network=exits_of(96, (2, 5, 10, 16), (4, 4, 5, 6)),
-    stages=(replace(EXITS, batch=64, learning_rate=8e-4), replace(FINISH, batch=64), HARDER, ROUTER),
+    stages=(
+        replace(EXITS, batch=64, learning_rate=8e-4),
+        replace(FINISH, batch=64),
+        replace(HARDER, learning_rate=3e-4),
+        ROUTER,
+    ),
     summary="the same, wider and deeper",
     expects={"Set5 x2": 37.6, "Set5 x3": 34.0, "Set5 x4": 31.9, "Set14 x4": 28.4, "B100 x2": 31.9, "B100 x4": 27.4},
 )
