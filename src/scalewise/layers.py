@@ -133,8 +133,8 @@ def ready_convolution(
     weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, slope: float | None = None
 ) -> Convolution:
     """A plain convolution without padding for calls without gradients, after it a leaky ReLU of `slope` (0: a ReLU);
-    its weights are cast once. Without a slope, a second tensor is added, and the sum is written into the memory that
-    `into`, if any, then gives (channels last).
+    its weights are cast once. Without a slope, a second tensor is added, and by oneDNN the sum is written into the
+    memory that `into`, if any, then gives (channels last).
 
     On a CPU oneDNN does what comes after while it writes the sums: a pass over memory and a rounding less. Weights are
     not laid out before: laid out for one size, they made others up to 20 times slower (96 channels, AMX).

@@ -125,7 +125,7 @@ class Sink:
         elif block.strides[0] < block.strides[2]:  # pixels lie together, as on the canvas
             here[...] = block.transpose(1, 2, 0)
         else:
-            for channel, plane in enumerate(block):  # planes at once take half as long again, or twice as long
+            for channel, plane in enumerate(block):  # all at once they take 1.5 to 2 times as long
                 here[..., channel] = plane
         self._cover((y0, x0, y0 + height, x0 + width))
 
