@@ -6,9 +6,9 @@
 
 The LR picture is the centre of the example photo, enlarged first where it is too small; it lies in memory, and so does
 the result. Medians of runs taken in turns, so that a busy machine slows all of them. Networks of one scale run at that
-scale alone. `convolution` is the share of the time within convolutions; `of 100%` is the time over that of the same
-network at 100%, beside the share of the MACs; `per pixel` is the time per output pixel over that of the first network
-at its first scale.
+scale alone. `convolution` is the share of the time within convolutions, with what oneDNN does after them; `of 100%` is
+the time over that of the same network at 100%, beside the share of the MACs; `per pixel` is the time per output pixel
+over that of the first network at its first scale.
 """
 
 from __future__ import annotations

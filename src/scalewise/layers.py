@@ -140,10 +140,10 @@ def ready_convolution(
     not laid out before: laid out for one size, they made others up to 20 times slower (96 channels, AMX).
     """
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    kernel, weights = weight.shape[2:], weight.numel()
+    outputs, inputs, side, _ = weight.shape
 
     def count(x: Tensor) -> None:
-        tick(len(x) * (x.shape[-2] - kernel[0] + 1) * (x.shape[-1] - kernel[1] + 1) * weights)
+        tick(len(x) * cost.conv2d(inputs, outputs, side, x.shape[-2] - side + 1, x.shape[-1] - side + 1).total)
 
     if not _onednn(weight.device, dtype, "_convolution_pointwise"):
 

@@ -119,14 +119,11 @@ class Sink:
             low, high = self.levels
             colour = levels[:-1] if alpha is not None else levels
             colour.mul_(high - low).add_(low).clamp_(low, high)
-        block, here = levels.cpu().numpy(), self._canvas[y0 : y0 + height, x0 : x0 + width]
+        here = self._canvas[y0 : y0 + height, x0 : x0 + width]
         if self.like.holes and self.dtype == "float32":
-            here[...] = self._with_holes(block.transpose(1, 2, 0), y0, x0)
-        elif block.strides[0] < block.strides[2]:  # pixels lie together, as on the canvas
-            here[...] = block.transpose(1, 2, 0)
+            here[...] = self._with_holes(levels.permute(1, 2, 0).cpu().numpy(), y0, x0)
         else:
-            for channel, plane in enumerate(block):  # all at once they take 1.5 to 2 times as long
-                here[..., channel] = plane
+            put(levels.cpu().numpy(), here)
         self._cover((y0, x0, y0 + height, x0 + width))
 
     def _cover(self, box: tuple[int, int, int, int]) -> None:
@@ -225,6 +222,15 @@ def to_levels(pixels: Tensor, dtype: Depth) -> Tensor:
     if dtype == "uint8":
         return pixels.mul_(255).round_().to(torch.uint8)
     return pixels.mul_(65535).round_().to(torch.int32)  # numpy turns it into uint16, for which torch has few operators
+
+
+def put(planes: np.ndarray, here: np.ndarray) -> None:
+    """Put levels (channels, h, w) into part of a canvas (h, w, channels)."""
+    if planes.strides[0] < planes.strides[2]:  # pixels lie together, as on the canvas
+        here[...] = planes.transpose(1, 2, 0)
+    else:
+        for channel, plane in enumerate(planes):  # all at once they take 1.5 to 2 times as long
+            here[..., channel] = plane
 
 
 def canvas_of(sample: Tensor, like: Source, dtype: Depth) -> np.ndarray:

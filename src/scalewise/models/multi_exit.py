@@ -170,7 +170,8 @@ class MultiExitModel(nn.Module, Model):
         deepest = int(choice[cells.inside(core)].max())
         last = network.exit_after[deepest - 1] if deepest else 0
         boxes, trimmed = torch.tensor(cells.boxes), cells.mostly_context(core)
-        bands, renewed = self._bands((0, 0, height, width)), boxes
+        bands: list[Box] | None = None
+        renewed = boxes
         for index in range(1, last + 1):
             if not trimmed and index - 1 not in (0, *network.exit_after):
                 yield index, bands, renewed  # as the block before
@@ -338,28 +339,29 @@ class MultiExitModel(nn.Module, Model):
                 rows, columns = (pieces[:, 2:] - pieces[:, :2]).unbind(1)
                 seen, block = boxes, network.block_macs(rows, columns).summed(torch.ones_like(rows))
             work += block
-        return work + self._heads(cells, choice, core, frame, out, network.exit_macs)
+        leaving = self._leaving(cells, choice, core)
+        return work + self._heads(cells, leaving, core, frame, out, network.exit_macs)
 
     def _lean(self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size, steps: Iterable[Step]) -> int:
         """MACs of the same without rims of patches and context of the tile."""
         network, (h, w) = self.network, cells.kinds[0].unbind(1)[:2]
         lean = network.stem_macs(core[2] - core[0], core[3] - core[1])
         lean += _base(frame, out, output_box(core, frame.size, out))
-        counts = self._leaving(cells, choice, core)
-        for index, _, _ in steps:
-            lean += network.lean_block_macs(h, w).summed(counts[:, network.level(index) :].sum(1))
-        return (lean + self._heads(cells, choice, core, frame, out, network.lean_exit_macs)).total
+        leaving = self._leaving(cells, choice, core)
+        renewed = (leaving[:, network.level(index) :].sum(1) for index, _, _ in steps)
+        lean += network.lean_block_macs(h, w).summed(sum(renewed, torch.zeros_like(leaving[:, 0])))
+        return (lean + self._heads(cells, leaving, core, frame, out, network.lean_exit_macs)).total
 
     def _heads(
-        self, cells: Cells, choice: Tensor, core: Box, frame: Frame, out: Size, exit_macs: Callable[..., Macs]
+        self, cells: Cells, leaving: Tensor, core: Box, frame: Frame, out: Size, exit_macs: Callable[..., Macs]
     ) -> Macs:
-        """MACs of the exits that cells inside the core leave at, each at a cost of `exit_macs`."""
+        """MACs of the exits at which cells are `leaving`, as `_leaving` counts them, each at a cost of `exit_macs`."""
         network, (h, w, hq, wq) = self.network, cells.kinds[0].unbind(1)
         factors, (y0, x0, y1, x1) = network.factors(frame.size, out), output_box(core, frame.size, out)
-        work, counts = Macs(), self._leaving(cells, choice, core)
+        work = Macs()
         for level in range(1, network.exits + 1):
-            if bool((leaving := counts[:, level]).any()):
-                work += exit_macs(level, (h, w), (hq, wq), factors).summed(leaving)
+            if bool(leaving[:, level].any()):
+                work += exit_macs(level, (h, w), (hq, wq), factors).summed(leaving[:, level])
                 work += network.table_macs(level, y1 - y0 + x1 - x0, factors)
         return work
 

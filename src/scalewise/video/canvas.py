@@ -12,7 +12,7 @@ from torch import Tensor
 from scalewise.execution.plan import RunPlan
 from scalewise.execution.tiles import TileRunner
 from scalewise.geometry.grid import Box, Size, first_output
-from scalewise.images.sink import to_levels
+from scalewise.images.sink import put, to_levels
 from scalewise.images.source import Depth, Source
 from scalewise.models.model import RoutePlan
 
@@ -47,13 +47,15 @@ class FrameCanvas:
         pixels = rgb.detach().float()
         if alpha is not None:
             pixels = torch.cat([pixels, alpha.detach().to(pixels)])
-        block = to_levels(pixels, self._dtype).permute(1, 2, 0).cpu().numpy().astype(self.pixels.dtype, copy=False)
-        rows, columns = slice(y0, y0 + block.shape[0]), slice(x0, x0 + block.shape[1])
+        planes = to_levels(pixels, self._dtype).cpu().numpy()
+        rows, columns = slice(y0, y0 + planes.shape[1]), slice(x0, x0 + planes.shape[2])
+        here = self.pixels[rows, columns]
         if self.mask is None:
-            self.pixels[rows, columns] = block
+            put(planes, here)
         else:
             wanted = self.mask[self._patch_of[0][rows]][:, self._patch_of[1][columns]]
-            np.copyto(self.pixels[rows, columns], block, where=wanted[..., None])
+            block = planes.transpose(1, 2, 0).astype(self.pixels.dtype, copy=False)
+            np.copyto(here, block, where=wanted[..., None])
 
 
 @dataclass
